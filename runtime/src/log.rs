@@ -1,0 +1,178 @@
+//! The log: one contract, several kinds.
+//!
+//! A log is the totally ordered, durable sequence of messages of one namespace, together with what the shards have made
+//! durable. Every kind keeps the same promises; `tests/it/conformance.rs` runs one suite against all of them.
+//!
+//! What a kind guarantees:
+//! - `append` is durable when it returns, in the order of the list, adjacent or not.
+//! - `read` yields messages in offset order, each once, and never one whose commit may still fail.
+//! - `commit` is atomic per shard, answers per shard, and refuses an old term.
+//! - `load` is never older than the last acknowledged commit of the key's shard.
+//! - The tail delivers every message after its start once, in order, or says that it fell behind.
+
+use crate::clock::Timestamp;
+use crate::commit::{CommitError, DeadLetter, Record, ShardCommit, Term};
+use crate::effects::Entries;
+use crate::handler::{HandlerName, ShardId};
+use crate::invoke::BoxFuture;
+use crate::message::{Key, Message, MessageError, NewMessage, Offset};
+use crate::routing::Routing;
+use crate::topic::Pattern;
+use std::sync::Arc;
+
+/// Messages in offset order and how far they reach.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub messages: Vec<Arc<Message>>,
+    /// Every matching message after the start and up to here is in `messages`.
+    pub upto: Offset,
+}
+
+/// What to read: messages with `after < offset <= upto` that match one of `patterns`.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    pub after: Offset,
+    /// [`Offset::END`] for all there is now.
+    pub upto: Offset,
+    /// Empty: every topic.
+    pub patterns: Vec<Pattern>,
+    /// At most this many messages; at least 1.
+    pub messages_max: usize,
+    /// Stops after the message that reaches this many bytes.
+    pub bytes_max: usize,
+}
+
+/// A shard's record as claimed.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    pub term: Term,
+    pub record: Record,
+}
+
+/// The routings in the log and the version they were read at.
+#[derive(Clone, Debug, Default)]
+pub struct Routings {
+    pub version: u64,
+    pub routings: Vec<Routing>,
+}
+
+/// Which dead letters to list, newest first.
+#[derive(Clone, Debug)]
+pub struct DeadQuery {
+    pub handler: Option<HandlerName>,
+    /// Only letters numbered below this; `None`: from the newest.
+    pub below: Option<u64>,
+    pub letters_max: usize,
+}
+
+/// A dead letter and the number under which the log keeps it (rises, has gaps).
+#[derive(Clone, Debug, PartialEq)]
+pub struct NumberedDeadLetter {
+    pub number: u64,
+    pub letter: DeadLetter,
+}
+
+/// The durable position of one shard, for `status`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardStatus {
+    pub shard: ShardId,
+    pub term: Term,
+    pub commit_number: u64,
+    pub read: Offset,
+    pub open: u64,
+    pub marks: u64,
+    pub dead: u64,
+    pub delayed: u64,
+    /// Messages after `read`, of any topic.
+    pub behind: u64,
+}
+
+/// What this log really offers; printed at start, and the parameters of the conformance suite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarantees {
+    pub kind: &'static str,
+    /// An acknowledged write outlives kill -9 of the host.
+    pub survives_process_death: bool,
+    /// An acknowledged write outlives loss of power.
+    pub survives_power_loss: bool,
+    /// Offsets and times never fall from one message to the next.
+    pub times_never_fall: bool,
+    /// Several hosts may work on it at once.
+    pub several_hosts: bool,
+    /// One sentence for people: what is in force and why.
+    pub summary: String,
+}
+
+/// Why the log did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// Out of room: nothing was written.
+    #[error("the log is full: {reason}")]
+    Full { reason: String },
+    /// Compare and set lost.
+    #[error("the routing was changed by someone else meanwhile: read it again")]
+    Conflict,
+    /// Another process holds it, it is of a newer format, it is not a log, …
+    #[error("{reason}")]
+    Refused { reason: String },
+    /// It does not answer now, or stopped after a failed write.
+    #[error("the log is unavailable: {reason}")]
+    Unavailable { reason: String },
+}
+
+/// The tail fell behind and lost messages after `last`: read them from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lagged;
+
+/// The live end of the log, from the moment it was opened.
+pub trait Tail: Send {
+    /// Every message after this offset comes out of `next`.
+    fn start(&self) -> Offset;
+    /// The next durable messages, never an empty batch; `None` when the log was closed. Safe to cancel.
+    /// After [`Lagged`] it goes on with newer messages: the missing ones are those between the last `upto` and the
+    /// first offset of the next batch.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Arc<Batch>, Lagged>>>;
+}
+
+/// A kind of log. Cheap to share; all methods may be called at once.
+pub trait Log: Send + Sync + 'static {
+    fn guarantees(&self) -> Guarantees;
+
+    /// Appends in order; durable when it returns. Checks [`NewMessage::check`] before it writes any of them.
+    fn append(&self, messages: Vec<NewMessage>) -> BoxFuture<'_, Result<Vec<Offset>, LogError>>;
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>>;
+
+    /// The messages at these offsets, in the same order; `None` where `retain` deleted it.
+    fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>>;
+
+    /// Offset of the last durable message; [`Offset::START`] when there is none.
+    fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>>;
+
+    /// Offset of the last message older than `time`: reading after it yields what came since.
+    fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>>;
+
+    fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>>;
+
+    /// Takes the shard over: raises its term and returns its record. A shard the log does not know starts with
+    /// `read = start`.
+    fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>>;
+
+    /// The state of these keys of one handler, in the same order.
+    fn load(&self, handler: HandlerName, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>>;
+
+    /// Writes each shard's commit atomically; one answer per commit, in the same order.
+    fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>>;
+
+    fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>>;
+
+    /// Replaces all routings if their version is still `version`.
+    fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>>;
+
+    fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>>;
+
+    /// The durable position of every shard the log knows.
+    fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>>;
+}

@@ -1,0 +1,176 @@
+//! What travels through the log, and the limits that hold on every kind of log.
+
+use crate::clock::Timestamp;
+use crate::topic::Topic;
+use bytes::Bytes;
+use std::fmt;
+use std::sync::Arc;
+
+/// Most bytes in a body (512 KiB).
+pub const BODY_BYTES_MAX: usize = 512 * 1024;
+/// Most bytes in the names and values of all headers together (16 KiB).
+pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes in a key.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Most bytes in an id.
+pub const ID_BYTES_MAX: usize = 256;
+/// A message that went through more handlers than this is a dead letter `loop`.
+pub const HOPS_MAX: u8 = 32;
+
+/// A place in the log. It only compares: sequences have gaps, so nobody adds one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// Before every message.
+    pub const START: Offset = Offset(0);
+    /// After every message.
+    pub const END: Offset = Offset(u64::MAX);
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A key: UTF-8, 1 to [`KEY_BYTES_MAX`] bytes. Messages of one key are handled in order; state belongs to it.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key(Arc<str>);
+
+impl Key {
+    /// A key from text; empty text is no key (`None`), too long text an error.
+    pub fn parse(text: &str) -> Result<Option<Self>, MessageError> {
+        match text.len() {
+            0 => Ok(None),
+            bytes if bytes > KEY_BYTES_MAX => Err(MessageError::KeyTooLong { bytes }),
+            _ => Ok(Some(Self(text.into()))),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Header names and values in order; most messages have none, so the empty list costs nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Headers(Option<Arc<[(String, String)]>>);
+
+impl Headers {
+    pub fn new(pairs: Vec<(String, String)>) -> Self {
+        Self((!pairs.is_empty()).then(|| pairs.into()))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|pairs| pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The first value of a header; names compare without regard to ASCII case.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+}
+
+/// A message as it is appended: the log adds offset and time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMessage {
+    pub topic: Topic,
+    pub key: Option<Key>,
+    /// Dedup identity; an empty id is no id, so it is never `Some("")`.
+    pub id: Option<Arc<str>>,
+    pub headers: Headers,
+    pub body: Bytes,
+    /// How many handlers it went through: 0 from outside, input's + 1 for an output.
+    pub hops: u8,
+}
+
+impl NewMessage {
+    /// A message from outside with a topic and a body only.
+    pub fn new(topic: Topic, body: impl Into<Bytes>) -> Self {
+        Self { topic, key: None, id: None, headers: Headers::default(), body: body.into(), hops: 0 }
+    }
+
+    /// Checks the limits that hold on every kind of log.
+    pub fn check(&self) -> Result<(), MessageError> {
+        if self.body.len() > BODY_BYTES_MAX {
+            return Err(MessageError::BodyTooLarge { bytes: self.body.len() });
+        }
+        let headers_bytes = self.headers.bytes();
+        if headers_bytes > HEADERS_BYTES_MAX {
+            return Err(MessageError::HeadersTooLarge { bytes: headers_bytes });
+        }
+        if let Some(id) = &self.id
+            && id.len() > ID_BYTES_MAX
+        {
+            return Err(MessageError::IdTooLong { bytes: id.len() });
+        }
+        Ok(())
+    }
+
+    /// Bytes it takes in the log, roughly: for bounds on memory and batches.
+    pub fn bytes(&self) -> usize {
+        64 + self.body.len() + self.headers.bytes() + self.topic.as_str().len()
+    }
+}
+
+/// A message in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub offset: Offset,
+    pub topic: Topic,
+    pub key: Option<Key>,
+    pub id: Option<Arc<str>>,
+    pub headers: Headers,
+    pub body: Bytes,
+    /// When the log took it; never falls from one offset to the next on the embedded log.
+    pub time: Timestamp,
+    pub hops: u8,
+}
+
+impl Message {
+    /// The message as the log stores it.
+    pub fn from_new(new: NewMessage, offset: Offset, time: Timestamp) -> Self {
+        let NewMessage { topic, key, id, headers, body, hops } = new;
+        Self { offset, topic, key, id, headers, body, time, hops }
+    }
+
+    /// Bytes it takes in memory, roughly: for bounds on queues.
+    pub fn bytes(&self) -> usize {
+        128 + self.body.len() + self.headers.bytes()
+    }
+}
+
+/// Why a message cannot be taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    #[error("the body has {bytes} bytes, at most {BODY_BYTES_MAX} are allowed")]
+    BodyTooLarge { bytes: usize },
+    #[error("the headers have {bytes} bytes, at most {HEADERS_BYTES_MAX} are allowed")]
+    HeadersTooLarge { bytes: usize },
+    #[error("the key has {bytes} bytes, at most {KEY_BYTES_MAX} are allowed")]
+    KeyTooLong { bytes: usize },
+    #[error("the id has {bytes} bytes, at most {ID_BYTES_MAX} are allowed")]
+    IdTooLong { bytes: usize },
+}
