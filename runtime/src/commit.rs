@@ -48,6 +48,8 @@ pub struct Head {
 pub enum HeadScope {
     /// Every later message of the key up to `read` is unsettled too, unless it has a head of its own.
     Lane,
+    /// As `Lane`, but the message at the offset itself is settled: the next one of the key was not yet read again.
+    After,
     /// The message gave up its place (`on_failure = "skip"`): nothing follows for the key.
     Message,
 }

@@ -9,10 +9,10 @@ use std::fmt;
 /// The body is needed and is not JSON. Holds the parser's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body is not JSON: {0}")]
-pub struct NotJson(pub String);
+pub(super) struct NotJson(String);
 
 /// The first field that yields a non-empty text: strings as they are, numbers and booleans as JSON text.
-pub fn first<'m>(fields: &[Field], message: &'m Message) -> Result<Option<Cow<'m, str>>, NotJson> {
+pub(super) fn first<'m>(fields: &[Field], message: &'m Message) -> Result<Option<Cow<'m, str>>, NotJson> {
     for field in fields {
         let found = match field {
             Field::Header(name) => message.headers.get(name).map(Cow::Borrowed),
