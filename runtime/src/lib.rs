@@ -39,3 +39,5 @@ pub mod log;
 pub mod message;
 pub mod routing;
 pub mod topic;
+pub mod pipeline;
+pub mod shard;
