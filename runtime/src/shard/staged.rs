@@ -78,6 +78,15 @@ impl Staged {
         self.delayed_put.push(delayed);
     }
 
+    /// A delayed message is due: it leaves the record, unless it had not come that far.
+    pub fn release(&mut self, number: u64, message: NewMessage) {
+        match self.delayed_put.iter().position(|delayed| delayed.number == number) {
+            Some(at) => drop(self.delayed_put.swap_remove(at)),
+            None => self.delayed_drop.push(number),
+        }
+        self.output(message);
+    }
+
     pub fn dead(&mut self, letter: DeadLetter) {
         self.bytes += letter.message.bytes() + letter.error.len();
         self.dead.push(letter);
@@ -85,7 +94,8 @@ impl Staged {
 
     /// Adds the writes of a run; the last write to an entry wins.
     pub fn write(&mut self, key: &Key, writes: Vec<StateWrite>) {
-        self.bytes += writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
+        self.bytes +=
+            writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
         let at = match self.state_of.get(key) {
             Some(&at) => at,
             None => {

@@ -1,0 +1,4 @@
+//! Every integration test of Sluicebox in one binary. Tests are named as claims.
+
+mod checker;
+mod simulation;
