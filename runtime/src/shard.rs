@@ -265,6 +265,16 @@ impl Shard {
         self.running
     }
 
+    /// Outcomes in the commit in flight.
+    pub fn in_flight_outcomes(&self) -> usize {
+        self.in_flight.as_ref().map_or(0, |commit| commit.report.settled.len())
+    }
+
+    /// How a new claim should go on after a commit that was not refused.
+    pub fn caution(&self) -> &Caution {
+        &self.caution
+    }
+
     /// Nothing runs, nothing is staged, no commit is in flight.
     pub fn is_idle(&self) -> bool {
         self.running == 0 && self.staged.is_empty() && self.in_flight.is_none()

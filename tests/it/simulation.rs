@@ -431,9 +431,7 @@ impl World {
             self.torn(commit.clone());
         }
         match self.bug {
-            Some(Bug::UnknownTakenAsDone) => {
-                let _ = self.instances[at].shard.committed();
-            }
+            Some(Bug::UnknownTakenAsDone) => self.committed(at),
             Some(Bug::UnknownTakenAsFailed) => {
                 self.reclaim(at, Caution::default());
                 let held = self.log.status().into_iter().find(|status| status.shard == commit.shard).unwrap();
