@@ -32,6 +32,7 @@
 
 pub mod clock;
 pub mod commit;
+pub mod config;
 pub mod effects;
 pub mod handler;
 pub mod invoke;
