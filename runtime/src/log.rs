@@ -10,6 +10,10 @@
 //! - `load` is never older than the last acknowledged commit of the key's shard.
 //! - The tail delivers every message after its start once, in order, or says that it fell behind.
 
+mod limits;
+mod live;
+pub mod memory;
+
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, DeadLetter, Record, ShardCommit, Term};
 use crate::effects::Entries;
