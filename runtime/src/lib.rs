@@ -39,4 +39,5 @@ pub mod invoke;
 pub mod log;
 pub mod message;
 pub mod routing;
+pub mod telemetry;
 pub mod topic;
