@@ -38,9 +38,7 @@ impl Committer {
         if self.queue.send(Waiting { commit, answer }).await.is_err() {
             return Err(CommitError::Unavailable { shard, reason: "the host is stopping".into() });
         }
-        answered
-            .await
-            .unwrap_or_else(|_| Err(CommitError::Unknown { shard, reason: "the committer went away".into() }))
+        answered.await.unwrap_or_else(|_| Err(CommitError::Unknown { shard, reason: "the committer went away".into() }))
     }
 }
 

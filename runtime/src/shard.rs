@@ -265,9 +265,8 @@ impl Shard {
         self.running
     }
 
-    /// Outcomes in the commit in flight.
-    pub fn in_flight_outcomes(&self) -> usize {
-        self.in_flight.as_ref().map_or(0, |commit| commit.report.settled.len())
+    pub fn marks_len(&self) -> usize {
+        self.marks.as_ref().map_or(0, marks::Marks::len)
     }
 
     /// How a new claim should go on after a commit that was not refused.
@@ -387,7 +386,7 @@ impl Shard {
                     return Some(Run { lane: at, call });
                 }
                 Admission::Duplicate => {
-                    self.staged.settled(&message.topic, Settled::Duplicate);
+                    self.staged.settled(message, Settled::Duplicate);
                     self.pop_first(at);
                 }
                 Admission::Dead(verdict) => {
@@ -428,11 +427,11 @@ impl Shard {
                     self.staged.marks.push(mark);
                 }
                 self.stage_effects(&routed, effects, now);
-                self.staged.settled(&routed.message.topic, Settled::Done);
+                self.staged.settled(&routed.message, Settled::Done);
                 self.pop_first(at);
             }
             Outcome::Retry { due, error } => {
-                self.staged.settled(&routed.message.topic, Settled::Retry);
+                self.staged.settled(&routed.message, Settled::Retry);
                 self.put_off(at, attempt, due, error, digest, now);
             }
             Outcome::Dead(verdict) => self.give_up(at, verdict, attempt, digest, now),
@@ -502,7 +501,7 @@ impl Shard {
     fn give_up(&mut self, at: usize, verdict: Verdict, attempts: u32, digest: Option<Digest>, now: Timestamp) {
         let Some(item) = self.lanes.get(at).and_then(|lane| lane.items.front()) else { return };
         let Some(routed) = &item.routed else { return };
-        self.staged.settled(&routed.message.topic, Settled::Dead);
+        self.staged.settled(&routed.message, Settled::Dead);
         self.staged.dead(DeadLetter {
             shard: self.setup.id.clone(),
             message: routed.message.clone(),

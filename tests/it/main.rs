@@ -1,4 +1,6 @@
 //! Every integration test of Sluicebox in one binary. Tests are named as claims.
 
 mod checker;
+mod harness;
+mod pipeline;
 mod simulation;

@@ -4,7 +4,7 @@
 //! leaves. Any doubt about the record (a commit fenced, refused, or of unknown fate) ends the shard's memory: it claims
 //! again and goes on from what the record says.
 
-use super::{Bounds, Caution, Needs, Scan, Setup, Shard};
+use super::{Bounds, Caution, Needs, Report, Scan, Settled, Setup, Shard};
 use crate::clock;
 use crate::commit::{CommitError, ShardCommit};
 use crate::committer::Committer;
@@ -15,13 +15,13 @@ use crate::log::{Log, LogError, ReadRequest};
 use crate::message::{Key, Offset};
 use crate::reader::{Delivery, Inbox, Reader};
 use crate::routing::{Routed, Routing};
-use crate::telemetry::HandlerMetrics;
+use crate::telemetry::{CommitMetrics, HandlerMetrics, Outcome, Tally, events};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -47,6 +47,7 @@ pub struct Parts {
     /// One permit per run, shared by the handler's shards.
     pub permits: Arc<Semaphore>,
     pub metrics: Arc<HandlerMetrics>,
+    pub commit_metrics: CommitMetrics,
     pub stop: CancellationToken,
 }
 
@@ -138,11 +139,33 @@ struct Actor<'p> {
     runs: FuturesUnordered<Pending>,
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
     commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
-    commit_started: Instant,
-    commit_outcomes: usize,
+    tally: Tally,
+    gauges: Gauges,
     /// Whether a commit succeeded since the claim.
     progressed: bool,
     inbox_ended: bool,
+}
+
+/// What this shard adds to the gauges that all shards of the handler share.
+struct Gauges {
+    metrics: Arc<HandlerMetrics>,
+    open: i64,
+    marks: i64,
+}
+
+impl Gauges {
+    fn show(&mut self, open: usize, marks: usize) {
+        let (open, marks) = (i64::try_from(open).unwrap_or(i64::MAX), i64::try_from(marks).unwrap_or(i64::MAX));
+        self.metrics.open_heads.add(open - self.open);
+        self.metrics.marks.add(marks - self.marks);
+        (self.open, self.marks) = (open, marks);
+    }
+}
+
+impl Drop for Gauges {
+    fn drop(&mut self) {
+        self.show(0, 0);
+    }
 }
 
 /// Why a turn of work ended.
@@ -167,8 +190,8 @@ impl<'p> Actor<'p> {
             runs: FuturesUnordered::new(),
             reads: FuturesUnordered::new(),
             commit: None,
-            commit_started: clock::instant(),
-            commit_outcomes: 0,
+            tally: Tally::new(parts.metrics.clone()),
+            gauges: Gauges { metrics: parts.metrics.clone(), open: 0, marks: 0 },
             progressed: false,
             inbox_ended: false,
         }
@@ -221,13 +244,8 @@ impl<'p> Actor<'p> {
                     permit = Some(held);
                 }
                 Poll::Pending => self.runs.push(
-                    call.map(move |result| Finished {
-                        lane: run.lane,
-                        result,
-                        took: started.elapsed(),
-                        _permit: held,
-                    })
-                    .boxed(),
+                    call.map(move |result| Finished { lane: run.lane, result, took: started.elapsed(), _permit: held })
+                        .boxed(),
                 ),
             }
         }
@@ -266,7 +284,10 @@ impl<'p> Actor<'p> {
     }
 
     fn finish(&mut self, lane: usize, result: Result<Effects, Failure>, took: Duration) {
-        self.parts.metrics.ran(took, result.as_ref().err().map(Failure::kind));
+        match &result {
+            Ok(_) => self.parts.metrics.call_ok(took),
+            Err(failure) => self.parts.metrics.call_failed(failure.kind(), took),
+        }
         let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
         self.shard.finish(lane, result, self.parts.invoke.digest(), random, clock::now());
     }
@@ -276,8 +297,6 @@ impl<'p> Actor<'p> {
             return;
         }
         let Some(commit) = self.shard.stage() else { return };
-        self.commit_started = clock::instant();
-        self.commit_outcomes = self.shard.in_flight_outcomes();
         self.commit = Some(self.write(commit));
     }
 
@@ -288,12 +307,36 @@ impl<'p> Actor<'p> {
 
     fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), CommitError> {
         self.commit = None;
+        events::commit_answered(&self.parts.commit_metrics, &result);
         result?;
         self.progressed = true;
         let report = self.shard.committed();
-        self.parts.metrics.committed(&report, self.commit_started.elapsed(), self.commit_outcomes);
-        self.parts.metrics.open(self.parts.id.index, self.shard.open_len());
+        self.count(report);
         Ok(())
+    }
+
+    /// Counts what a commit did, now that it is durable: an aborted run counts nothing.
+    fn count(&mut self, report: Report) {
+        let metrics = &self.parts.metrics;
+        for (topic, settled) in &report.settled {
+            self.tally.message(
+                topic,
+                match settled {
+                    Settled::Done => Outcome::Done,
+                    Settled::Duplicate => Outcome::Duplicate,
+                    Settled::Retry => Outcome::Retry,
+                    Settled::Dead => Outcome::Dead,
+                },
+            );
+        }
+        report.counts.iter().for_each(|(name, by)| self.tally.guest(name, *by));
+        self.tally.count();
+        report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
+        if let Some(oldest) = report.oldest {
+            metrics.settled_after(clock::now().since(oldest));
+        }
+        metrics.marks_evicted.inc_by(report.marks_evicted);
+        self.gauges.show(self.shard.open_len(), self.shard.marks_len());
     }
 
     /// What completed meanwhile, without waiting.

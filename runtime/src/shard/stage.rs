@@ -62,6 +62,7 @@ impl Shard {
         let mut staged = std::mem::take(&mut self.staged);
         let state = staged.take_state();
         let Staged { marks, outputs, delayed_put, delayed_drop, dead, mut report, .. } = staged;
+        report.dead = dead.clone();
         if let Some(kept) = &mut self.marks {
             report.marks_evicted = kept.take_evicted();
         }
