@@ -4,3 +4,4 @@ mod checker;
 mod harness;
 mod pipeline;
 mod simulation;
+mod tidy;

@@ -3,7 +3,7 @@
 //! Listens to the same events as `order`, with a dedup of its own, and to what `order` accepts.
 
 use serde::{Deserialize, Serialize};
-use sluicebox_sdk::{Context, Failure, Message};
+use sluicebox_sdk::{Context, Failure, FromMessage, Json, Message};
 
 /// The part of an event that matters here.
 #[derive(Deserialize)]
@@ -30,15 +30,15 @@ struct Notification {
 
 #[sluicebox_sdk::handler]
 fn notify(message: Message, cx: &mut Context) -> Result<(), Failure> {
-    if message.topic() == "orders.accepted" {
-        let accepted: Accepted = message.json()?;
+    if message.topic == "orders.accepted" {
+        let Json(accepted) = Json::<Accepted>::from_message(&message)?;
         let (euros, cents) = (accepted.amount_cents / 100, accepted.amount_cents % 100);
         let text = format!("Your order {} over {euros}.{cents:02} was accepted.", accepted.order);
         cx.count("notification_ok", 1)?;
         cx.publish("notifications.order").key(&accepted.user).json(&Notification { user: accepted.user.clone(), text })?;
         return Ok(());
     }
-    match message.json()? {
+    match Json::from_message(&message)?.0 {
         Event::NewOrder {} => cx.count("new_order_ok", 1)?,
         Event::BanUser {} => cx.count("ban_user_ok", 1)?,
     }
