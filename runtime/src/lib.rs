@@ -35,6 +35,7 @@ pub mod commit;
 pub mod config;
 pub mod effects;
 pub mod handler;
+pub mod http;
 pub mod invoke;
 pub mod log;
 pub mod message;
