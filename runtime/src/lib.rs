@@ -38,6 +38,7 @@ pub mod config;
 pub mod effects;
 pub mod handler;
 pub mod host;
+pub mod http;
 pub mod invoke;
 pub mod log;
 pub mod message;
