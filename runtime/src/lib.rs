@@ -32,10 +32,17 @@
 
 pub mod clock;
 pub mod commit;
+pub mod committer;
+pub mod config;
 pub mod effects;
 pub mod handler;
+pub mod host;
 pub mod invoke;
 pub mod log;
 pub mod message;
+pub mod pipeline;
+pub mod reader;
 pub mod routing;
+pub mod shard;
+pub mod telemetry;
 pub mod topic;
