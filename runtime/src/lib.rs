@@ -37,5 +37,6 @@ pub mod handler;
 pub mod invoke;
 pub mod log;
 pub mod message;
+pub mod reader;
 pub mod routing;
 pub mod topic;
