@@ -30,6 +30,7 @@
 //! Text in ARCHITECTURE.md; in short: [`reader`] fans the [`log`] out to [`shard`]s; a shard asks [`pipeline`] what to
 //! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
+pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod config;
