@@ -1,3 +1,5 @@
+//! The program; see [`sluicebox::cli`].
+
 fn main() -> std::process::ExitCode {
     sluicebox::cli::main()
 }

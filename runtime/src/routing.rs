@@ -4,6 +4,7 @@
 //! restart. A changed subscription holds from a recorded offset on, messages below it are routed under the old one.
 
 mod extract;
+pub mod reconcile;
 
 use crate::commit::IdHash;
 use crate::handler::HandlerName;
@@ -123,20 +124,25 @@ impl Routing {
     pub fn route(&self, message: &Arc<Message>) -> Routed {
         match self.key_of(message) {
             Ok(key) => {
-                let hash = match &key {
-                    Some(key) => xxhash_rust::xxh3::xxh3_64(key.as_str().as_bytes()),
-                    None => hash_of(message.offset),
-                };
+                let hash = Self::lane_hash(key.as_ref(), message.offset);
                 let id = self.id_of(message).map(|id| IdHash::of(&id));
                 Routed { message: message.clone(), hash, key, id, unroutable: None }
             }
             Err(unroutable) => Routed {
                 message: message.clone(),
-                hash: hash_of(message.offset),
+                hash: Self::lane_hash(None, message.offset),
                 key: None,
                 id: None,
                 unroutable: Some(unroutable),
             },
+        }
+    }
+
+    /// The hash of a key, or of the offset of a message that stands alone.
+    pub fn lane_hash(key: Option<&Key>, offset: Offset) -> u64 {
+        match key {
+            Some(key) => xxhash_rust::xxh3::xxh3_64(key.as_str().as_bytes()),
+            None => xxhash_rust::xxh3::xxh3_64(&offset.0.to_le_bytes()),
         }
     }
 
@@ -169,10 +175,6 @@ impl Routing {
             }
         }
     }
-}
-
-fn hash_of(offset: Offset) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(&offset.0.to_le_bytes())
 }
 
 fn describe(fields: &[Field]) -> String {

@@ -1,3 +1,5 @@
+//! Command lines as typed, in this process, against a host over the log in memory.
+
 use super::*;
 use std::io::Write;
 use std::sync::{Arc, Mutex};

@@ -1,3 +1,5 @@
+//! What metrics show, from the outside.
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, DeadLetter};

@@ -1,0 +1,78 @@
+//! The durable side of `open`: which heads the record holds, so that a commit writes only what changed.
+
+use crate::clock::Timestamp;
+use crate::commit::{Head, HeadScope};
+use crate::message::Offset;
+use hashbrown::HashMap;
+
+/// What of a head can change while its offset stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    attempt: u32,
+    due: Timestamp,
+    scope: HeadScope,
+}
+
+impl Stamp {
+    fn of(head: &Head) -> Self {
+        Self { attempt: head.attempt, due: head.due, scope: head.scope }
+    }
+}
+
+/// The heads of the record as of the last commit that was staged.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    heads: HashMap<Offset, Stamp>,
+}
+
+/// The heads one commit changes. The last word on an offset counts.
+#[derive(Debug, Default)]
+pub struct Changes {
+    heads: HashMap<Offset, Option<Head>>,
+}
+
+impl Changes {
+    pub fn put(&mut self, head: Head) {
+        self.heads.insert(head.offset, Some(head));
+    }
+
+    /// A message with a head of its own is settled.
+    pub fn settle(&mut self, offset: Offset) {
+        self.heads.insert(offset, None);
+    }
+
+    /// A lane's head moved on from here.
+    pub fn drop(&mut self, offset: Offset) {
+        // A head put by another lane or by a skipped message at the same offset stays.
+        self.heads.entry(offset).or_insert(None);
+    }
+}
+
+impl Ledger {
+    pub fn new(recorded: &[Head]) -> Self {
+        Self { heads: recorded.iter().map(|head| (head.offset, Stamp::of(head))).collect() }
+    }
+
+    /// Reduces changes to what differs from the record, and takes them as recorded: heads to put, offsets to drop.
+    pub fn apply(&mut self, changes: Changes) -> (Vec<Head>, Vec<Offset>) {
+        let (mut put, mut drop) = (Vec::new(), Vec::new());
+        for (offset, head) in changes.heads {
+            match head {
+                Some(head) => {
+                    let stamp = Stamp::of(&head);
+                    if self.heads.insert(offset, stamp) != Some(stamp) {
+                        put.push(head);
+                    }
+                }
+                None => {
+                    if self.heads.remove(&offset).is_some() {
+                        drop.push(offset);
+                    }
+                }
+            }
+        }
+        put.sort_by_key(|head| head.offset);
+        drop.sort();
+        (put, drop)
+    }
+}

@@ -1,0 +1,1 @@
+//! A handler that does what its message says, good or bad.

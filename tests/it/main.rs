@@ -1,0 +1,7 @@
+//! Every integration test of Sluicebox in one binary. Tests are named as claims.
+
+mod checker;
+mod harness;
+mod pipeline;
+mod simulation;
+mod tidy;
