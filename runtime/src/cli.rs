@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod client;
+mod data;
 mod dead;
 mod output;
 mod publish;

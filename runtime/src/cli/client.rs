@@ -10,6 +10,8 @@ use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
 
+/// Where `sluicebox run` listens unless told otherwise.
+const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 /// A host that does not accept by then is not reachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A quiet tail is not silent: the host shows every 15 s that it is alive.
@@ -22,12 +24,24 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-'
 /// Which host to talk to.
 #[derive(Clone, Debug, Args)]
 pub(super) struct HostArgs {
-    /// The running host
-    #[arg(long, value_name = "URL", env = "SLUICEBOX_URL", default_value = "http://127.0.0.1:8080")]
-    pub(super) url: String,
+    /// The running host; http://127.0.0.1:8080 unless given
+    #[arg(long, value_name = "URL", env = "SLUICEBOX_URL")]
+    url: Option<String>,
     /// A file with the host's token, when it wants one
     #[arg(long, value_name = "FILE", env = "SLUICEBOX_TOKEN_FILE")]
-    pub(super) token_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+}
+
+impl HostArgs {
+    /// Whether a host was named: then it and no other is meant.
+    pub(super) fn is_named(&self) -> bool {
+        self.url.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn to(url: Option<&str>) -> Self {
+        Self { url: url.map(Into::into), token_file: None }
+    }
 }
 
 /// A host, not yet known to run.
@@ -39,7 +53,7 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(args: &HostArgs) -> Result<Self, Failure> {
-        let url = args.url.trim_end_matches('/');
+        let url = args.url.as_deref().unwrap_or(URL_DEFAULT).trim_end_matches('/');
         if url.starts_with("https://") {
             return Err(Failure::usage(format!(
                 "`{url}` needs TLS, which sluicebox does not speak: use http://, or a tunnel to the host"

@@ -1,11 +1,13 @@
 //! `sluicebox dead`: messages that were given up.
 
-use super::client::{Client, HostArgs, encoded};
+use super::client::{HostArgs, encoded};
+use super::data::{DataArgs, look};
 use super::output::{Output, printable};
 use super::tail::line_of;
 use super::{Exit, Failure};
 use crate::handler::HandlerName;
 use crate::http::views::{DeadLetterView, DeadPage};
+use crate::log::DeadQuery;
 use clap::{Args, Subcommand};
 
 /// Characters of an error that the list shows.
@@ -32,6 +34,8 @@ pub struct ListArgs {
     below: Option<u64>,
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 #[derive(Debug, Args)]
@@ -40,6 +44,8 @@ pub struct ShowArgs {
     number: u64,
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 fn parse_handler(text: &str) -> Result<HandlerName, String> {
@@ -61,7 +67,16 @@ fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
     if let Some(below) = args.below {
         path += &format!("&below={below}");
     }
-    let page: DeadPage = Client::new(&args.host)?.get_json(&path)?;
+    let page: DeadPage = look(
+        &args.host,
+        &args.data,
+        |client| client.get_json(&path),
+        async |data| {
+            let query =
+                DeadQuery { handler: args.handler.clone(), below: args.below, letters_max: usize::from(args.limit) };
+            Ok(DeadPage::of(&data.log, query).await?)
+        },
+    )?;
     if output.json {
         output.json(&page)?;
     } else {
@@ -94,7 +109,15 @@ fn show_page(page: &DeadPage, output: &mut Output) -> Result<(), Failure> {
 }
 
 fn show(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let letter: DeadLetterView = Client::new(&args.host)?.get_json(&format!("/v1/dead/{}", args.number))?;
+    let letter: DeadLetterView = look(
+        &args.host,
+        &args.data,
+        |client| client.get_json(&format!("/v1/dead/{}", args.number)),
+        async |data| match DeadLetterView::find(&data.log, args.number).await? {
+            Some(letter) => Ok(letter),
+            None => Err(anyhow::anyhow!("there is no dead letter {}", args.number).into()),
+        },
+    )?;
     if output.json {
         output.json(&letter)?;
         return Ok(Exit::Done);

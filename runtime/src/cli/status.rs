@@ -1,6 +1,7 @@
 //! `sluicebox status`: the log and every handler's place in it.
 
-use super::client::{Client, HostArgs};
+use super::client::HostArgs;
+use super::data::{DataArgs, look};
 use super::output::{Output, printable};
 use super::{Exit, Failure};
 use crate::http::views::{HandlerView, StatusView};
@@ -14,17 +15,28 @@ pub struct StatusArgs {
     shards: bool,
     #[command(flatten)]
     host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let status: StatusView = Client::new(&args.host)?.get_json("/v1/status")?;
+    let status: StatusView = look(
+        &args.host,
+        &args.data,
+        |client| client.get_json("/v1/status"),
+        async |data| {
+            let not_ready = Some("no host runs".into());
+            Ok(StatusView::of(&data.log, data.namespace.as_deref(), not_ready).await?)
+        },
+    )?;
     if output.json {
         output.json(&status)?;
         return Ok(Exit::Done);
     }
     let StatusView { version, namespace, log, not_ready, handlers } = &status;
     let ready = not_ready.as_ref().map_or("ready".into(), |reason| format!("not ready: {}", printable(reason)));
-    output.line(format!("sluicebox {version}, namespace {namespace}, {ready}"))?;
+    let namespace = namespace.as_ref().map_or(String::new(), |namespace| format!("namespace {namespace}, "));
+    output.line(format!("sluicebox {version}, {namespace}{ready}"))?;
     output.line(format!("log: {}, last offset {}", log.kind, log.end))?;
     output.line(format!("guarantee: {}", printable(&log.guarantee)))?;
     if handlers.is_empty() {
