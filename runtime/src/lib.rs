@@ -31,6 +31,7 @@
 //! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
 pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod committer;
