@@ -38,6 +38,7 @@ pub mod invoke;
 pub mod log;
 pub mod message;
 pub mod routing;
+pub mod sandbox;
 pub mod topic;
 pub mod pipeline;
 pub mod shard;
