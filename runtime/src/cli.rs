@@ -4,13 +4,16 @@
 //! exit code. Output for people goes to standard output and, where it is about the run rather than its result, to
 //! standard error; with `--json` standard output holds JSON only.
 
+mod bench;
 mod build;
 mod check;
 mod client;
 mod data;
 mod dead;
+mod dev;
 mod output;
 mod publish;
+mod run;
 mod settings;
 mod status;
 mod tail;
@@ -69,6 +72,10 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Build the handlers of a folder, run them, and say what to try
+    Dev(dev::DevArgs),
+    /// Run the host
+    Run(run::RunArgs),
     /// Check the settings without starting anything
     Check(check::CheckArgs),
     /// Build every handler crate in a directory for WebAssembly
@@ -82,6 +89,8 @@ pub enum Command {
     Dead(dead::DeadCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
+    /// Measure this machine
+    Bench(bench::BenchArgs),
 }
 
 /// How a command ended.
@@ -137,12 +146,15 @@ pub fn main() -> ExitCode {
 
 fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
+        Command::Dev(args) => dev::run(&args, &cli.global, output),
+        Command::Run(args) => run::run(&args, &cli.global, output),
         Command::Check(args) => check::run(&args, output),
         Command::Build(args) => build::run(&args, output),
         Command::Publish(args) => publish::run(&args, output),
         Command::Tail(args) => tail::run(&args, output),
         Command::Dead(command) => dead::run(&command, output),
         Command::Status(args) => status::run(&args, output),
+        Command::Bench(args) => bench::run(&args, output),
     }
 }
 

@@ -11,7 +11,7 @@ use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 /// Where `sluicebox run` listens unless told otherwise.
-const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+pub(super) const URL_DEFAULT: &str = "http://127.0.0.1:8080";
 /// A host that does not accept by then is not reachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A quiet tail is not silent: the host shows every 15 s that it is alive.
