@@ -46,6 +46,8 @@ pub mod message;
 pub mod pipeline;
 pub mod reader;
 pub mod routing;
+pub mod sandbox;
+pub mod service;
 pub mod shard;
 pub mod telemetry;
 pub mod topic;
