@@ -21,7 +21,7 @@ mod tail;
 pub use build::{BuildError, Built, build_handlers};
 pub use settings::SettingsArgs;
 
-use crate::telemetry::diagnostics;
+use crate::telemetry::{Metrics, diagnostics};
 use clap::{Args, Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
@@ -34,8 +34,8 @@ Exit codes:
   3  the settings have errors
   4  no host could be reached
 
-Environment: SLUICEBOX_CONFIG, SLUICEBOX_LISTEN and SLUICEBOX_DATA stand for --config, --listen and --data,
-SLUICEBOX_URL and SLUICEBOX_TOKEN_FILE for --url and --token-file; flags win over them, and they over the file.";
+Flags win over the variables named beside them, and both over the settings file.";
+const COMMON: &str = "Common options";
 
 /// Runs event handlers compiled to WebAssembly, exactly once, over a durable log.
 #[derive(Debug, Parser)]
@@ -51,16 +51,24 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct GlobalArgs {
     /// Write JSON to standard output, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = COMMON)]
     pub json: bool,
     /// Which diagnostics to write to standard error: a level, or such as `warn,sluicebox::http=debug`
-    #[arg(long, global = true, value_name = "FILTER", env = diagnostics::FILTER_VARIABLE, hide_env_values = true,
-        default_value = diagnostics::FILTER_DEFAULT)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        value_name = "FILTER",
+        env = diagnostics::FILTER_VARIABLE,
+        hide_env_values = true,
+        default_value = diagnostics::FILTER_DEFAULT
+    )]
     pub diagnostics: String,
     /// How diagnostics look
     #[arg(
         long,
         global = true,
+        help_heading = COMMON,
         value_enum,
         value_name = "FORMAT",
         env = "SLUICEBOX_DIAGNOSTICS_FORMAT",
@@ -132,7 +140,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
-    let exit = match run(cli, &mut output) {
+    let exit = match start_diagnostics(&cli.global, &Metrics::new()).and_then(|_guard| run(cli, &mut output)) {
         Ok(exit) => exit,
         // Whoever read the output has seen enough, as in `sluicebox tail … | head`.
         Err(failure) if is_broken_pipe(&failure.error) => Exit::Done,
@@ -142,6 +150,12 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+/// Diagnostics flow until the guard is dropped.
+fn start_diagnostics(args: &GlobalArgs, metrics: &Metrics) -> Result<diagnostics::Guard, Failure> {
+    diagnostics::start(&args.diagnostics, args.diagnostics_format, metrics.diagnostics_dropped())
+        .map_err(|error| Failure::new(Exit::Usage, error))
 }
 
 fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
