@@ -78,7 +78,8 @@ pub struct Settings {
 pub struct Namespace(String);
 
 impl Namespace {
-    fn parse(text: &str) -> Option<Self> {
+    /// `None`: it is not a namespace.
+    pub fn parse(text: &str) -> Option<Self> {
         // The same alphabet as a handler's name, so that either fits into subjects and file names.
         HandlerName::parse(text).ok().map(|name| Self(name.as_str().into()))
     }

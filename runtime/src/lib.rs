@@ -30,6 +30,7 @@
 //! Text in ARCHITECTURE.md; in short: [`reader`] fans the [`log`] out to [`shard`]s; a shard asks [`pipeline`] what to
 //! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
+pub mod bench;
 pub mod clock;
 pub mod commit;
 pub mod committer;
@@ -37,6 +38,7 @@ pub mod config;
 pub mod effects;
 pub mod handler;
 pub mod host;
+pub mod http;
 pub mod invoke;
 pub mod log;
 pub mod message;
