@@ -1,5 +1,7 @@
 //! What integration tests stand on: handlers, logs, real processes.
 
+pub mod again;
+pub mod logs;
 pub mod native;
 
 use sluicebox::log::{DeadQuery, Log, ReadRequest};

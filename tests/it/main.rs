@@ -1,6 +1,7 @@
 //! Every integration test of Sluicebox in one binary. Tests are named as claims.
 
 mod checker;
+mod conformance;
 mod harness;
 mod pipeline;
 mod simulation;
