@@ -2,7 +2,9 @@
 
 pub mod again;
 pub mod logs;
+pub mod guests;
 pub mod native;
+pub mod process;
 
 use sluicebox::log::{DeadQuery, Log, ReadRequest};
 use sluicebox::message::{Message, Offset};

@@ -2,7 +2,9 @@
 
 mod checker;
 mod conformance;
+mod crash;
 mod harness;
 mod pipeline;
 mod simulation;
 mod tidy;
+mod walk;
