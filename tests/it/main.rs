@@ -6,5 +6,6 @@ mod crash;
 mod harness;
 mod pipeline;
 mod simulation;
+mod slow;
 mod tidy;
 mod walk;
