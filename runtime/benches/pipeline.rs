@@ -1,7 +1,7 @@
 //! Question: what do reader, shards, pipeline and committer cost per message, without sandbox and without disk?
 //! Expected: one to three microseconds, so that they never are the bottleneck beside the sandbox and SQLite.
 
-use sluicebox::bench::{Load, machine, run};
+use sluicebox::bench::{Load, OUTPUT, machine, run};
 use sluicebox::effects::{Effects, Outgoing, StateWrite};
 use sluicebox::handler::Digest;
 use sluicebox::invoke::{BoxFuture, Call, Failure, Invoke};
@@ -43,7 +43,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     for shards in [1, 8] {
         for publishing in [false, true] {
-            let invoke = Arc::new(Native { output: Topic::parse("bench.out")? });
+            let invoke = Arc::new(Native { output: Topic::parse(OUTPUT)? });
             let load = Load { messages: 500_000, keys: 10_000, shards, concurrency: 64, publishing, invoke };
             let took = runtime.block_on(run(Arc::new(MemoryLog::new()), &load))?;
             let rate = load.messages as f64 / took.as_secs_f64();

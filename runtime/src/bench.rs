@@ -1,5 +1,7 @@
 //! End-to-end benchmarks over a real log: what `sluicebox bench` and `cargo bench` print.
 //!
+//! The handler is `handlers/order`: it parses an event of 100 bytes, reads and writes state, counts, and publishes once.
+//!
 //! Question: how many messages per second go from the log through a handler into output + state + mark, committed with
 //! fsync, and how near is that to the plain commit of the same rows without Wasm? Expected on two cores: some hundred
 //! thousand a second, the sandbox of a fresh instance being the largest part.
@@ -18,6 +20,12 @@ use crate::topic::{Pattern, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod suite;
+
+/// What the handler under test listens to, and where it publishes once per message.
+pub const INPUT: &str = "events.new_order";
+pub const OUTPUT: &str = "orders.accepted";
+
 /// Messages in one append of a benchmark.
 const APPEND_MESSAGES: usize = 1000;
 
@@ -34,20 +42,22 @@ pub struct Load {
     pub invoke: Arc<dyn Invoke>,
 }
 
-/// The body of the number-th message: 100 bytes of JSON.
-pub fn body(number: usize, key: usize) -> String {
-    let mut body = format!(r#"{{"id":"id-{number}","user":"user-{key}","amount_cents":{},"pad":""#, number % 10_000);
-    while body.len() < 98 {
-        body.push('x');
+/// The body of the number-th message: 100 bytes of JSON, an event of the `order` handler.
+fn body(number: usize, key: usize) -> String {
+    let cents = number % 10_000;
+    let mut body =
+        format!(r#"{{"type":"new_order","id":"id-{number}","args":{{"user":"user-{key}","amount_cents":{cents}}}"#);
+    while body.len() < 99 {
+        body.push(' ');
     }
-    body.push_str("\"}");
+    body.push('}');
     body
 }
 
 fn message(number: usize, keys: usize) -> NewMessage {
     // A stride that is prime to the number of keys spreads neighbours over shards.
     let key = number.wrapping_mul(7919) % keys.max(1);
-    let mut message = NewMessage::new(topic("bench.in"), body(number, key));
+    let mut message = NewMessage::new(topic(INPUT), body(number, key));
     message.key = Key::parse(&format!("user-{key}")).ok().flatten();
     message.id = Some(format!("id-{number}").into());
     message
@@ -73,7 +83,7 @@ async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize) -> anyhow::Resul
 fn handler(load: &Load) -> Handler {
     Handler {
         name: HandlerName::parse("bench").expect("a valid name"),
-        subscribe: vec![Pattern::from(&topic("bench.in"))],
+        subscribe: vec![Pattern::from(&topic(INPUT))],
         key: KeyFrom::Message,
         id: IdFrom::Message,
         shards: load.shards,
@@ -96,7 +106,7 @@ pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Duration> {
         let (log, messages, keys) = (log.clone(), load.messages, load.keys);
         tokio::spawn(async move { fill(&log, messages, keys).await })
     });
-    let wanted = topic("bench.out");
+    let wanted = topic(OUTPUT);
     let (mut outputs, mut from) = (0, tail.start());
     while outputs < load.messages {
         let batch = match tail.next().await {
@@ -126,7 +136,7 @@ async fn count_after(log: &Arc<dyn Log>, mut after: Offset) -> anyhow::Result<(u
         let request = ReadRequest {
             after,
             upto: Offset::END,
-            patterns: vec![Pattern::from(&topic("bench.out"))],
+            patterns: vec![Pattern::from(&topic(OUTPUT))],
             messages_max: 10_000,
             bytes_max: usize::MAX,
         };
@@ -144,7 +154,7 @@ pub async fn latencies(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Vec<Dur
     let metrics = Metrics::new();
     let host = Host::start(log.clone(), vec![handler(load)], &metrics, Options::default()).await?;
     let mut tail = log.tail().await?;
-    let wanted = topic("bench.out");
+    let wanted = topic(OUTPUT);
     let mut took = Vec::with_capacity(load.messages);
     for number in 0..load.messages {
         let started = clock::instant();

@@ -31,6 +31,7 @@
 //! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
 pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod commit;
 pub mod committer;
@@ -45,6 +46,8 @@ pub mod message;
 pub mod pipeline;
 pub mod reader;
 pub mod routing;
+pub mod sandbox;
+pub mod service;
 pub mod shard;
 pub mod telemetry;
 pub mod topic;

@@ -1,3 +1,5 @@
+//! Bad settings and what a person sees, good ones and what comes out.
+
 use super::*;
 use crate::handler::{Dedup, OnFailure, Retry};
 use crate::routing::Field;

@@ -97,7 +97,7 @@ async fn ready(State(face): State<Arc<Face>>) -> Result<&'static str, ApiError> 
 
 async fn status(State(face): State<Arc<Face>>) -> Result<Json<StatusView>, ApiError> {
     let not_ready = face.readiness.reason();
-    Ok(Json(StatusView::of(&*face.log, face.namespace.as_str(), not_ready).await?))
+    Ok(Json(StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready).await?))
 }
 
 async fn dead_list(State(face): State<Arc<Face>>, mut parameters: Parameters) -> Result<Json<DeadPage>, ApiError> {
@@ -110,10 +110,7 @@ async fn dead_list(State(face): State<Arc<Face>>, mut parameters: Parameters) ->
             .map_or(DEAD_DEFAULT, |limit| usize::try_from(limit).unwrap_or(DEAD_MAX).clamp(1, DEAD_MAX)),
     };
     parameters.finish()?;
-    let letters_max = query.letters_max;
-    let letters: Vec<DeadLetterView> = face.log.dead(query).await?.iter().map(DeadLetterView::from).collect();
-    let below = letters.last().map(|letter| letter.number).filter(|_| letters.len() == letters_max);
-    Ok(Json(DeadPage { letters, next_below: below }))
+    Ok(Json(DeadPage::of(&*face.log, query).await?))
 }
 
 async fn dead_show(
@@ -121,10 +118,8 @@ async fn dead_show(
     PathText(number): PathText,
 ) -> Result<Json<DeadLetterView>, ApiError> {
     let wanted: u64 = number.parse().map_err(|_| ApiError::bad_request(format!("`{number}` is not a number")))?;
-    let below = wanted.checked_add(1);
-    let found = face.log.dead(DeadQuery { handler: None, below, letters_max: 1 }).await?;
-    match found.first().filter(|letter| letter.number == wanted) {
-        Some(letter) => Ok(Json(letter.into())),
+    match DeadLetterView::find(&*face.log, wanted).await? {
+        Some(letter) => Ok(Json(letter)),
         None => Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no dead letter {wanted}"))),
     }
 }

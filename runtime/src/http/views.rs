@@ -2,7 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC. A body that is UTF-8 is `body`, any other `body_base64`.
 
-use crate::log::{Log, LogError, NumberedDeadLetter, ShardStatus};
+use crate::log::{DeadQuery, Log, LogError, NumberedDeadLetter, ShardStatus};
 use crate::message::{Message, Offset};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -92,14 +92,36 @@ pub struct DeadPage {
     pub next_below: Option<u64>,
 }
 
+impl DeadPage {
+    /// What `log` finds.
+    pub async fn of(log: &dyn Log, query: DeadQuery) -> Result<Self, LogError> {
+        let letters_max = query.letters_max;
+        let letters: Vec<DeadLetterView> = log.dead(query).await?.iter().map(DeadLetterView::from).collect();
+        let next_below = letters.last().map(|letter| letter.number).filter(|_| letters.len() == letters_max);
+        Ok(Self { letters, next_below })
+    }
+}
+
+impl DeadLetterView {
+    /// The dead letter of this number, if `log` has it.
+    pub async fn find(log: &dyn Log, number: u64) -> Result<Option<Self>, LogError> {
+        // None can be numbered above the largest number, so `None` asks for the same.
+        let below = number.checked_add(1);
+        let found = log.dead(DeadQuery { handler: None, below, letters_max: 1 }).await?;
+        Ok(found.first().filter(|letter| letter.number == number).map(Self::from))
+    }
+}
+
 /// The log and every handler's place in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
     /// Of the program that shows it.
     pub version: String,
-    pub namespace: String,
+    /// Absent: no settings say it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     pub log: LogView,
-    /// Why the host is not ready; absent: it is, or none runs.
+    /// Why the host is not ready; absent: it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
     /// By name.
@@ -162,7 +184,7 @@ impl From<&ShardStatus> for ShardView {
 
 impl StatusView {
     /// What `log` says about itself and its handlers.
-    pub async fn of(log: &dyn Log, namespace: &str, not_ready: Option<String>) -> Result<Self, LogError> {
+    pub async fn of(log: &dyn Log, namespace: Option<&str>, not_ready: Option<String>) -> Result<Self, LogError> {
         let guarantees = log.guarantees();
         let end: Offset = log.end().await?;
         let mut handlers: BTreeMap<String, HandlerView> = BTreeMap::new();
@@ -185,7 +207,7 @@ impl StatusView {
         handlers.values_mut().for_each(|handler| handler.shards.sort_by_key(|shard| shard.index));
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").into(),
-            namespace: namespace.into(),
+            namespace: namespace.map(Into::into),
             log: LogView { kind: guarantees.kind.into(), guarantee: guarantees.summary, end: end.0 },
             not_ready,
             handlers: handlers.into_values().collect(),

@@ -47,7 +47,7 @@ impl CatchUp<'_> {
                 None => {}
             }
             // While the shards keep up it may never wait, and must not keep its worker thread from them.
-            tokio::task::coop::consume_budget().await;
+            tokio::task::yield_now().await;
         }
     }
 

@@ -6,6 +6,9 @@ use super::subscribers::Subscribers;
 use crate::log::{Batch, Lagged, Tail};
 use std::sync::Arc;
 
+/// About a millisecond of work. After every batch would be too often: on a busy machine it is a while until its next turn.
+const YIELD_AFTER_MESSAGES: usize = 1024;
+
 /// Dispatches until the reader stops or the log closes, then parts with all shards.
 pub(super) async fn run(shared: Arc<Shared>, mut tail: Box<dyn Tail>) {
     let mut dispatcher = Dispatcher::new(&shared);
@@ -22,8 +25,11 @@ pub(super) async fn run(shared: Arc<Shared>, mut tail: Box<dyn Tail>) {
             Some(Err(Lagged)) => lagged(&shared),
             None => break closed(),
         }
-        // A tail that always has something must not keep its worker thread from the shards.
-        tokio::task::coop::consume_budget().await;
+        // A tail that always has something must not keep its worker thread from the shards it has just woken.
+        if dispatcher.messages_since_yield >= YIELD_AFTER_MESSAGES {
+            dispatcher.messages_since_yield = 0;
+            tokio::task::yield_now().await;
+        }
     }
     shared.stop.cancel();
     shared.positions().close();
@@ -35,17 +41,19 @@ struct Dispatcher<'s> {
     sorted: Sorted,
     /// The activations seen before a batch is sorted.
     activations: u64,
+    messages_since_yield: usize,
 }
 
 impl<'s> Dispatcher<'s> {
     fn new(shared: &'s Shared) -> Self {
         let table = shared.positions().table().clone();
         let subscribers = Subscribers::new(table, shared.options.topics_max);
-        Self { shared, subscribers, sorted: Sorted::default(), activations: 0 }
+        Self { shared, subscribers, sorted: Sorted::default(), activations: 0, messages_since_yield: 0 }
     }
 
     /// Sorts outside the lock and delivers under it. If handlers changed in between, it sorts again.
     fn dispatch(&mut self, batch: Arc<Batch>) {
+        self.messages_since_yield += batch.messages.len();
         loop {
             self.sorted.sort(&mut self.subscribers, &batch.messages);
             let mut positions = self.shared.positions();

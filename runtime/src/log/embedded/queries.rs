@@ -94,7 +94,7 @@ impl Reader {
 
     pub(super) fn end(&self) -> Result<Offset, Failure> {
         let mut select = self.connection.prepare_cached("SELECT offset FROM log_end")?;
-        Ok(select.query_row([], |row| Ok(uint(row, 0)))?.map(Offset)?)
+        select.query_row([], |row| Ok(uint(row, 0)))?.map(Offset)
     }
 
     /// Times never fall, so the offset is found by halving.

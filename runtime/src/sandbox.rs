@@ -1,0 +1,115 @@
+//! Sandboxes: handlers as WebAssembly components, each message in an instance of its own.
+//!
+//! A sandbox sees the message, the state of its key, and nothing else. What it asks for is staged and handed back as
+//! [`Effects`](crate::effects::Effects) when it returns ok. It is stopped at its deadline whether it computes or waits, it
+//! is bounded in memory, stack, effects and diagnostics, and when it ends badly only its own message fails.
+//!
+//! A sandbox lives for one message (*fresh*) or many (*warm*). What it costs is in `benches/sandbox.rs`.
+//!
+//! wasmtime is named in this folder alone. What to run, and what becomes of the result, is for others.
+
+mod bindings;
+mod cache;
+mod config;
+mod counters;
+mod deadline;
+mod diagnostics;
+mod engine;
+mod handler;
+mod host;
+mod idle;
+mod instance;
+mod keyvalue;
+mod limits;
+mod link;
+mod logging;
+mod module;
+mod outbox;
+mod settings;
+mod staged;
+mod ticker;
+mod trap;
+mod wasi;
+
+pub use cache::CacheError;
+pub use diagnostics::{Level, Line, RUN_BYTES_MAX, Sink, tracing_sink};
+pub use handler::Handler;
+pub use module::{LoadError, MODULE_BYTES_MAX, Module};
+pub use settings::{Mode, Pool, Settings, WARM_RUNS};
+pub use staged::COUNTERS_MAX;
+
+use cache::Cache;
+use idle::Places;
+use link::Linkers;
+use std::sync::Arc;
+use ticker::Ticker;
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+
+/// The sandboxes of a host: one engine, one pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandboxes(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    linkers: Linkers,
+    ticker: Ticker,
+    permits: Arc<Semaphore>,
+    places: Arc<Places>,
+    cache: Option<Cache>,
+    sink: Sink,
+    description: String,
+}
+
+/// Why there can be no sandboxes.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a pool of {running} sandboxes is too small: at least {} are needed", limits::MEMORIES_MAX)]
+    PoolTooSmall { running: u32 },
+    #[error("failed to make the engine for sandboxes: {reason}")]
+    Engine { reason: String },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("failed to start the thread that keeps deadlines")]
+    Ticker(#[source] std::io::Error),
+}
+
+impl Sandboxes {
+    /// Reserves the pool's address space and starts the thread that keeps deadlines.
+    pub fn new(pool: &Pool, sink: Sink) -> Result<Self, StartError> {
+        // Otherwise a component with the most memories allowed would wait for ever.
+        if pool.running < limits::MEMORIES_MAX {
+            return Err(StartError::PoolTooSmall { running: pool.running });
+        }
+        let failed = |error: wasmtime::Error| StartError::Engine { reason: format!("{error:#}") };
+        let engine::Built { engine, description } = engine::build(pool).map_err(failed)?;
+        let linkers = Linkers::new(&engine).map_err(failed)?;
+        let cache = pool.cache.as_deref().map(Cache::open).transpose()?;
+        let ticker = Ticker::start(engine.clone()).map_err(StartError::Ticker)?;
+        let permits = Arc::new(Semaphore::new(pool.running as usize));
+        let places = Places::new(pool.idle);
+        Ok(Self(Arc::new(Inner { engine, linkers, ticker, permits, places, cache, sink, description })))
+    }
+
+    /// What is in force on this host, for people.
+    pub fn describe(&self) -> &str {
+        &self.0.description
+    }
+
+    /// One permit for each sandbox that may still start. A call takes its own, and waits for it within its deadline;
+    /// whoever takes messages up looks here first.
+    pub fn permits(&self) -> &Arc<Semaphore> {
+        &self.0.permits
+    }
+
+    /// Checks and compiles a module, or finds it compiled. Blocks for as long as compiling takes: not for an async thread.
+    pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
+        Module::load(&self.0.engine, self.0.cache.as_ref(), bytes)
+    }
+
+    /// Links a module as a handler. An import that its settings do not grant is an error.
+    pub fn handler(&self, module: &Module, settings: Settings) -> Result<Handler, LoadError> {
+        let component = self.0.linkers.link(module, &settings)?;
+        Ok(Handler::new(self.0.clone(), module, component, settings))
+    }
+}

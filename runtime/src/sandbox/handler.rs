@@ -1,0 +1,132 @@
+//! A handler whose code is a component: what the shards call.
+
+use super::bindings::GuestPre;
+use super::deadline;
+use super::host::{Host, Shared};
+use super::idle::{Idle, Warm};
+use super::instance::{Ended, Instance};
+use super::settings::{Mode, Settings, WARM_RUNS};
+use super::{Inner as Sandboxes, Module};
+use crate::clock;
+use crate::effects::Effects;
+use crate::handler::Digest;
+use crate::invoke::{BoxFuture, Call, Failure, Invoke};
+use rand::RngExt as _;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::SemaphorePermit;
+
+/// One version of one handler, linked and ready. Cheap to clone.
+#[derive(Clone)]
+pub struct Handler(Arc<Version>);
+
+struct Version {
+    sandboxes: Arc<Sandboxes>,
+    component: GuestPre<Host>,
+    shared: Arc<Shared>,
+    idle: Idle,
+    /// Permits one sandbox takes.
+    weight: u32,
+    digest: Digest,
+    uses_state: bool,
+}
+
+impl Handler {
+    pub(super) fn new(
+        sandboxes: Arc<Sandboxes>,
+        module: &Module,
+        component: GuestPre<Host>,
+        settings: Settings,
+    ) -> Self {
+        let shared = Arc::new(Shared { settings, sink: sandboxes.sink.clone() });
+        let weight = module.memories();
+        let idle = Idle::new(sandboxes.places.clone(), weight);
+        let (digest, uses_state) = (module.digest(), module.uses_state());
+        Self(Arc::new(Version { sandboxes, component, shared, idle, weight, digest, uses_state }))
+    }
+
+    /// Makes one sandbox and drops it: the last step before a version is put in force. Needs a tokio runtime.
+    pub async fn try_out(&self) -> Result<(), Failure> {
+        self.0.by_deadline(|version, deadline| async move { version.start(deadline).await.map(drop) }).await
+    }
+}
+
+impl Invoke for Handler {
+    /// Needs a tokio runtime with a timer. A guest that neither waits nor computes for a tick completes at the first
+    /// poll if a sandbox is free.
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<Effects, Failure>> {
+        let version = self.0.clone();
+        Box::pin(async move { version.by_deadline(|version, deadline| version.run(call, deadline)).await })
+    }
+
+    fn uses_state(&self) -> bool {
+        self.0.uses_state
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        Some(self.0.digest)
+    }
+}
+
+impl Version {
+    /// Does something with a sandbox, once there is room for one, within the handler's time limit.
+    async fn by_deadline<'v, T, F>(&'v self, work: impl FnOnce(&'v Self, Instant) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>> + 'v,
+    {
+        let limit = self.shared.settings.timeout;
+        let deadline = clock::instant() + limit;
+        let _permit = self.permit(deadline).await?;
+        let _running = self.sandboxes.ticker.running();
+        deadline::by(deadline, work(self, deadline)).await.unwrap_or(Err(Failure::Timeout { limit }))
+    }
+
+    async fn permit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        let permits = &self.sandboxes.permits;
+        if let Ok(permit) = permits.try_acquire_many(self.weight) {
+            return Ok(permit);
+        }
+        let waited = deadline::by(deadline, permits.acquire_many(self.weight)).await;
+        waited.and_then(Result::ok).ok_or_else(|| Failure::Host {
+            reason: format!("no sandbox became free within {:?}", self.shared.settings.timeout),
+        })
+    }
+
+    async fn start(&self, deadline: Instant) -> Result<Instance, Failure> {
+        Instance::start(&self.component, &self.shared, deadline).await
+    }
+
+    async fn run(&self, call: Call, deadline: Instant) -> Result<Effects, Failure> {
+        match self.shared.settings.mode {
+            Mode::Fresh => match self.start(deadline).await?.run(call, deadline).await {
+                Ended::Returned(result) => result,
+                Ended::Broken(failure) => Err(failure),
+            },
+            Mode::Warm => self.run_warm(call, deadline).await,
+        }
+    }
+
+    async fn run_warm(&self, call: Call, deadline: Instant) -> Result<Effects, Failure> {
+        let mut warm = match self.idle.take() {
+            Some(warm) => warm,
+            None => Warm { instance: self.start(deadline).await?, runs_left: runs() },
+        };
+        match warm.instance.run(call, deadline).await {
+            Ended::Returned(result) => {
+                warm.runs_left -= 1;
+                let watermark_bytes = self.shared.settings.memory_bytes / 2;
+                if warm.runs_left > 0 && warm.instance.memory_bytes() as u64 <= watermark_bytes {
+                    self.idle.keep(warm);
+                }
+                result
+            }
+            Ended::Broken(failure) => Err(failure),
+        }
+    }
+}
+
+/// How many messages a new warm sandbox handles.
+fn runs() -> u32 {
+    let spread = WARM_RUNS / 5;
+    rand::rng().random_range(WARM_RUNS - spread..=WARM_RUNS + spread)
+}

@@ -1,1 +1,0 @@
-//! A handler that does what its message says, good or bad.
