@@ -11,9 +11,9 @@ pub(crate) use native::*;
 #[cfg(target_family = "wasm")]
 mod wasm;
 #[cfg(target_family = "wasm")]
-pub use wasm::{bindings, handle};
-#[cfg(target_family = "wasm")]
 pub(crate) use wasm::{Host, diagnostic};
+#[cfg(target_family = "wasm")]
+pub use wasm::{bindings, handle};
 
 /// A message to publish, on its way to the host.
 #[derive(Debug, Default)]

@@ -2,11 +2,11 @@
 //!
 //! The stand-in for the host keeps the real one's limits, so what fails there fails here.
 
+use crate::Context;
 use crate::diagnostics::Level;
 use crate::failure::Failure;
 use crate::host::{Host, take_diagnostics};
 use crate::message::{FromMessage, Message};
-use crate::Context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -23,13 +23,8 @@ pub struct TestMessage {
 impl TestMessage {
     /// A first try of a message without id, key and headers.
     pub fn new(topic: &str, body: impl Into<Vec<u8>>) -> Self {
-        let message = Message {
-            topic: topic.to_owned(),
-            body: body.into(),
-            attempt: 1,
-            offset: Some(1),
-            ..Message::default()
-        };
+        let message =
+            Message { topic: topic.to_owned(), body: body.into(), attempt: 1, offset: Some(1), ..Message::default() };
         Self { message, state: BTreeMap::new(), config: BTreeMap::new(), grants: None }
     }
 
@@ -210,8 +205,7 @@ mod tests {
     #[track_caller]
     fn check_publish(topic: &str, body_bytes: usize, expected: fn(&PublishError) -> bool) {
         let mut host = Host { grants: Some(vec!["out.*".into()]), ..Host::default() };
-        let outgoing =
-            crate::host::Outgoing { topic: topic.into(), body: vec![0; body_bytes], ..Default::default() };
+        let outgoing = crate::host::Outgoing { topic: topic.into(), body: vec![0; body_bytes], ..Default::default() };
         let error = host.publish(outgoing).unwrap_err();
         assert!(expected(&error), "{error}");
     }

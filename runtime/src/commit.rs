@@ -1,8 +1,8 @@
 //! What a commit is: the one atomic write of a shard's outcomes, and the record it moves on.
 
 use crate::clock::Timestamp;
-use crate::handler::{Digest, ShardId};
 use crate::effects::StateWrite;
+use crate::handler::{Digest, ShardId};
 use crate::message::{Key, Message, NewMessage, Offset};
 use std::sync::Arc;
 

@@ -30,15 +30,24 @@
 //! Text in ARCHITECTURE.md; in short: [`reader`] fans the [`log`] out to [`shard`]s; a shard asks [`pipeline`] what to
 //! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
+pub mod bench;
+pub mod cli;
 pub mod clock;
 pub mod commit;
+pub mod committer;
+pub mod config;
 pub mod effects;
 pub mod handler;
+pub mod host;
+pub mod http;
 pub mod invoke;
 pub mod log;
 pub mod message;
+pub mod pipeline;
+pub mod reader;
 pub mod routing;
 pub mod sandbox;
-pub mod topic;
-pub mod pipeline;
+pub mod service;
 pub mod shard;
+pub mod telemetry;
+pub mod topic;

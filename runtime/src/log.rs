@@ -10,9 +10,11 @@
 //! - `load` is never older than the last acknowledged commit of the key's shard.
 //! - The tail delivers every message after its start once, in order, or says that it fell behind.
 
+pub mod embedded;
 mod limits;
 mod live;
 pub mod memory;
+pub(crate) mod routings;
 
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, DeadLetter, Record, ShardCommit, Term};

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program; see [`sluicebox::cli`].
+
+fn main() -> std::process::ExitCode {
+    sluicebox::cli::main()
+}

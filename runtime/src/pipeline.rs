@@ -58,13 +58,7 @@ pub fn admit(routed: &Routed, policy: &Policy, done: impl FnOnce(&Routed) -> boo
 }
 
 /// Decides what a run leads to. `attempt` counts this run; `random` is uniform in [0, 1).
-pub fn settle(
-    result: Result<Effects, Failure>,
-    attempt: u32,
-    policy: &Policy,
-    random: f64,
-    now: Timestamp,
-) -> Outcome {
+pub fn settle(result: Result<Effects, Failure>, attempt: u32, policy: &Policy, random: f64, now: Timestamp) -> Outcome {
     let failure = match result {
         Ok(effects) => return Outcome::Done(effects),
         Err(failure) => failure,

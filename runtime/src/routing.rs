@@ -4,6 +4,7 @@
 //! restart. A changed subscription holds from a recorded offset on, messages below it are routed under the old one.
 
 mod extract;
+pub mod reconcile;
 
 use crate::commit::IdHash;
 use crate::handler::HandlerName;

@@ -33,24 +33,43 @@ use crate::message::{Key, Message, Offset};
 use crate::pipeline::{self, Admission, Outcome, Verdict};
 use crate::routing::{Routed, Routing};
 use hashbrown::HashMap;
-use lanes::{Item, LANE_ITEMS_MAX, Lanes, More, Phase};
+use lanes::{Item, Lanes, More, Phase};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// With this many heads the shard stops reading: that many failing keys is an outage, and the log keeps the rest.
-pub const OPEN_MAX: usize = 100_000;
-/// Most bytes of messages that wait in memory (8 MiB).
-const HELD_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Most bytes of cached states (8 MiB).
-const STATE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most lanes that wait for their state or message to be read.
 const READS_MAX: usize = 1024;
 /// Most messages fetched at a time: with bodies of 512 KiB that is 128 MiB.
 const FETCHES_MAX: usize = 256;
-/// A lane that waits longer than this for a retry gives back the memory of its messages.
-const SHED_AFTER: Duration = Duration::from_secs(1);
+
+/// The bounds of what a shard holds in memory and in its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// With this many heads the shard stops reading: that many failing keys is an outage, and the log keeps the rest.
+    pub open_max: usize,
+    /// Most messages a lane holds in memory; the rest of the key waits in the log.
+    pub lane_items_max: usize,
+    /// Most bytes of messages that wait in memory.
+    pub held_bytes_max: usize,
+    /// Most bytes of cached states.
+    pub state_bytes_max: usize,
+    /// A lane that waits longer than this for a retry gives back the memory of its messages.
+    pub shed_after: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            open_max: 100_000,
+            lane_items_max: 256,
+            held_bytes_max: 8 * 1024 * 1024,
+            state_bytes_max: 8 * 1024 * 1024,
+            shed_after: Duration::from_secs(1),
+        }
+    }
+}
 
 /// What a shard is made for.
 #[derive(Clone, Debug)]
@@ -60,6 +79,7 @@ pub struct Setup {
     pub policy: Arc<Policy>,
     /// Whether runs need the state of their key loaded.
     pub uses_state: bool,
+    pub bounds: Bounds,
 }
 
 /// How to go on after a commit was refused for its content: one message per commit until the culprit is found.
@@ -113,8 +133,8 @@ pub struct Shard {
     in_flight: Option<InFlight>,
     read: Offset,
     read_staged: Offset,
-    /// Write `read` even if nothing else happened.
-    flush_read: bool,
+    /// Write the record even if nothing was settled.
+    flush: bool,
     lanes: Lanes,
     dirty: Vec<usize>,
     /// Messages that gave up their place and wait for their retry.
@@ -167,7 +187,7 @@ impl Shard {
             in_flight: None,
             read: record.read,
             read_staged: record.read,
-            flush_read: false,
+            flush: false,
             lanes: Lanes::default(),
             dirty: Vec::new(),
             skipped: HashMap::new(),
@@ -185,7 +205,7 @@ impl Shard {
             scanning: Vec::new(),
             held_bytes: 0,
             marks,
-            state: state::StateCache::new(STATE_BYTES_MAX),
+            state: state::StateCache::new(setup.bounds.state_bytes_max),
             delayed: delayed::DelayedQueue::new(record.delayed),
             staged: staged::Staged::default(),
             caution,
@@ -221,7 +241,7 @@ impl Shard {
                 lane.items.push_back(item);
             }
             if head.scope != HeadScope::Message && head.offset < self.read {
-                lane.more = Some(More { after: head.offset, last: self.read });
+                lane.more = Some(More { after: head.offset, last: self.read, own: head.offset });
             }
             self.resume(at);
         }
@@ -245,6 +265,15 @@ impl Shard {
         self.running
     }
 
+    pub fn marks_len(&self) -> usize {
+        self.marks.as_ref().map_or(0, marks::Marks::len)
+    }
+
+    /// How a new claim should go on after a commit that was not refused.
+    pub fn caution(&self) -> &Caution {
+        &self.caution
+    }
+
     /// Nothing runs, nothing is staged, no commit is in flight.
     pub fn is_idle(&self) -> bool {
         self.running == 0 && self.staged.is_empty() && self.in_flight.is_none()
@@ -252,8 +281,8 @@ impl Shard {
 
     /// Whether another message may be taken up now.
     pub fn wants_messages(&self) -> bool {
-        self.open_len() < OPEN_MAX
-            && self.held_bytes < HELD_BYTES_MAX
+        self.open_len() < self.setup.bounds.open_max
+            && self.held_bytes < self.setup.bounds.held_bytes_max
             && self.loading.len() + self.fetching.len() + self.wanted_fetch.len() < READS_MAX
             && self.may_act()
             && !self.only_lane_is_full()
@@ -269,7 +298,10 @@ impl Shard {
     /// A handler with one lane only would race through the log and read it again in pieces: it waits instead.
     fn only_lane_is_full(&self) -> bool {
         self.setup.routing.key == crate::routing::KeyFrom::All
-            && self.lanes.iter().any(|(_, lane)| lane.items.len() >= LANE_ITEMS_MAX || lane.more.is_some())
+            && self
+                .lanes
+                .iter()
+                .any(|(_, lane)| lane.items.len() >= self.setup.bounds.lane_items_max || lane.more.is_some())
     }
 
     /// Takes a message up. Its offset is greater than all before.
@@ -283,7 +315,8 @@ impl Shard {
         }
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset);
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let full = lane.items.len() >= LANE_ITEMS_MAX || self.held_bytes >= HELD_BYTES_MAX;
+        let full =
+            lane.items.len() >= self.setup.bounds.lane_items_max || self.held_bytes >= self.setup.bounds.held_bytes_max;
         if lane.more.is_some() || (full && !lane.items.is_empty()) {
             lane.leave(offset);
         } else {
@@ -300,7 +333,7 @@ impl Shard {
     /// Every message of this shard up to `upto` was offered. `flush` writes `read` even if nothing else happened.
     pub fn reached(&mut self, upto: Offset, flush: bool) {
         self.read = self.read.max(upto);
-        self.flush_read |= flush;
+        self.flush |= flush;
     }
 
     /// The next run to make; settles what needs none (duplicates, what cannot run) on the way.
@@ -353,7 +386,7 @@ impl Shard {
                     return Some(Run { lane: at, call });
                 }
                 Admission::Duplicate => {
-                    self.staged.settled(&message.topic, Settled::Duplicate);
+                    self.staged.settled(message, Settled::Duplicate);
                     self.pop_first(at);
                 }
                 Admission::Dead(verdict) => {
@@ -394,11 +427,11 @@ impl Shard {
                     self.staged.marks.push(mark);
                 }
                 self.stage_effects(&routed, effects, now);
-                self.staged.settled(&routed.message.topic, Settled::Done);
+                self.staged.settled(&routed.message, Settled::Done);
                 self.pop_first(at);
             }
             Outcome::Retry { due, error } => {
-                self.staged.settled(&routed.message.topic, Settled::Retry);
+                self.staged.settled(&routed.message, Settled::Retry);
                 self.put_off(at, attempt, due, error, digest, now);
             }
             Outcome::Dead(verdict) => self.give_up(at, verdict, attempt, digest, now),
@@ -439,7 +472,7 @@ impl Shard {
         now: Timestamp,
     ) {
         let skip = self.setup.policy.on_failure == OnFailure::Skip;
-        let long = due.since(now) > SHED_AFTER;
+        let long = due.since(now) > self.setup.bounds.shed_after;
         let Some(lane) = self.lanes.get_mut(at) else { return };
         let alone_in_memory = lane.items.len() == 1;
         let Some(item) = lane.items.front_mut() else { return };
@@ -468,7 +501,7 @@ impl Shard {
     fn give_up(&mut self, at: usize, verdict: Verdict, attempts: u32, digest: Option<Digest>, now: Timestamp) {
         let Some(item) = self.lanes.get(at).and_then(|lane| lane.items.front()) else { return };
         let Some(routed) = &item.routed else { return };
-        self.staged.settled(&routed.message.topic, Settled::Dead);
+        self.staged.settled(&routed.message, Settled::Dead);
         self.staged.dead(DeadLetter {
             shard: self.setup.id.clone(),
             message: routed.message.clone(),
@@ -489,7 +522,7 @@ impl Shard {
             return;
         }
         lane.phase = Phase::Empty;
-        if lane.is_hungry() {
+        if lane.is_hungry(self.setup.bounds.lane_items_max) {
             self.hungry.push(at);
         }
         let Some(item) = lane.items.front() else {
@@ -559,8 +592,7 @@ impl Shard {
         while !self.staged.is_full()
             && let Some((number, message)) = self.delayed.take_due(now)
         {
-            self.staged.delayed_drop.push(number);
-            self.staged.output(message);
+            self.staged.release(number, message);
         }
     }
 
@@ -589,9 +621,10 @@ impl Shard {
     /// What must be read from the log. Empty most of the time.
     pub fn take_needs(&mut self) -> Needs {
         let mut needs = Needs { load: std::mem::take(&mut self.wanted_load), ..Needs::default() };
-        // Not all at once: after a long stop every open head may be due.
-        while self.fetching.len() < FETCHES_MAX
-            && self.held_bytes < HELD_BYTES_MAX
+        // Not all at once: after a long stop every open head may be due. But always one: what is held in memory may be
+        // waiting behind it.
+        while (self.fetching.is_empty() || self.held_bytes < self.setup.bounds.held_bytes_max)
+            && self.fetching.len() < FETCHES_MAX
             && let Some((offset, lane)) = self.wanted_fetch.pop_front()
         {
             if self.fetching.insert(offset, lane).is_none() {
@@ -609,7 +642,8 @@ impl Shard {
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable();
         hungry.dedup();
-        hungry.retain(|&at| self.lanes.get(at).is_some_and(lanes::Lane::is_hungry));
+        let items_max = self.setup.bounds.lane_items_max;
+        hungry.retain(|&at| self.lanes.get(at).is_some_and(|lane| lane.is_hungry(items_max)));
         let mores = || hungry.iter().filter_map(|&at| self.lanes.get(at)?.more);
         let scan = Scan { after: mores().map(|more| more.after).min()?, upto: mores().map(|more| more.last).max()? };
         self.scanning = hungry;
@@ -656,7 +690,7 @@ impl Shard {
 
     /// Takes what a scan read: this shard's messages after `scan.after` and up to `upto`, routed again.
     pub fn scanned(&mut self, scan: Scan, messages: Vec<Routed>, upto: Offset) {
-        let mut stalled: HashMap<usize, bool> = self.scanning.drain(..).map(|at| (at, false)).collect();
+        let mut stalled: BTreeMap<usize, bool> = self.scanning.drain(..).map(|at| (at, false)).collect();
         for routed in messages {
             let offset = routed.message.offset;
             let Some(at) = routed.key.as_ref().and_then(|key| self.lanes.find(routed.hash, key)) else { continue };
@@ -666,12 +700,14 @@ impl Shard {
             if offset <= more.after || offset > more.last || self.skipped.contains_key(&offset) {
                 continue;
             }
-            if lane.items.len() >= LANE_ITEMS_MAX || (self.held_bytes >= HELD_BYTES_MAX && !lane.items.is_empty()) {
+            if lane.items.len() >= self.setup.bounds.lane_items_max
+                || (self.held_bytes >= self.setup.bounds.held_bytes_max && !lane.items.is_empty())
+            {
                 // Its rest begins here: what follows in this scan would leave a gap.
                 *stalled = true;
                 continue;
             }
-            more.after = offset;
+            (more.after, more.own) = (offset, offset);
             let item = Item::new(routed);
             self.held_bytes += item.held_bytes();
             lane.items.push_back(item);
@@ -684,7 +720,9 @@ impl Shard {
                     lane.more = None;
                 }
             }
-            let (phase, hungry) = (lane.phase, lane.is_hungry());
+            // Nothing of it is left: its head must not stay in the record.
+            self.flush |= lane.is_done();
+            let (phase, hungry) = (lane.phase, lane.is_hungry(self.setup.bounds.lane_items_max));
             self.mark_dirty(at);
             if phase == Phase::Empty {
                 self.resume(at);

@@ -1,11 +1,11 @@
 //! The host behind the component's imports.
 
 use super::Outgoing;
+use crate::Context;
 use crate::diagnostics::Level;
 use crate::errors::{CountError, PublishError, StateError};
 use crate::failure::Failure;
 use crate::message::{FromMessage, Message};
-use crate::Context;
 use bindings::sluicebox::handler::{counters, outbox, types};
 use bindings::wasi;
 use bindings::wasi::keyvalue::store;

@@ -49,6 +49,12 @@ impl MemoryLog {
     }
 }
 
+impl Drop for MemoryLog {
+    fn drop(&mut self) {
+        self.live.close();
+    }
+}
+
 impl Default for MemoryLog {
     fn default() -> Self {
         Self::new()

@@ -13,11 +13,6 @@ use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Most items a lane holds in memory; enough that a refill scan pays.
-pub const LANE_ITEMS_MAX: usize = 256;
-/// A lane with fewer items and more in the log is filled again.
-pub const LANE_ITEMS_LOW: usize = LANE_ITEMS_MAX / 4;
-
 /// An unsettled message of a lane.
 #[derive(Clone, Debug)]
 pub struct Item {
@@ -40,15 +35,7 @@ impl Item {
 
     /// An item that is only known by its offset.
     pub fn in_log(offset: Offset) -> Self {
-        Self {
-            offset,
-            routed: None,
-            attempt: 0,
-            due: Timestamp(0),
-            error: no_error(),
-            digest: None,
-            alone: false,
-        }
+        Self { offset, routed: None, attempt: 0, due: Timestamp(0), error: no_error(), digest: None, alone: false }
     }
 
     /// How the record names it.
@@ -98,6 +85,9 @@ pub enum Phase {
 pub struct More {
     pub after: Offset,
     pub last: Offset,
+    /// The lane's own last message before: it names the lane in the record when no item does. `after` may be the place
+    /// of another lane's message, which has a head of its own.
+    pub own: Offset,
 }
 
 /// The queue of one key, or one message that stands alone.
@@ -123,9 +113,9 @@ impl Lane {
     }
 
     /// Whether it should be filled again from the log now: not while its first item waits for a retry.
-    pub fn is_hungry(&self) -> bool {
+    pub fn is_hungry(&self, items_max: usize) -> bool {
         self.more.is_some()
-            && self.items.len() < LANE_ITEMS_LOW
+            && self.items.len() <= items_max / 4
             && self.items.front().is_none_or(|item| item.attempt == 0 || item.alone)
     }
 
@@ -136,7 +126,7 @@ impl Lane {
             return Some(item.head(self.key.clone(), scope));
         }
         let more = self.more?;
-        Some(Item::in_log(more.after).head(self.key.clone(), HeadScope::After))
+        Some(Item::in_log(more.own).head(self.key.clone(), HeadScope::After))
     }
 
     /// Leaves a message in the log that came while the lane holds no more.
@@ -148,7 +138,7 @@ impl Lane {
                 // A lane without an own item that leaves one in the log: everything before `offset` is settled or alone,
                 // and the previous offset cannot be named, so the item itself is held instead (the caller's bound).
                 let Some(after) = held else { return self.items.push_back(Item::in_log(offset)) };
-                self.more = Some(More { after, last: offset });
+                self.more = Some(More { after, last: offset, own: after });
             }
         }
     }
@@ -156,11 +146,15 @@ impl Lane {
     /// Drops what the log can bring back, all but the first item. Returns the bytes freed.
     pub fn shed(&mut self) -> usize {
         let before: usize = self.items.iter().map(Item::held_bytes).sum();
-        if self.key.is_some() && self.items.len() > 1 && self.items.iter().skip(1).all(Item::is_plain) && !self.items[0].alone {
+        if self.key.is_some()
+            && self.items.len() > 1
+            && self.items.iter().skip(1).all(Item::is_plain)
+            && !self.items[0].alone
+        {
             let last = self.items.back().map_or(Offset::START, |item| item.offset);
             self.items.truncate(1);
             let after = self.items[0].offset;
-            self.more = Some(More { after, last: self.more.map_or(last, |more| more.last) });
+            self.more = Some(More { after, last: self.more.map_or(last, |more| more.last), own: after });
         }
         if let Some(first) = self.items.front_mut() {
             first.routed = None;

@@ -66,6 +66,10 @@ impl Marks {
         self.newest.before(self.window)
     }
 
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
     pub fn marks_max(&self) -> usize {
         self.marks_max
     }

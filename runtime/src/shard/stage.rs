@@ -47,11 +47,11 @@ impl Shard {
     /// The next commit, if there is something to write and none is in flight. Answer it with [`Shard::committed`], or
     /// claim the shard again.
     pub fn stage(&mut self) -> Option<ShardCommit> {
-        let only_read = self.staged.is_empty();
-        if self.in_flight.is_some() || (only_read && !(self.flush_read && self.read > self.read_staged)) {
+        let moved = self.read > self.read_staged || !self.dirty.is_empty();
+        if self.in_flight.is_some() || (self.staged.is_empty() && !(self.flush && moved)) {
             return None;
         }
-        self.flush_read = false;
+        self.flush = false;
         let number = self.next_number();
         let mut changes = std::mem::take(&mut self.changes);
         for at in std::mem::take(&mut self.dirty) {
@@ -62,10 +62,12 @@ impl Shard {
         let mut staged = std::mem::take(&mut self.staged);
         let state = staged.take_state();
         let Staged { marks, outputs, delayed_put, delayed_drop, dead, mut report, .. } = staged;
+        report.dead = dead.clone();
         if let Some(kept) = &mut self.marks {
             report.marks_evicted = kept.take_evicted();
         }
-        let only = (self.caution.upto > Offset::START && report.settled.len() == 1).then_some(self.last_settled).flatten();
+        let only =
+            (self.caution.upto > Offset::START && report.settled.len() == 1).then_some(self.last_settled).flatten();
         self.in_flight = Some(InFlight { number, report, only });
         Some(ShardCommit {
             shard: self.setup.id.clone(),

@@ -1,8 +1,9 @@
 //! The outcomes a shard has reached and not yet committed, coalesced into what the next commit will write.
 
+use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, Delayed, KeyWrites, Mark};
 use crate::effects::StateWrite;
-use crate::message::{Key, NewMessage};
+use crate::message::{Key, Message, NewMessage};
 use crate::topic::Topic;
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -39,6 +40,9 @@ pub struct Report {
     /// Guest counters by name.
     pub counts: Vec<(Arc<str>, u64)>,
     pub marks_evicted: u64,
+    pub dead: Vec<DeadLetter>,
+    /// The log's time of the oldest message among them.
+    pub oldest: Option<Timestamp>,
 }
 
 /// The content of the commit to come.
@@ -64,8 +68,10 @@ impl Staged {
         self.report.settled.len() >= OUTCOMES_MAX || self.bytes >= BYTES_MAX
     }
 
-    pub fn settled(&mut self, topic: &Topic, settled: Settled) {
-        self.report.settled.push((topic.clone(), settled));
+    pub fn settled(&mut self, message: &Message, settled: Settled) {
+        self.report.settled.push((message.topic.clone(), settled));
+        let oldest = self.report.oldest.map_or(message.time, |oldest| oldest.min(message.time));
+        self.report.oldest = Some(oldest);
     }
 
     pub fn output(&mut self, message: NewMessage) {
@@ -78,6 +84,15 @@ impl Staged {
         self.delayed_put.push(delayed);
     }
 
+    /// A delayed message is due: it leaves the record, unless it had not come that far.
+    pub fn release(&mut self, number: u64, message: NewMessage) {
+        match self.delayed_put.iter().position(|delayed| delayed.number == number) {
+            Some(at) => drop(self.delayed_put.swap_remove(at)),
+            None => self.delayed_drop.push(number),
+        }
+        self.output(message);
+    }
+
     pub fn dead(&mut self, letter: DeadLetter) {
         self.bytes += letter.message.bytes() + letter.error.len();
         self.dead.push(letter);
@@ -85,7 +100,8 @@ impl Staged {
 
     /// Adds the writes of a run; the last write to an entry wins.
     pub fn write(&mut self, key: &Key, writes: Vec<StateWrite>) {
-        self.bytes += writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
+        self.bytes +=
+            writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
         let at = match self.state_of.get(key) {
             Some(&at) => at,
             None => {

@@ -1,0 +1,181 @@
+//! The command line: parses what was typed, runs one command, and says how it went.
+//!
+//! Each command is one file. A command returns an [`Exit`] or a [`Failure`]; only [`main`] turns these into text and an
+//! exit code. Output for people goes to standard output and, where it is about the run rather than its result, to
+//! standard error; with `--json` standard output holds JSON only.
+
+mod bench;
+mod build;
+mod check;
+mod client;
+mod data;
+mod dead;
+mod dev;
+mod output;
+mod publish;
+mod run;
+mod settings;
+mod status;
+mod tail;
+
+pub use build::{BuildError, Built, build_handlers};
+pub use settings::SettingsArgs;
+
+use crate::telemetry::{Metrics, diagnostics};
+use clap::{Args, Parser, Subcommand};
+use output::Output;
+use std::process::ExitCode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  it worked
+  1  it failed, or the host refused it
+  2  wrong usage
+  3  the settings have errors
+  4  no host could be reached
+
+Flags win over the variables named beside them, and both over the settings file.";
+const COMMON: &str = "Common options";
+
+/// Runs event handlers compiled to WebAssembly, exactly once, over a durable log.
+#[derive(Debug, Parser)]
+#[command(name = "sluicebox", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command understands.
+#[derive(Clone, Debug, Args)]
+pub struct GlobalArgs {
+    /// Write JSON to standard output, for programs
+    #[arg(long, global = true, help_heading = COMMON)]
+    pub json: bool,
+    /// Which diagnostics to write to standard error: a level, or such as `warn,sluicebox::http=debug`
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        value_name = "FILTER",
+        env = diagnostics::FILTER_VARIABLE,
+        hide_env_values = true,
+        default_value = diagnostics::FILTER_DEFAULT
+    )]
+    pub diagnostics: String,
+    /// How diagnostics look
+    #[arg(
+        long,
+        global = true,
+        help_heading = COMMON,
+        value_enum,
+        value_name = "FORMAT",
+        env = "SLUICEBOX_DIAGNOSTICS_FORMAT",
+        hide_env_values = true,
+        default_value = "text"
+    )]
+    pub diagnostics_format: diagnostics::Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build the handlers of a folder, run them, and say what to try
+    Dev(dev::DevArgs),
+    /// Run the host
+    Run(run::RunArgs),
+    /// Check the settings without starting anything
+    Check(check::CheckArgs),
+    /// Build every handler crate in a directory for WebAssembly
+    Build(build::BuildArgs),
+    /// Publish messages through a running host
+    Publish(publish::PublishArgs),
+    /// Follow the messages of a pattern
+    Tail(tail::TailArgs),
+    /// Look at messages that were given up
+    #[command(subcommand)]
+    Dead(dead::DeadCommand),
+    /// Show the log and every handler's place in it
+    Status(status::StatusArgs),
+    /// Measure this machine
+    Bench(bench::BenchArgs),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    BadSettings = 3,
+    Unreachable = 4,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self { exit, error: error.into() }
+    }
+
+    /// The command was typed wrong in a way that the parser cannot see.
+    fn usage(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, error: anyhow::Error::msg(message.into()) }
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::new(Exit::Failed, error)
+    }
+}
+
+/// Parses the arguments of the process, runs the command, prints what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let json = cli.global.json;
+    let mut output = Output::new(json);
+    let exit = match start_diagnostics(&cli.global, &Metrics::new()).and_then(|_guard| run(cli, &mut output)) {
+        Ok(exit) => exit,
+        // Whoever read the output has seen enough, as in `sluicebox tail … | head`.
+        Err(failure) if is_broken_pipe(&failure.error) => Exit::Done,
+        Err(failure) => {
+            output::show_failure(json, &failure);
+            failure.exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Diagnostics flow until the guard is dropped.
+fn start_diagnostics(args: &GlobalArgs, metrics: &Metrics) -> Result<diagnostics::Guard, Failure> {
+    diagnostics::start(&args.diagnostics, args.diagnostics_format, metrics.diagnostics_dropped())
+        .map_err(|error| Failure::new(Exit::Usage, error))
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Dev(args) => dev::run(&args, &cli.global, output),
+        Command::Run(args) => run::run(&args, &cli.global, output),
+        Command::Check(args) => check::run(&args, output),
+        Command::Build(args) => build::run(&args, output),
+        Command::Publish(args) => publish::run(&args, output),
+        Command::Tail(args) => tail::run(&args, output),
+        Command::Dead(command) => dead::run(&command, output),
+        Command::Status(args) => status::run(&args, output),
+        Command::Bench(args) => bench::run(&args, output),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<output::WriteError>().map(|error| error.0.kind());
+    io == Some(std::io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests;

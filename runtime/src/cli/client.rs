@@ -1,0 +1,183 @@
+//! Talks to a running host over HTTP, blocking: a command does one thing at a time.
+
+use super::{Exit, Failure};
+use clap::Args;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::time::Duration;
+use ureq::http::Response;
+use ureq::{Agent, Body, RequestBuilder, SendBody};
+
+/// Where `sluicebox run` listens unless told otherwise.
+pub(super) const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+/// A host that does not accept by then is not reachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A quiet tail is not silent: the host shows every 15 s that it is alive.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most bytes of an answer (64 MiB): a page of dead letters may hold large bodies.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// What may stand in a path as it is.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b'*');
+
+/// Which host to talk to.
+#[derive(Clone, Debug, Args)]
+pub(super) struct HostArgs {
+    /// The running host; http://127.0.0.1:8080 unless given
+    #[arg(long, value_name = "URL", env = "SLUICEBOX_URL")]
+    url: Option<String>,
+    /// A file with the host's token, when it wants one
+    #[arg(long, value_name = "FILE", env = "SLUICEBOX_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl HostArgs {
+    /// Whether a host was named: then it and no other is meant.
+    pub(super) fn is_named(&self) -> bool {
+        self.url.is_some()
+    }
+
+    #[cfg(test)]
+    pub(super) fn to(url: Option<&str>) -> Self {
+        Self { url: url.map(Into::into), token_file: None }
+    }
+}
+
+/// A host, not yet known to run.
+pub(super) struct Client {
+    agent: Agent,
+    url: String,
+    authorization: Option<String>,
+}
+
+impl Client {
+    pub(super) fn new(args: &HostArgs) -> Result<Self, Failure> {
+        let url = args.url.as_deref().unwrap_or(URL_DEFAULT).trim_end_matches('/');
+        if url.starts_with("https://") {
+            return Err(Failure::usage(format!(
+                "`{url}` needs TLS, which sluicebox does not speak: use http://, or a tunnel to the host"
+            )));
+        }
+        if url.strip_prefix("http://").is_none_or(str::is_empty) {
+            return Err(Failure::usage(format!(
+                "`{url}` is not the URL of a host: write such as http://127.0.0.1:8080"
+            )));
+        }
+        let authorization = match &args.token_file {
+            None => None,
+            Some(file) => {
+                let token = std::fs::read_to_string(file).map_err(|error| {
+                    Failure::from(
+                        anyhow::Error::new(error).context(format!("failed to read the token `{}`", file.display())),
+                    )
+                })?;
+                Some(format!("Bearer {}", token.trim()))
+            }
+        };
+        let agent = Agent::config_builder()
+            .http_status_as_error(false)
+            // A proxy for the web does not lead to a host on this machine or in its network.
+            .proxy(None)
+            .max_redirects(0)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_per_read(Some(READ_TIMEOUT))
+            .build()
+            .into();
+        Ok(Self { agent, url: url.into(), authorization })
+    }
+
+    /// The URL of the host, for messages.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Asks for JSON.
+    pub(super) fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        let mut response = self.get(path, &[])?;
+        let answer = self.read(&mut response)?;
+        serde_json::from_str(&answer).map_err(|error| {
+            Failure::from(anyhow::Error::new(error).context(format!("{} answered what is not expected", self.url)))
+        })
+    }
+
+    /// Asks; the answer's body is not read yet.
+    pub(super) fn get(&self, path: &str, headers: &[(&str, String)]) -> Result<Response<Body>, Failure> {
+        let mut request = self.authorized(self.agent.get(format!("{}{path}", self.url)));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let response = request.call().map_err(|error| self.unreachable(error))?;
+        self.checked(response)
+    }
+
+    /// Sends a body; status and JSON of the answer, whatever the status.
+    pub(super) fn post(
+        &self,
+        path: &str,
+        headers: &[(String, String)],
+        body: SendBody<'_>,
+    ) -> Result<(u16, Value), Failure> {
+        let mut request = self.authorized(self.agent.post(format!("{}{path}", self.url)));
+        for (name, value) in headers {
+            let value = ureq::http::HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
+                Failure::usage(format!("the value of `{name}` has a line break or a control character"))
+            })?;
+            request = request.header(name, value);
+        }
+        let mut response = request.send(body).map_err(|error| self.unreachable(error))?;
+        let status = response.status().as_u16();
+        let answer = self.read(&mut response)?;
+        Ok((status, serde_json::from_str(&answer).unwrap_or(Value::String(answer))))
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(authorization) => request.header("authorization", authorization),
+            None => request,
+        }
+    }
+
+    fn checked(&self, mut response: Response<Body>) -> Result<Response<Body>, Failure> {
+        match response.status().as_u16() {
+            200 => Ok(response),
+            status => {
+                let answer = self.read(&mut response)?;
+                Err(self.refused(status, &serde_json::from_str(&answer).unwrap_or(Value::String(answer))))
+            }
+        }
+    }
+
+    fn read(&self, response: &mut Response<Body>) -> Result<String, Failure> {
+        let body = response.body_mut().with_config().limit(ANSWER_BYTES_MAX);
+        body.read_to_string().map_err(|error| {
+            Failure::from(anyhow::Error::new(error).context(format!("the answer of {} broke off", self.url)))
+        })
+    }
+
+    /// The host answered that it will not.
+    pub(super) fn refused(&self, status: u16, answer: &Value) -> Failure {
+        let reason = answer["error"].as_str().or(answer.as_str()).unwrap_or_default();
+        let hint = match status {
+            401 => ": name the token with --token-file",
+            _ => "",
+        };
+        Failure::from(anyhow::anyhow!("{} refused it ({status}): {}{hint}", self.url, super::output::printable(reason)))
+    }
+
+    fn unreachable(&self, error: ureq::Error) -> Failure {
+        if matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_)) {
+            return Failure::usage(format!("`{}` is not the URL of a host: {error}", self.url));
+        }
+        let context = format!(
+            "could not reach a host at {}: start one with `sluicebox run`, or name a running one with --url",
+            self.url
+        );
+        Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(context))
+    }
+}
+
+/// A part of a path as it may stand in a URL.
+pub(super) fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}

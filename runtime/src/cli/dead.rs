@@ -1,0 +1,137 @@
+//! `sluicebox dead`: messages that were given up.
+
+use super::client::{HostArgs, encoded};
+use super::data::{DataArgs, look};
+use super::output::{Output, printable};
+use super::tail::line_of;
+use super::{Exit, Failure};
+use crate::handler::HandlerName;
+use crate::http::views::{DeadLetterView, DeadPage};
+use crate::log::DeadQuery;
+use clap::{Args, Subcommand};
+
+/// Characters of an error that the list shows.
+const ERROR_CHARS_MAX: usize = 100;
+
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// List dead letters, newest first
+    List(ListArgs),
+    /// Show one dead letter and its message
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only those of this handler
+    #[arg(long, value_name = "NAME", value_parser = parse_handler)]
+    handler: Option<HandlerName>,
+    /// At most this many
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+    /// Only those numbered below this one: the next page
+    #[arg(long, value_name = "NUMBER")]
+    below: Option<u64>,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// Its number in the list
+    number: u64,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+fn parse_handler(text: &str) -> Result<HandlerName, String> {
+    HandlerName::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn run(command: &DeadCommand, output: &mut Output) -> Result<Exit, Failure> {
+    match command {
+        DeadCommand::List(args) => list(args, output),
+        DeadCommand::Show(args) => show(args, output),
+    }
+}
+
+fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let mut path = format!("/v1/dead?limit={}", args.limit);
+    if let Some(handler) = &args.handler {
+        path += &format!("&handler={}", encoded(handler.as_str()));
+    }
+    if let Some(below) = args.below {
+        path += &format!("&below={below}");
+    }
+    let page: DeadPage = look(
+        &args.host,
+        &args.data,
+        |client| client.get_json(&path),
+        async |data| {
+            let query =
+                DeadQuery { handler: args.handler.clone(), below: args.below, letters_max: usize::from(args.limit) };
+            Ok(DeadPage::of(&data.log, query).await?)
+        },
+    )?;
+    if output.json {
+        output.json(&page)?;
+    } else {
+        show_page(&page, output)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn show_page(page: &DeadPage, output: &mut Output) -> Result<(), Failure> {
+    if page.letters.is_empty() {
+        output.line("no dead letters")?;
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = page
+        .letters
+        .iter()
+        .map(|letter| {
+            let error: String = printable(&letter.error).chars().take(ERROR_CHARS_MAX).collect();
+            let DeadLetterView { number, time, handler, kind, attempts, message, .. } = letter;
+            let numbers = [number.to_string(), time.clone(), handler.clone(), message.topic.clone()];
+            let rest = [message.offset.to_string(), kind.clone(), attempts.to_string(), error];
+            numbers.into_iter().chain(rest).collect()
+        })
+        .collect();
+    output.table(&["NUMBER", "TIME", "HANDLER", "TOPIC", "OFFSET", "KIND", "ATTEMPTS", "ERROR"], &rows)?;
+    if let Some(below) = page.next_below {
+        output.line(format!("more with --below {below}"))?;
+    }
+    Ok(())
+}
+
+fn show(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let letter: DeadLetterView = look(
+        &args.host,
+        &args.data,
+        |client| client.get_json(&format!("/v1/dead/{}", args.number)),
+        async |data| match DeadLetterView::find(&data.log, args.number).await? {
+            Some(letter) => Ok(letter),
+            None => Err(anyhow::anyhow!("there is no dead letter {}", args.number).into()),
+        },
+    )?;
+    if output.json {
+        output.json(&letter)?;
+        return Ok(Exit::Done);
+    }
+    let DeadLetterView { number, handler, shard, kind, error, attempts, time, key, digest, message } = &letter;
+    output.line(format!("dead letter {number} of {handler}, shard {shard}"))?;
+    output.line(format!("given up  {time} after {attempts} attempts"))?;
+    output.line(format!("error     {kind}: {}", printable(error)))?;
+    if let Some(key) = key {
+        output.line(format!("key       {}", printable(key)))?;
+    }
+    if let Some(digest) = digest {
+        output.line(format!("module    {digest}"))?;
+    }
+    output.line(format!("message   {}", line_of(message)))?;
+    Ok(Exit::Done)
+}

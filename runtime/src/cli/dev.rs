@@ -1,0 +1,86 @@
+//! `sluicebox dev`: builds the handlers of a folder, runs them, and says what to try.
+
+use super::build::build_handlers;
+use super::output::{Output, note};
+use super::run::host;
+use super::{Exit, Failure, GlobalArgs};
+use crate::config::{self, HandlerSettings, Overrides};
+use crate::service::Service;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Build the handlers of a folder, run them on its settings, and say what to try.
+///
+/// The folder holds sluicebox.toml and the crates of the handlers. Restart it to take up changes.
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// The folder with sluicebox.toml and the crates of the handlers
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+    /// Listen for HTTP here instead of where the file says
+    #[arg(long, value_name = "ADDRESS:PORT", env = "SLUICEBOX_LISTEN")]
+    listen: Option<String>,
+    /// Keep the embedded log in this directory instead of where the file says
+    #[arg(long, value_name = "DIR", env = "SLUICEBOX_DATA")]
+    data: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &DevArgs, global: &GlobalArgs, output: &mut Output) -> Result<Exit, Failure> {
+    note(format!("building the handlers in {}", args.dir.display()));
+    let built = build_handlers(&args.dir)?;
+    built.iter().for_each(|built| note(format!("built {}", built.module.display())));
+    let overrides = Overrides { listen: args.listen.clone(), data: args.data.clone() };
+    let loaded = config::load(&args.dir.join(config::FILE_NAME), &overrides)
+        .map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
+    let handlers = loaded.settings.handlers.clone();
+    host(loaded, global, output, |service, output| show(service, &handlers, output))
+}
+
+fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
+    let url = format!("http://{}", service.address());
+    output.line(format!("\nready at {url}"))?;
+    output.line(format!("guarantee: {}", service.guarantee()))?;
+    for handler in handlers {
+        let patterns: Vec<&str> = handler.subscribe.iter().map(|pattern| pattern.as_str()).collect();
+        output.line(format!("  {:12} listens to {}", handler.name.as_str(), patterns.join(", ")))?;
+    }
+    let program = program();
+    let url = if url == super::client::URL_DEFAULT { String::new() } else { format!(" --url {url}") };
+    output.line("\ntry this in a second terminal:")?;
+    for command in commands(handlers) {
+        output.line(format!("  {program} {command}{url}"))?;
+    }
+    output.line("\nstop with Ctrl-C; nothing is lost")?;
+    Ok(())
+}
+
+/// How the user would call this program: through cargo where it was built and not installed.
+fn program() -> String {
+    let path = std::env::current_exe().unwrap_or_else(|_| "sluicebox".into());
+    let below = std::env::current_dir().ok().and_then(|here| path.strip_prefix(here).map(PathBuf::from).ok());
+    match below {
+        Some(path) => path.display().to_string(),
+        None => path.display().to_string(),
+    }
+}
+
+/// What shows the handlers at work: those of this repository get their own walk.
+fn commands(handlers: &[HandlerSettings]) -> Vec<String> {
+    let is_order = |handler: &HandlerSettings| {
+        handler.name.as_str() == "order" && handler.subscribe.iter().any(|pattern| pattern.as_str() == "events.*")
+    };
+    if !handlers.iter().any(is_order) {
+        let topic = handlers.first().and_then(|handler| handler.subscribe.first());
+        let topic = topic.map_or("some.topic".into(), |pattern| pattern.as_str().replace(['*', '>'], "something"));
+        return vec!["tail '>'".into(), format!("publish {topic} '{{}}'"), "dead list".into(), "status".into()];
+    }
+    let order = r#"publish events.new_order '{"type":"new_order","id":"o-1","args":{"user":"ada","amount_cents":1250}}'"#;
+    vec![
+        "tail '>'                # leave it open and see what happens".into(),
+        order.into(),
+        format!("{order}   # again: a duplicate"),
+        "publish events.new_order 'not an order'   # goes to the dead letters".into(),
+        "dead list".into(),
+        "status".into(),
+    ]
+}

@@ -1,0 +1,199 @@
+//! `sluicebox publish`: messages from arguments, a file or standard input, through a running host.
+
+use super::client::{Client, HostArgs, encoded};
+use super::output::{Output, grouped, is_watched, note, printable, show_progress};
+use super::{Exit, Failure};
+use crate::clock;
+use crate::message::BODY_BYTES_MAX;
+use crate::topic::Topic;
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::{IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use ureq::SendBody;
+
+/// How often progress is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Publish messages through a running host. Without BODY, --file and --ndjson, standard input is the body of one message.
+#[derive(Debug, Args)]
+pub struct PublishArgs {
+    /// The topic, such as events.new_order
+    topic: String,
+    /// The body; several make several messages
+    #[arg(conflicts_with_all = ["file", "ndjson"])]
+    body: Vec<String>,
+    /// The content of this file is the body; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "ndjson")]
+    file: Option<PathBuf>,
+    /// Each line of this file is the JSON body of one message; `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    ndjson: Option<PathBuf>,
+    /// The key: messages of one key are handled in order
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// The id, by which handlers tell duplicates
+    #[arg(long, value_name = "ID", conflicts_with = "ndjson")]
+    id: Option<String>,
+    /// A header of the message; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
+    header: Vec<(String, String)>,
+    #[command(flatten)]
+    host: HostArgs,
+}
+
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    match !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+        true => Ok((name.to_ascii_lowercase(), value.to_owned())),
+        false => Err(format!("`{name}` is not the name of a header: use A-Z a-z 0-9 - _ .")),
+    }
+}
+
+pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let topic = Topic::parse_public(&args.topic).map_err(|error| Failure::usage(error.to_string()))?;
+    if args.id.is_some() && args.body.len() > 1 {
+        return Err(Failure::usage("one --id for several messages would make all but the first duplicates"));
+    }
+    let client = Client::new(&args.host)?;
+    let path = format!("/v1/topics/{}", encoded(topic.as_str()));
+    if let Some(file) = &args.ndjson {
+        return publish_lines(args, &topic, &client, &path, file, output);
+    }
+    for body in bodies(args)? {
+        let (status, answer) = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]))?;
+        if status != 200 {
+            return Err(client.refused(status, &answer));
+        }
+        let offset = &answer["offset"];
+        match output.json {
+            true => output.json(&json!({ "topic": topic.as_str(), "offset": offset }))?,
+            false => output.line(format!("published to {topic} at offset {offset}"))?,
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn headers(args: &PublishArgs) -> Vec<(String, String)> {
+    let mut headers: Vec<(String, String)> =
+        args.header.iter().map(|(name, value)| (format!("sluicebox-header-{name}"), value.clone())).collect();
+    headers.extend(args.key.iter().map(|key| ("sluicebox-key".into(), key.clone())));
+    headers.extend(args.id.iter().map(|id| ("sluicebox-id".into(), id.clone())));
+    headers
+}
+
+fn bodies(args: &PublishArgs) -> Result<Vec<Vec<u8>>, Failure> {
+    let bodies = match (&args.file, args.body.is_empty()) {
+        (Some(file), _) => vec![read_body(open(file)?)?],
+        (None, false) => args.body.iter().map(|body| body.clone().into_bytes()).collect(),
+        (None, true) if std::io::stdin().is_terminal() => {
+            return Err(Failure::usage(
+                "what should be published? give a BODY, --file FILE or --ndjson FILE, or send it to standard input",
+            ));
+        }
+        (None, true) => vec![read_body(Box::new(std::io::stdin()))?],
+    };
+    match bodies.iter().map(Vec::len).find(|bytes| *bytes > BODY_BYTES_MAX) {
+        Some(_) => Err(Failure::from(anyhow::anyhow!(
+            "the body is larger than {BODY_BYTES_MAX} bytes: publish where the data is instead of the data, or lines with --ndjson"
+        ))),
+        None => Ok(bodies),
+    }
+}
+
+fn open(file: &Path) -> Result<Box<dyn Read>, Failure> {
+    if file == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    match std::fs::File::open(file) {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(anyhow::Error::new(error).context(format!("failed to open `{}`", file.display())).into()),
+    }
+}
+
+fn read_body(from: Box<dyn Read>) -> Result<Vec<u8>, Failure> {
+    let mut body = vec![];
+    // One byte more tells a body that is too large.
+    let bytes_max = BODY_BYTES_MAX as u64 + 1;
+    from.take(bytes_max)
+        .read_to_end(&mut body)
+        .map_err(|error| anyhow::Error::new(error).context("failed to read the body"))?;
+    Ok(body)
+}
+
+fn publish_lines(
+    args: &PublishArgs,
+    topic: &Topic,
+    client: &Client,
+    path: &str,
+    file: &Path,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let mut progress = Progress { from: open(file)?, bytes: 0, lines: 0, shown: is_watched().then(clock::instant) };
+    let mut headers = headers(args);
+    headers.push(("content-type".into(), "application/x-ndjson".into()));
+    // A host that refuses says so before everything is sent.
+    headers.push(("expect".into(), "100-continue".into()));
+    let result = client.post(path, &headers, SendBody::from_reader(&mut progress));
+    progress.end();
+    let (status, answer) = result?;
+    let Some(accepted) = answer["accepted"].as_u64() else { return Err(client.refused(status, &answer)) };
+    if output.json {
+        output.json(&answer)?;
+    } else {
+        show_bad_lines(&answer);
+        output.line(format!("published {} messages to {topic}", grouped(accepted)))?;
+    }
+    match status {
+        200 => Ok(Exit::Done),
+        400 if answer["bad"].as_u64() > Some(0) => Ok(Exit::Failed),
+        _ => {
+            let settled = answer["settled_line"].as_u64().unwrap_or_default();
+            let error = client.refused(status, &answer).error;
+            Err(error.context(format!("stopped after line {settled}: go on with the lines after it")).into())
+        }
+    }
+}
+
+fn show_bad_lines(answer: &Value) {
+    let listed = answer["bad_lines"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for bad in listed {
+        note(format!("line {}: {}", bad["line"], printable(bad["error"].as_str().unwrap_or_default())));
+    }
+    let more = answer["bad"].as_u64().unwrap_or_default().saturating_sub(listed.len() as u64);
+    if more > 0 {
+        note(format!("and {} more bad lines", grouped(more)));
+    }
+}
+
+/// Counts what is read from it.
+struct Progress {
+    from: Box<dyn Read>,
+    bytes: u64,
+    lines: u64,
+    /// When it was shown last; `None`: nobody watches.
+    shown: Option<Instant>,
+}
+
+impl Read for Progress {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.bytes += count as u64;
+        self.lines += buffer[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
+        let now = clock::instant();
+        if self.shown.is_some_and(|shown| now.duration_since(shown) >= PROGRESS_INTERVAL) {
+            self.shown = Some(now);
+            show_progress(&format!("{} lines, {} MiB", grouped(self.lines), self.bytes >> 20));
+        }
+        Ok(count)
+    }
+}
+
+impl Progress {
+    fn end(&self) {
+        if self.shown.is_some() {
+            show_progress("");
+        }
+    }
+}

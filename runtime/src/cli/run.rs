@@ -1,0 +1,81 @@
+//! `sluicebox run`: the host, until it is told to stop.
+
+use super::output::{Output, note};
+use super::{Exit, Failure, GlobalArgs, SettingsArgs};
+use crate::config::Loaded;
+use crate::service::Service;
+use crate::telemetry::{Metrics, diagnostics};
+use clap::Args;
+use serde_json::json;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Run the host with the handlers of a settings file.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+}
+
+pub(super) fn run(args: &RunArgs, global: &GlobalArgs, output: &mut Output) -> Result<Exit, Failure> {
+    host(args.settings.load()?, global, output, |service, output| {
+        let url = format!("http://{}", service.address());
+        match output.json {
+            true => output.json(&json!({ "url": url, "guarantee": service.guarantee() })),
+            false => output.line(format!("ready at {url}: {}", service.guarantee())),
+        }
+    })
+}
+
+/// Runs the host until a signal or until its log cannot go on; `ready` is called once everything works.
+pub(super) fn host<E: Into<Failure>>(
+    loaded: Loaded,
+    global: &GlobalArgs,
+    output: &mut Output,
+    ready: impl FnOnce(&Service, &mut Output) -> Result<(), E>,
+) -> Result<Exit, Failure> {
+    let metrics = Arc::new(Metrics::new());
+    let dropped = metrics.diagnostics_dropped();
+    let _diagnostics = diagnostics::start(&global.diagnostics, global.diagnostics_format, dropped)?;
+    loaded.warnings.iter().for_each(note);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let exit = runtime.block_on(async {
+        // Before anything is started: a signal during the start must not kill what was begun.
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut told = async || {
+            tokio::select! {
+                // Safe to cancel, both: a signal that was not waited for is kept.
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        let service = tokio::select! {
+            // Safe to cancel: nothing was taken up before the start is complete.
+            () = told() => return Ok(Exit::Done),
+            started = Service::start(&loaded.settings, metrics) => started?,
+        };
+        ready(&service, output).map_err(Into::into)?;
+        let failed = tokio::select! {
+            // Safe to cancel: it only waits for a signal.
+            () = told() => None,
+            // Safe to cancel: it only watches the log.
+            reason = service.failed() => Some(reason),
+        };
+        match &failed {
+            None => tracing::info!("stopping: finishing what runs; a second signal stops at once"),
+            Some(reason) => tracing::error!(%reason, "stopping: the log cannot go on"),
+        }
+        tokio::select! {
+            // Safe to cancel: what is not committed is done again at the next start.
+            () = told() => return Ok(Exit::Failed),
+            () = service.stop() => {}
+        }
+        match failed {
+            None => Ok(Exit::Done),
+            Some(reason) => Err(Failure::from(anyhow::anyhow!("the log cannot go on: {reason}"))),
+        }
+    });
+    // Tasks that were given up are not waited for.
+    runtime.shutdown_background();
+    exit
+}

@@ -1,0 +1,289 @@
+//! Settings: one TOML file, as typed, turned once into settings ready for use.
+//!
+//! [`load`] reads the file and either returns [`Settings`] in which nothing invalid can be written down, or every
+//! [`Problem`] it found, each with its place, what was expected, and a hint. It reads files that the settings name
+//! (tokens, values) and looks whether modules exist; it opens no log and loads no module.
+//!
+//! Flags win over `SLUICEBOX_*` variables, which win over the file; the command line merges the first two into
+//! [`Overrides`]. Paths are relative to the file.
+//!
+//! # Defaults
+//!
+//! | setting | default |
+//! |---|---|
+//! | `namespace` | `default` |
+//! | `log.kind`, `log.path` | `embedded`, `data` |
+//! | `http.listen` | `127.0.0.1:8080`; any other than loopback needs `http.token_file` |
+//! | `handlers.*.start` | `latest` |
+//! | `handlers.*.publish` | nothing |
+//! | `handlers.*.key`, `id` | the message's own |
+//! | `handlers.*.shards` | 8, at most 1024 |
+//! | `handlers.*.sandbox` | `fresh` |
+//! | `handlers.*.timeout` | `2s`, from `10ms` to `1h` |
+//! | `handlers.*.memory` | `64MiB`, from `1MiB` to `4GiB` |
+//! | `handlers.*.dedup` | `{ window = "24h", max = 1_000_000 }`, all topics |
+//! | `handlers.*.retry` | `{ attempts = 8, min = "100ms", max = "1m" }` |
+//! | `handlers.*.on_failure` | `park` |
+//! | `handlers.*.limit` | `{ concurrency = 64, body = "512KiB" }` |
+
+mod fields;
+mod findings;
+mod global;
+mod handler;
+mod problem;
+mod secret;
+mod section;
+#[cfg(test)]
+mod tests;
+mod units;
+mod values;
+
+pub use handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
+pub use problem::{Excerpt, Place, Problem, Problems, Severity};
+pub use secret::Secret;
+
+use crate::clock::Timestamp;
+use crate::handler::{HandlerName, Policy};
+use crate::routing::{IdFrom, KeyFrom};
+use crate::topic::Pattern;
+use findings::Findings;
+use section::{Later, Section};
+use std::fmt;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+
+/// The file that commands look for.
+pub const FILE_NAME: &str = "sluicebox.toml";
+/// A larger file is a mistake (1 MiB).
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+const LATER: &[Later] =
+    &[("flows", "remove it: flows are not there yet"), ("breaker", "remove it: breakers are not there yet")];
+
+/// Everything that a host needs to know, valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub namespace: Namespace,
+    pub log: LogSettings,
+    pub http: HttpSettings,
+    /// Ordered by name.
+    pub handlers: Vec<HandlerSettings>,
+}
+
+/// The name of a log: `[a-z][a-z0-9_-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// `None`: it is not a namespace.
+    pub fn parse(text: &str) -> Option<Self> {
+        // The same alphabet as a handler's name, so that either fits into subjects and file names.
+        HandlerName::parse(text).ok().map(|name| Self(name.as_str().into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which log, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogSettings {
+    Embedded {
+        /// The data directory.
+        path: PathBuf,
+    },
+}
+
+/// The HTTP face.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    pub listen: SocketAddr,
+    /// Every request but the health checks must bear it. Always there unless `listen` is loopback.
+    pub token: Option<Secret>,
+}
+
+/// One handler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandlerSettings {
+    pub name: HandlerName,
+    /// The component; it existed when the settings were read.
+    pub module: PathBuf,
+    /// Never empty.
+    pub subscribe: Vec<Pattern>,
+    pub key: KeyFrom,
+    pub id: IdFrom,
+    /// At least 1.
+    pub shards: u16,
+    pub start: Start,
+    /// Grants; anything else is refused.
+    pub publish: Vec<Pattern>,
+    pub sandbox: SandboxMode,
+    /// Deadline of one run.
+    pub timeout: Duration,
+    /// Most memory of one sandbox.
+    pub memory_bytes: u64,
+    pub policy: Policy,
+    /// What the handler reads through `wasi:config`, by name.
+    pub config: Vec<(String, Secret)>,
+}
+
+/// Where a handler begins that the log does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next message.
+    Latest,
+    /// With the first message the log has.
+    Earliest,
+    /// With the first message of this time or later.
+    At(Timestamp),
+}
+
+/// How long a sandbox lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// One message.
+    Fresh,
+    /// Many messages; its memory is not rolled back with the effects.
+    Warm,
+}
+
+/// What flags and variables say instead of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--listen`, `SLUICEBOX_LISTEN`.
+    pub listen: Option<String>,
+    /// `--data`, `SLUICEBOX_DATA`; relative to the current directory.
+    pub data: Option<PathBuf>,
+}
+
+/// Valid settings and what is doubtful about them.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub settings: Settings,
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and checks a settings file.
+pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
+    let text = read_text(file)?;
+    parse(&text, file, overrides, &|name| std::env::var(name).ok())
+}
+
+fn read_text(file: &Path) -> Result<String, Problems> {
+    let mut bytes = vec![];
+    let problem = |message: String, hint: Option<&str>| {
+        let (severity, hint) = (Severity::Error, hint.map(str::to_owned));
+        Problems(vec![Problem { severity, file: file.into(), place: None, message, expected: None, hint }])
+    };
+    let read = std::fs::File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        let hint = (error.kind() == std::io::ErrorKind::NotFound)
+            .then_some("name the file with --config or SLUICEBOX_CONFIG, or go to the directory where it is");
+        return Err(problem(format!("failed to read the settings: {error}"), hint));
+    }
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(problem(format!("the settings are larger than {FILE_BYTES_MAX} bytes"), None));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
+        problem(format!("the settings are not UTF-8: line {line} has a byte that is no text"), Some("save it as UTF-8"))
+    })
+}
+
+fn parse(
+    text: &str,
+    file: &Path,
+    overrides: &Overrides,
+    environment: secret::Environment<'_>,
+) -> Result<Loaded, Problems> {
+    let mut findings = Findings::new(file, text);
+    let (root, syntax_errors) = DeTable::parse_recoverable(text);
+    if !syntax_errors.is_empty() {
+        // What follows a syntax error was read in a broken context: more errors would be guesses.
+        for error in syntax_errors {
+            let hint = match error.message() {
+                "duplicate key" => "a name may be there once: remove or rename one",
+                _ => "the file is TOML: see https://toml.io",
+            };
+            findings.error(error.span().unwrap_or(0..0), error.message()).hint(hint);
+        }
+        return Err(Problems(findings.into_problems()));
+    }
+
+    let directory = global::directory_of(file);
+    let mut root = Section::new(Section::ROOT, Some(root.get_ref()));
+    let namespace = root.read(&mut findings, "namespace", global::namespace);
+    let log = root.section(&mut findings, "log");
+    let log = global::log(&mut findings, log, &directory, overrides);
+    let http = root.section(&mut findings, "http");
+    let http = global::http(&mut findings, http, &directory, overrides);
+    let handlers = root
+        .read(&mut findings, "handlers", |findings, item| match item.value.get_ref() {
+            DeValue::Table(table) => Some(handlers(findings, table, &directory, environment)),
+            _ => {
+                values::wrong(findings, item, "sections such as [handlers.order]");
+                None
+            }
+        })
+        .unwrap_or_default();
+    root.finish(&mut findings, LATER);
+
+    let settings = Settings { namespace: namespace.unwrap_or_else(global::namespace_default), log, http, handlers };
+    let problems = Problems(findings.into_problems());
+    match problems.errors() {
+        0 => Ok(Loaded { settings, warnings: problems.0 }),
+        _ => Err(problems),
+    }
+}
+
+fn handlers(
+    findings: &mut Findings<'_>,
+    table: &DeTable<'_>,
+    directory: &Path,
+    environment: secret::Environment<'_>,
+) -> Vec<HandlerSettings> {
+    table.values().filter_map(|value| value.get_ref().as_table()).for_each(|table| secret::conceal(findings, table));
+    let mut handlers: Vec<HandlerSettings> = vec![];
+    let mut names: Vec<HandlerName> = vec![];
+    for (typed, value) in table {
+        let title = format!("[handlers.{}]", typed.get_ref());
+        let DeValue::Table(settings) = value.get_ref() else {
+            let problem =
+                findings.error(value.span(), format!("`{}` under `handlers` is not a section", typed.get_ref()));
+            problem.expected("a section such as [handlers.order]").hint("settings of a handler stand under its name");
+            continue;
+        };
+        let name = match HandlerName::parse(typed.get_ref()) {
+            Ok(name) => name,
+            Err(error) => {
+                findings.error(typed.span(), error.to_string());
+                continue;
+            }
+        };
+        if let Some(other) = names.iter().find(|other| metric_prefix(other) == metric_prefix(&name)) {
+            findings
+                .error(typed.span(), format!("the handlers `{other}` and `{name}` clash: their metrics have one name"))
+                .hint("in the names of metrics `-` becomes `_`: rename one of them");
+        }
+        names.push(name.clone());
+        let section = Section::new(title, Some(settings));
+        handlers.extend(handler::read(findings, name, typed.span(), section, directory, environment));
+    }
+    handlers
+}
+
+/// What the names of a handler's own counters begin with: metric names have no dashes.
+pub(crate) fn metric_prefix(name: &HandlerName) -> String {
+    name.as_str().replace('-', "_")
+}

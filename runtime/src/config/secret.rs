@@ -1,0 +1,149 @@
+//! Values that must not be seen: a handler's `config` and the token of the HTTP face.
+
+use super::findings::Findings;
+use super::section::{Item, Section};
+use super::values;
+use std::fmt;
+use std::io::Read as _;
+use std::path::Path;
+use toml::de::{DeTable, DeValue};
+
+/// Most bytes in one value (64 KiB): settings, not data.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+/// Most values of one handler.
+const VALUES_MAX: usize = 256;
+const EXPECTED: &str = "a text, a number, a boolean, { env = \"NAME\" } or { file = \"path\" }";
+
+/// A text that no diagnostics, error or API shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for the one place that needs it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(redacted)")
+    }
+}
+
+/// How the process looks up its environment; handed in so that tests need not change it.
+pub(super) type Environment<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// Keeps the lines of a handler's `config` out of every excerpt. Called before anything else is reported.
+pub(super) fn conceal(findings: &mut Findings<'_>, handler: &DeTable<'_>) {
+    let Some(config) = handler.get("config") else { return };
+    findings.conceal(config.span());
+    // In dotted form the lines of the values lie outside the table's span.
+    for (name, value) in config.get_ref().as_table().into_iter().flatten() {
+        findings.conceal(name.span().start..value.span().end);
+    }
+}
+
+/// Reads `config`: names and values, in the order of their names.
+pub(super) fn config(
+    findings: &mut Findings<'_>,
+    item: &Item<'_>,
+    directory: &Path,
+    environment: Environment<'_>,
+) -> Option<Vec<(String, Secret)>> {
+    let DeValue::Table(table) = item.value.get_ref() else {
+        values::wrong(findings, item, "a table of names and values, such as { currency = \"EUR\" }");
+        return None;
+    };
+    if table.len() > VALUES_MAX {
+        let message = format!("{} has {} values, at most {VALUES_MAX} are allowed", item.name, table.len());
+        findings.error(item.span(), message).hint("put them into one file and read it with { file = \"path\" }");
+        return None;
+    }
+    let mut secrets = vec![];
+    for (name, value) in table {
+        let name = name.get_ref().to_string();
+        let item = Item { name: format!("`{name}` in `config`"), value };
+        secrets.extend(value_of(findings, &item, directory, environment).map(|secret| (name, Secret(secret))));
+    }
+    Some(secrets)
+}
+
+fn value_of(
+    findings: &mut Findings<'_>,
+    item: &Item<'_>,
+    directory: &Path,
+    environment: Environment<'_>,
+) -> Option<String> {
+    let value = match item.value.get_ref() {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(boolean) => boolean.to_string(),
+        DeValue::Table(table) => {
+            let mut source = Section::new(&item.name, Some(table));
+            let variable = source.item("env");
+            let file = source.item("file");
+            source.finish(findings, &[]);
+            match (variable, file) {
+                (Some(variable), None) => from_variable(findings, &variable, environment)?,
+                (None, Some(file)) => from_file(findings, &file, directory)?,
+                _ => {
+                    findings
+                        .error(item.span(), format!("{} needs either `env` or `file`", item.name))
+                        .expected(EXPECTED);
+                    return None;
+                }
+            }
+        }
+        DeValue::Datetime(_) | DeValue::Array(_) => {
+            values::wrong(findings, item, EXPECTED);
+            findings.last_hint("write it as a text");
+            return None;
+        }
+    };
+    if value.len() as u64 > SECRET_BYTES_MAX {
+        let message = format!("{} has {} bytes, at most {SECRET_BYTES_MAX} are allowed", item.name, value.len());
+        findings.error(item.span(), message);
+        return None;
+    }
+    Some(value)
+}
+
+fn from_variable(findings: &mut Findings<'_>, item: &Item<'_>, environment: Environment<'_>) -> Option<String> {
+    let name = values::text(findings, item, "the name of an environment variable")?;
+    // An empty or odd name would make the look-up itself fail.
+    let value = if name.is_empty() || name.contains(['=', '\0']) { None } else { environment(name) };
+    if value.is_none() {
+        let message = format!("the environment variable `{name}` is not set");
+        findings.error(item.span(), message).hint("set it before the start, or use { file = \"path\" }");
+    }
+    value
+}
+
+/// Reads a small text file, without the newline at its end. Relative paths start at `directory`.
+pub(super) fn from_file(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<String> {
+    let path = directory.join(values::text(findings, item, "the path of a file")?);
+    match read_small(&path) {
+        Ok(text) => Some(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).into()),
+        Err(error) => {
+            findings
+                .error(item.span(), format!("failed to read `{}`: {error}", path.display()))
+                .hint("paths are relative to the settings file");
+            None
+        }
+    }
+}
+
+fn read_small(path: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > SECRET_BYTES_MAX {
+        return Err(std::io::Error::other(format!("it is larger than {SECRET_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}

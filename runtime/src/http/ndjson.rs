@@ -1,0 +1,251 @@
+//! Newline-delimited JSON: each line is the body of one message.
+//!
+//! Lines are appended in chunks while they arrive, in order, so memory is bounded and a long import never starts over:
+//! it is not atomic. The answer says how many were accepted and which lines were not. Empty lines are skipped.
+
+use super::Face;
+use super::error::ApiError;
+use super::publish::{Envelope, next_chunk};
+use super::routes::answer;
+use crate::message::{BODY_BYTES_MAX, NewMessage, Offset};
+use crate::topic::Topic;
+use axum::body::{Body, Bytes};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value, json};
+
+/// Messages of one append.
+const CHUNK_MESSAGES_MAX: usize = 1000;
+/// Bytes of one append (1 MiB): a few hundred clients may have one each.
+const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Bad lines that the answer lists; the rest are counted.
+const BAD_LINES_MAX: usize = 100;
+
+pub(super) async fn publish(face: &Face, topic: Topic, envelope: Envelope, body: Body) -> Result<Response, ApiError> {
+    if envelope.id.is_some() {
+        let error = "`Sluicebox-Id` would make every line but the first a duplicate: leave it out";
+        return Err(ApiError::bad_request(error));
+    }
+    let mut import = Import { face, topic, envelope, chunk: vec![], chunk_bytes: 0, report: Report::default() };
+    let result = import.run(body).await;
+    let Report { accepted, bad, .. } = import.report;
+    let report = import.report.into_fields();
+    match result {
+        Err(error) => Err(error.with_all(report)),
+        Ok(()) if bad > 0 => {
+            let error = format!("{bad} of {} lines were not accepted", accepted + bad);
+            Err(ApiError::new(StatusCode::BAD_REQUEST, error).with_all(report))
+        }
+        Ok(()) => Ok(answer(&Value::Object(report))),
+    }
+}
+
+struct Import<'f> {
+    face: &'f Face,
+    topic: Topic,
+    envelope: Envelope,
+    chunk: Vec<NewMessage>,
+    chunk_bytes: usize,
+    report: Report,
+}
+
+/// What became of the lines.
+#[derive(Default)]
+struct Report {
+    accepted: u64,
+    bad: u64,
+    bad_lines: Vec<Value>,
+    first: Option<Offset>,
+    last: Option<Offset>,
+    /// Every line up to this one was appended, empty or bad.
+    settled_line: u64,
+}
+
+impl Report {
+    fn into_fields(self) -> Map<String, Value> {
+        Map::from_iter([
+            ("accepted".to_owned(), json!(self.accepted)),
+            ("bad".to_owned(), json!(self.bad)),
+            ("bad_lines".to_owned(), json!(self.bad_lines)),
+            ("first_offset".to_owned(), json!(self.first.map(|offset| offset.0))),
+            ("last_offset".to_owned(), json!(self.last.map(|offset| offset.0))),
+            ("settled_line".to_owned(), json!(self.settled_line)),
+        ])
+    }
+}
+
+impl Import<'_> {
+    async fn run(&mut self, body: Body) -> Result<(), ApiError> {
+        let mut lines = Lines::default();
+        let mut parts = body.into_data_stream();
+        while let Some(part) = next_chunk(self.face, &mut parts).await? {
+            lines.feed(part);
+            while let Some(line) = lines.next() {
+                self.take(line).await?;
+            }
+        }
+        if let Some(line) = lines.last() {
+            self.take(line).await?;
+        }
+        self.append(lines.number).await
+    }
+
+    async fn take(&mut self, line: Line) -> Result<(), ApiError> {
+        match self.message(line.text) {
+            Ok(None) => {}
+            Ok(Some(message)) => {
+                self.chunk_bytes += message.bytes();
+                self.chunk.push(message);
+            }
+            Err(error) => {
+                self.report.bad += 1;
+                if self.report.bad_lines.len() < BAD_LINES_MAX {
+                    self.report.bad_lines.push(json!({ "line": line.number, "error": error }));
+                }
+            }
+        }
+        match self.chunk.len() >= CHUNK_MESSAGES_MAX || self.chunk_bytes >= CHUNK_BYTES_MAX {
+            true => self.append(line.number).await,
+            false => Ok(()),
+        }
+    }
+
+    fn message(&self, text: Result<Bytes, TooLong>) -> Result<Option<NewMessage>, String> {
+        let text = text.map_err(|TooLong| format!("the line is longer than {BODY_BYTES_MAX} bytes"))?;
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice::<serde::de::IgnoredAny>(&text).map_err(|error| format!("not JSON: {error}"))?;
+        let message = self.envelope.clone().message(self.topic.clone(), text);
+        message.map(Some).map_err(|error| error.to_string())
+    }
+
+    /// Appends what was taken up to this line.
+    async fn append(&mut self, line: u64) -> Result<(), ApiError> {
+        self.chunk_bytes = 0;
+        if !self.chunk.is_empty() {
+            let offsets = self.face.log.append(std::mem::take(&mut self.chunk)).await?;
+            self.report.first = self.report.first.or(offsets.first().copied());
+            self.report.last = offsets.last().copied();
+            self.report.accepted += offsets.len() as u64;
+            self.face.counts.appended.inc_by(offsets.len() as u64);
+        }
+        self.report.settled_line = line;
+        Ok(())
+    }
+}
+
+/// A line without its end.
+struct Line {
+    /// From 1.
+    number: u64,
+    text: Result<Bytes, TooLong>,
+}
+
+/// A line that cannot be a body; what there was of it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TooLong;
+
+/// Splits parts of a body into lines, holding at most one line and one part.
+#[derive(Default)]
+struct Lines {
+    part: Bytes,
+    /// The beginning of a line that earlier parts began.
+    begun: Vec<u8>,
+    /// The line under way is too long already.
+    too_long: bool,
+    /// Lines handed out.
+    number: u64,
+}
+
+impl Lines {
+    /// Called when `next` has nothing more.
+    fn feed(&mut self, part: Bytes) {
+        self.part = part;
+    }
+
+    fn next(&mut self) -> Option<Line> {
+        match self.part.iter().position(|byte| *byte == b'\n') {
+            Some(end) => {
+                let rest = self.part.split_to(end);
+                // Without the newline.
+                let _ = self.part.split_to(1);
+                Some(self.finish(rest))
+            }
+            None => {
+                let rest = std::mem::take(&mut self.part);
+                self.too_long |= self.begun.len() + rest.len() > BODY_BYTES_MAX;
+                match self.too_long {
+                    true => self.begun.clear(),
+                    false => self.begun.extend_from_slice(&rest),
+                }
+                None
+            }
+        }
+    }
+
+    /// What follows the last newline.
+    fn last(&mut self) -> Option<Line> {
+        (self.too_long || !self.begun.is_empty()).then(|| self.finish(Bytes::new()))
+    }
+
+    fn finish(&mut self, rest: Bytes) -> Line {
+        self.number += 1;
+        let begun = std::mem::take(&mut self.begun);
+        let too_long = std::mem::take(&mut self.too_long) || begun.len() + rest.len() > BODY_BYTES_MAX;
+        let mut text: Bytes = if begun.is_empty() { rest } else { [&begun[..], &rest[..]].concat().into() };
+        if text.ends_with(b"\r") {
+            text.truncate(text.len() - 1);
+        }
+        Line { number: self.number, text: if too_long { Err(TooLong) } else { Ok(text) } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn split(parts: &[&[u8]]) -> Vec<Result<Vec<u8>, TooLong>> {
+        let mut lines = Lines::default();
+        let mut found = vec![];
+        for part in parts {
+            lines.feed(Bytes::copy_from_slice(part));
+            while let Some(line) = lines.next() {
+                found.push(line.text.map(Vec::from));
+            }
+        }
+        found.extend(lines.last().map(|line| line.text.map(Vec::from)));
+        assert_eq!(lines.number as usize, found.len());
+        found
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_dropped_and_the_next_one_kept() {
+        let long = vec![b'x'; BODY_BYTES_MAX];
+        assert_eq!(split(&[&long, b"y\n1\n"]), [Err(TooLong), Ok(b"1".to_vec())]);
+        assert_eq!(split(&[&long, &long, &long]), [Err(TooLong)]);
+        assert_eq!(split(&[&long, b"\n"]), [Ok(long.clone())]);
+    }
+
+    proptest! {
+        #[test]
+        fn lines_do_not_depend_on_how_the_body_arrives(text in "[a\r\n]{0,20}", cuts in proptest::collection::vec(0usize..20, 0..4)) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.sort_unstable();
+            let mut parts = vec![];
+            let mut from = 0;
+            for cut in cuts {
+                parts.push(&text.as_bytes()[from..cut]);
+                from = cut;
+            }
+            parts.push(&text.as_bytes()[from..]);
+            let whole = text.strip_suffix('\n').unwrap_or(&text);
+            let expected: Vec<Result<Vec<u8>, TooLong>> = match text.is_empty() {
+                true => vec![],
+                false => whole.split('\n').map(|line| Ok(line.strip_suffix('\r').unwrap_or(line).into())).collect(),
+            };
+            prop_assert_eq!(split(&parts), expected);
+        }
+    }
+}

@@ -1,0 +1,580 @@
+//! A real client against a real listener, over the log in memory.
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::commit::{DeadLetter, ShardCommit};
+use crate::config::Secret;
+use crate::handler::{HandlerName, ShardId};
+use crate::log::ReadRequest;
+use crate::log::memory::MemoryLog;
+use crate::message::{BODY_BYTES_MAX, Message, NewMessage, Offset};
+use crate::routing::{IdFrom, KeyFrom, Routing, Span};
+use crate::topic::{Pattern, Topic};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
+
+const TOKEN: &str = "0123456789abcdef";
+
+struct Server {
+    address: SocketAddr,
+    log: Arc<MemoryLog>,
+    readiness: Readiness,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    client: Client,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::start_with(|_| {}, None, [127, 0, 0, 1]).await
+    }
+
+    /// `listen` is what the settings say; the listener itself is always on loopback.
+    async fn start_with(change: impl FnOnce(&mut Face), token: Option<&str>, listen: [u8; 4]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (log, metrics) = (Arc::new(MemoryLog::new()), Arc::new(Metrics::new()));
+        let readiness = Readiness::starting("loading handlers");
+        let settings = HttpSettings { listen: (listen, address.port()).into(), token: token.map(Secret::new) };
+        let namespace = Namespace::parse("shop").unwrap();
+        let stop = CancellationToken::new();
+        let mut face = Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings, stop.clone());
+        change(&mut face);
+        let task = tokio::spawn(serve(listener, face));
+        Self { address, log, readiness, metrics, stop, task, client: Client::new() }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    fn post(&self, topic: &str) -> RequestBuilder {
+        self.request(Method::POST, &format!("/v1/topics/{topic}"))
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    async fn messages(&self) -> Vec<Arc<Message>> {
+        let everything = ReadRequest {
+            after: Offset::START,
+            upto: Offset::END,
+            patterns: vec![],
+            messages_max: 100_000,
+            bytes_max: usize::MAX,
+        };
+        self.log.read(everything).await.unwrap().messages
+    }
+
+    /// Appends numbers; their offsets, which have gaps.
+    async fn append(&self, topic: &str, bodies: std::ops::Range<usize>) -> Vec<u64> {
+        let topic = Topic::parse(topic).unwrap();
+        let messages = bodies.map(|n| NewMessage::new(topic.clone(), n.to_string())).collect();
+        self.log.append(messages).await.unwrap().into_iter().map(|offset| offset.0).collect()
+    }
+}
+
+/// Status and JSON of an answer.
+async fn send(request: RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+#[tokio::test]
+async fn a_published_message_is_in_the_log_when_the_answer_comes() {
+    let server = Server::start().await;
+    let request = server.post("events.new_order").header("Sluicebox-Key", "ada").header("Sluicebox-Id", "o-1");
+    let request = request.header("Sluicebox-Header-Tenant", "é").header("traceparent", "00-1-2-03");
+    let (status, answer) = send(request.body("{\"id\":1}")).await;
+    assert_eq!((status, &answer), (StatusCode::OK, &json!({ "offset": 1 })));
+    let [message] = &server.messages().await[..] else { panic!("one message") };
+    assert_eq!(message.topic.as_str(), "events.new_order");
+    assert_eq!(message.key.as_ref().unwrap().as_str(), "ada");
+    assert_eq!(message.id.as_deref(), Some("o-1"));
+    assert_eq!(message.headers.get("tenant"), Some("é"));
+    assert_eq!(message.headers.get("traceparent"), Some("00-1-2-03"));
+    assert_eq!(&message.body[..], b"{\"id\":1}");
+}
+
+#[tokio::test]
+async fn an_empty_id_or_key_is_none_and_a_body_may_be_empty_or_binary() {
+    let server = Server::start().await;
+    let request = server.post("a").header("Sluicebox-Key", "").header("Sluicebox-Id", "");
+    assert_eq!(send(request).await.0, StatusCode::OK);
+    assert_eq!(send(server.post("a").body(vec![0xff, 0])).await.0, StatusCode::OK);
+    let [empty, binary] = &server.messages().await[..] else { panic!("two messages") };
+    assert_eq!((&empty.key, &empty.id, empty.body.len()), (&None, &None, 0));
+    assert_eq!(&binary.body[..], [0xff, 0]);
+}
+
+#[tokio::test]
+async fn bad_requests_are_refused_with_a_reason_and_change_nothing() {
+    let server = Server::start().await;
+    let post = |topic: &str| server.post(topic);
+    let large = vec![b'x'; BODY_BYTES_MAX + 1];
+    let long = "x".repeat(257);
+    let many_bytes = "x".repeat(9000);
+    let structured = |body: &str| {
+        post("a").header("content-type", "application/cloudevents+json; charset=utf-8").body(body.to_owned())
+    };
+    let event = |name: &str| {
+        let request = post("a").header("ce-specversion", "1.0").header("ce-id", "1");
+        let request = request.header("ce-source", "/s").header("ce-type", "t");
+        // reqwest appends, so a second value overwrites nothing: leave the one out instead.
+        let mut built = request.build().unwrap();
+        built.headers_mut().remove(name);
+        RequestBuilder::from_parts(server.client.clone(), built)
+    };
+    let ndjson = || post("a").header("content-type", "application/x-ndjson");
+    let cases: Vec<(RequestBuilder, u16, &str)> = vec![
+        (post("a.*"), 400, "`a.*` is a pattern"),
+        (post("a..b"), 400, "empty token"),
+        (post("_control"), 400, "belong to the host"),
+        (post("a%20b"), 400, "character other than"),
+        (post("%ff"), 400, "Invalid UTF-8"),
+        (post(&["a"; 17].join(".")), 400, "17 tokens"),
+        (post("a").body(large.clone()), 413, "larger than 524288 bytes"),
+        (post("a").body(reqwest::Body::wrap_stream(chunks(large.clone()))), 413, "larger than 524288 bytes"),
+        (post("a").header("Sluicebox-Key", &long), 400, "the key has 257 bytes"),
+        (post("a").header("Sluicebox-Id", &long), 400, "the id has 257 bytes"),
+        (post("a").header("Sluicebox-Key", &b"\xff"[..]), 400, "`sluicebox-key` is not UTF-8"),
+        (post("a").header("Sluicebox-Header-", "x"), 400, "needs a name"),
+        (
+            post("a").header("Sluicebox-Header-A", &many_bytes).header("Sluicebox-Header-B", &many_bytes),
+            413,
+            "the headers have 18002 bytes",
+        ),
+        (structured("{"), 400, "not a CloudEvent: EOF"),
+        (structured("[]"), 400, "not a CloudEvent: invalid type"),
+        (structured("{\"specversion\":\"1.0\"}"), 400, "`id` is missing"),
+        (structured("{\"specversion\":\"1.0\",\"id\":{}}"), 400, "`id` is not a simple value"),
+        (structured("{\"id\":\"1\",\"data\":1,\"data_base64\":\"\"}"), 400, "both `data`"),
+        (structured("{\"id\":\"1\",\"data_base64\":\"?\"}"), 400, "`data_base64`"),
+        (
+            structured("{\"specversion\":\"0.3\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"}"),
+            400,
+            "CloudEvents 0.3 is not taken",
+        ),
+        (event("ce-id"), 400, "`id` is missing"),
+        (event("ce-source"), 400, "`source` is missing"),
+        (event("ce-type").header("ce-type", ""), 400, "`type` is missing or empty"),
+        (event("ce-type").header("ce-type", "%ff"), 400, "not UTF-8 when decoded"),
+        (post("a").header("content-type", "application/cloudevents-batch+json"), 415, "batches"),
+        (ndjson().header("Sluicebox-Id", "1").body("1"), 400, "every line but the first a duplicate"),
+        (ndjson().body("{"), 400, "1 of 1 lines were not accepted"),
+        (server.get("/v1/topics/a"), 405, "GET is not possible here: use POST /v1/topics/{topic}"),
+        (server.request(Method::POST, "/metrics"), 405, "use GET /metrics"),
+        (server.get("/v2"), 404, "there is no GET /v2"),
+        (server.get("/v1/topics/a.%3E.b/tail"), 400, "`>` must be the last token"),
+        (server.get("/v1/topics/a/tail?from=now"), 400, "`from` must be latest, earliest or an offset"),
+        (server.get("/v1/topics/a/tail?follow=no"), 400, "`follow` must be true or false"),
+        (server.get("/v1/topics/a/tail?to=x"), 400, "`to` must be a whole number"),
+        (server.get("/v1/topics/a/tail?form=1"), 400, "unknown parameter `form`, there is from, to, follow"),
+        (server.get("/v1/dead?handler=X"), 400, "`X` is not a handler name"),
+        (server.get("/v1/dead?limit=-1"), 400, "`limit` must be a whole number"),
+        (server.get("/v1/dead/x"), 400, "`x` is not a number"),
+        (server.get("/v1/dead/7"), 404, "there is no dead letter 7"),
+        (server.get("/v1/dead/18446744073709551615"), 404, "there is no dead letter"),
+    ];
+    for (request, status, reason) in cases {
+        let shown = format!("{request:?}");
+        let (found, answer) = send(request).await;
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert_eq!(found.as_u16(), status, "{shown}: {error}");
+        assert!(error.contains(reason), "{shown}: {error}");
+    }
+    assert!(server.messages().await.is_empty());
+    let (_, unknown) = send(server.get("/")).await;
+    assert!(unknown["known"].as_array().unwrap().contains(&json!("GET /v1/status")));
+}
+
+/// A body without a length.
+fn chunks(body: Vec<u8>) -> impl futures_util::Stream<Item = Result<Vec<u8>, std::io::Error>> {
+    futures_util::stream::iter(body.chunks(10_000).map(|chunk| Ok(chunk.to_vec())).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn a_body_of_exactly_the_limit_is_taken_with_and_without_a_length() {
+    let server = Server::start().await;
+    let body = vec![b'x'; BODY_BYTES_MAX];
+    assert_eq!(send(server.post("a").body(body.clone())).await.0, StatusCode::OK);
+    assert_eq!(send(server.post("a").body(reqwest::Body::wrap_stream(chunks(body.clone())))).await.0, StatusCode::OK);
+    assert!(server.messages().await.iter().all(|message| message.body == body));
+}
+
+#[tokio::test]
+async fn cloud_events_become_messages_with_their_id_and_attributes() {
+    let server = Server::start().await;
+    let binary = server.post("a").header("ce-specversion", "1.0").header("ce-id", "e-1").header("ce-source", "/shop");
+    let binary = binary.header("ce-type", "order.new").header("ce-subject", "caf%C3%A9");
+    let binary = binary.header("ce-partitionkey", "ada").header("content-type", "text/plain").body("hello");
+    assert_eq!(send(binary).await.0, StatusCode::OK);
+    let structured = |data: &str| {
+        let event = r#""specversion":"1.0","id":"e-2","source":"/shop","type":"t","n":5"#;
+        server.post("a").header("content-type", "application/cloudevents+json").body(format!("{{{event}{data}}}"))
+    };
+    for data in [
+        "",
+        r#","data":{"z": 1e400, "a":2}"#,
+        r#","data":"text""#,
+        r#","datacontenttype":"text/plain","data":"text""#,
+        r#","data_base64":"/w==""#,
+    ] {
+        assert_eq!(send(structured(data)).await.0, StatusCode::OK, "{data}");
+    }
+    let messages = server.messages().await;
+    assert_eq!(messages[0].id.as_deref(), Some("e-1"));
+    assert_eq!(messages[0].key.as_ref().unwrap().as_str(), "ada");
+    assert_eq!(messages[0].headers.get("ce-subject"), Some("café"));
+    assert_eq!(messages[0].headers.get("content-type"), Some("text/plain"));
+    assert_eq!(messages[1].id.as_deref(), Some("e-2"));
+    assert_eq!(messages[1].headers.get("ce-n"), Some("5"));
+    let bodies: Vec<&[u8]> = messages.iter().map(|message| &message.body[..]).collect();
+    assert_eq!(bodies, [&b"hello"[..], b"", br#"{"z": 1e400, "a":2}"#, b"\"text\"", b"text", b"\xff"]);
+}
+
+#[tokio::test]
+async fn lines_are_appended_in_order_and_every_bad_one_is_named() {
+    let server = Server::start().await;
+    let mut lines: Vec<String> = (0..2500).map(|n| format!("{{\"n\":{n}}}")).collect();
+    lines[1] = "{".into();
+    lines[2000] = String::new();
+    let request = server.post("a").header("content-type", "application/x-ndjson").header("Sluicebox-Key", "k");
+    let (status, answer) = send(request.body(lines.join("\r\n"))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(answer["error"], "1 of 2499 lines were not accepted");
+    assert_eq!((&answer["accepted"], &answer["bad"]), (&json!(2498), &json!(1)));
+    let stored = server.messages().await;
+    let offsets = (json!(stored[0].offset.0), json!(stored[2497].offset.0));
+    assert_eq!((&answer["first_offset"], &answer["last_offset"]), (&offsets.0, &offsets.1));
+    assert_eq!(answer["settled_line"], 2500);
+    assert_eq!(answer["bad_lines"][0]["line"], 2);
+    assert!(answer["bad_lines"][0]["error"].as_str().unwrap().starts_with("not JSON: EOF"));
+    let bodies: Vec<_> = server.messages().await.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap()).collect();
+    lines.retain(|line| line.len() > 1);
+    assert_eq!(bodies, lines);
+
+    let many_bad = "x\n".repeat(500);
+    let request = server.post("a").header("content-type", "application/x-ndjson").body(many_bad);
+    let (_, answer) = send(request).await;
+    assert_eq!((answer["bad"].as_u64(), answer["bad_lines"].as_array().unwrap().len()), (Some(500), 100));
+    let request = server.post("a").header("content-type", "application/x-ndjson").body("1\n2\n");
+    let (status, answer) = send(request).await;
+    assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)));
+}
+
+/// Events of a tail as they come: `(name, data)`.
+struct Events {
+    response: reqwest::Response,
+    text: String,
+}
+
+impl Events {
+    async fn open(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut events = Self { response, text: String::new() };
+        assert_eq!(events.next().await.unwrap().0, "start");
+        events
+    }
+
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
+                let parsed = field("data: ").map(|data| serde_json::from_str(data).unwrap());
+                let name = field("event: ").unwrap_or("message").to_owned();
+                self.text = rest.to_owned();
+                if let Some(data) = parsed {
+                    return Some((name, data));
+                }
+                continue;
+            }
+            self.text += std::str::from_utf8(&self.response.chunk().await.unwrap()?).unwrap();
+        }
+    }
+
+    /// The bodies of the next messages, as numbers.
+    async fn bodies(&mut self, count: usize) -> Vec<usize> {
+        let mut bodies = vec![];
+        while bodies.len() < count {
+            let (name, data) = self.next().await.unwrap();
+            assert_eq!(name, "message", "{data}");
+            bodies.push(data["body"].as_str().unwrap().parse().unwrap());
+        }
+        bodies
+    }
+}
+
+#[tokio::test]
+async fn a_tail_shows_the_past_and_then_the_present_without_a_gap() {
+    let server = Server::start().await;
+    let past = server.append("a.b", 0..1000).await;
+    let other = server.append("other", 0..10).await;
+    let mut earliest = Events::open(server.get("/v1/topics/a.*/tail?from=earliest")).await;
+    let mut latest = Events::open(server.get("/v1/topics/a.b/tail")).await;
+    let mut at = Events::open(server.get(&format!("/v1/topics/%3E/tail?from={}", other[8]))).await;
+    let mut again = Events::open(server.get("/v1/topics/a.b/tail").header("last-event-id", past[997])).await;
+    server.append("a.b", 1000..1100).await;
+    assert_eq!(earliest.bodies(1100).await, (0..1100).collect::<Vec<_>>());
+    assert_eq!(latest.bodies(100).await, (1000..1100).collect::<Vec<_>>());
+    assert_eq!(at.bodies(3).await, [8, 9, 1000]);
+    assert_eq!(again.bodies(3).await, [998, 999, 1000]);
+}
+
+#[tokio::test]
+async fn a_tail_that_was_too_slow_misses_nothing() {
+    let server = Server::start().await;
+    let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
+    // One batch each, far more than a log holds for a slow tail. Appends to memory never yield, so on this one thread
+    // the server cannot read meanwhile.
+    for n in 0..5000 {
+        server.append("a", n..n + 1).await;
+    }
+    assert_eq!(events.bodies(5000).await, (0..5000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_tail_ends_where_it_was_told_to() {
+    let server = Server::start().await;
+    let offsets = server.append("a", 0..600).await;
+    for (query, expected) in [
+        ("from=earliest&follow=false".to_owned(), 600),
+        (format!("from=earliest&to={}", offsets[9]), 10),
+        (format!("from={}&follow=false&to={}", offsets[598], u64::MAX), 2),
+        ("from=latest&follow=false".to_owned(), 0),
+        ("from=earliest&to=0".to_owned(), 0),
+    ] {
+        let mut events = Events::open(server.get(&format!("/v1/topics/a/tail?{query}"))).await;
+        assert_eq!(events.bodies(expected).await.len(), expected, "{query}");
+        assert_eq!(events.next().await.unwrap().0, "end", "{query}");
+        assert_eq!(events.next().await, None, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_text_is_shown_as_base64() {
+    let server = Server::start().await;
+    send(server.post("a").body(vec![0xff])).await;
+    let mut events = Events::open(server.get("/v1/topics/a/tail?from=earliest")).await;
+    let (_, message) = events.next().await.unwrap();
+    assert_eq!((&message["body"], &message["body_base64"]), (&Value::Null, &json!("/w==")));
+    assert!(message["time"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test]
+async fn too_many_tails_are_refused_and_a_closed_one_makes_room() {
+    let server = Server::start_with(|face| face.tails = Arc::new(Semaphore::new(1)), None, [127, 0, 0, 1]).await;
+    let first = Events::open(server.get("/v1/topics/a/tail")).await;
+    let response = server.get("/v1/topics/a/tail").send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "1");
+    drop(first);
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while server.get("/v1/topics/a/tail").send().await.unwrap().status() != StatusCode::OK {
+        assert!(std::time::Instant::now() < deadline, "the place is never free again");
+    }
+}
+
+#[tokio::test]
+async fn foreign_hosts_and_origins_are_refused_on_loopback() {
+    let server = Server::start().await;
+    let own = format!("http://{}", server.address);
+    for (name, value, expected) in [
+        ("host", "localhost", 200),
+        ("host", "LOCALHOST:1", 200),
+        ("host", "127.0.0.1", 200),
+        ("host", "[::1]:80", 200),
+        ("host", "evil.example", 403),
+        ("host", "127.0.0.1.evil.example", 403),
+        ("host", "user@localhost", 403),
+        ("host", "192.168.0.1", 403),
+        ("host", "", 403),
+        ("origin", own.as_str(), 200),
+        ("origin", "http://evil.example", 403),
+        ("origin", "http://localhost:1", 403),
+        ("origin", "null", 403),
+    ] {
+        let response = server.get("/livez").header(name, value).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), expected, "{name}: {value}");
+    }
+    // A page may send such a request without asking first.
+    let request = server.post("a").header("origin", "http://evil.example").header("content-type", "text/plain");
+    assert_eq!(send(request.body("x")).await.0, StatusCode::FORBIDDEN);
+    assert!(server.messages().await.is_empty());
+}
+
+#[tokio::test]
+async fn with_a_token_everything_but_health_needs_it() {
+    let server = Server::start_with(|_| {}, Some(TOKEN), [0, 0, 0, 0]).await;
+    for (authorization, expected) in [
+        (None, 401),
+        (Some("Bearer wrong"), 401),
+        (Some("Bearer "), 401),
+        (Some("Bearer"), 401),
+        (Some("Basic 0123456789abcdef"), 401),
+        (Some("Bearer 0123456789abcdef0"), 401),
+        (Some("Bearer 0123456789abcdef"), 200),
+        (Some("bearer  0123456789abcdef"), 200),
+    ] {
+        for path in ["/metrics", "/v1/status"] {
+            let mut request = server.get(path).header("host", "shop.example");
+            if let Some(value) = authorization {
+                request = request.header("authorization", value);
+            }
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status().as_u16(), expected, "{path} {authorization:?}");
+            assert_eq!(response.headers().contains_key("www-authenticate"), expected == 401);
+        }
+    }
+    assert_eq!(server.get("/livez").send().await.unwrap().status(), StatusCode::OK);
+    let (status, answer) = send(server.post("a").body("x")).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(answer["error"].as_str().unwrap().contains("Authorization: Bearer"));
+    assert!(server.messages().await.is_empty());
+}
+
+#[tokio::test]
+async fn ready_says_why_not() {
+    let server = Server::start().await;
+    let (status, answer) = send(server.get("/readyz")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer["error"], "not ready: loading handlers");
+    assert_eq!(server.get("/livez").send().await.unwrap().status(), StatusCode::OK);
+    server.readiness.set_ready();
+    assert_eq!(server.get("/readyz").send().await.unwrap().status(), StatusCode::OK);
+    server.readiness.set_unready("stopping");
+    assert_eq!(server.get("/readyz").send().await.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn dead_letters_and_status_are_shown() {
+    let server = Server::start().await;
+    let offsets = server.append("events.made", 0..5).await;
+    let handler = HandlerName::parse("order").unwrap();
+    let shard = ShardId { handler: handler.clone(), index: 0 };
+    let subscribe = vec![Pattern::parse("events.*").unwrap()];
+    let spans = vec![Span { after: Offset::START, subscribe }];
+    let routing = Routing { handler: handler.clone(), key: KeyFrom::None, id: IdFrom::Message, shards: 1, spans };
+    server.log.put_routings(0, vec![routing]).await.unwrap();
+    let claim = server.log.claim(shard.clone(), Offset::START).await.unwrap();
+    let messages = server.messages().await;
+    let letters = messages[..3].iter().map(|message| DeadLetter {
+        shard: shard.clone(),
+        message: message.clone(),
+        key: None,
+        attempts: 1,
+        kind: "reject".into(),
+        error: "no such user".into(),
+        digest: None,
+        time: Timestamp(0),
+    });
+    let commit = ShardCommit {
+        shard: shard.clone(),
+        term: claim.term,
+        number: claim.record.commit_number + 1,
+        read: Offset(offsets[2]),
+        open_put: vec![],
+        open_drop: vec![],
+        marks: vec![],
+        marks_since: Timestamp(0),
+        marks_max: 10,
+        state: vec![],
+        outputs: vec![],
+        delayed_put: vec![],
+        delayed_drop: vec![],
+        dead: letters.collect(),
+    };
+    server.log.commit(vec![commit]).await.into_iter().collect::<Result<(), _>>().unwrap();
+
+    let (_, page) = send(server.get("/v1/dead?handler=order&limit=2")).await;
+    let numbers = |page: &Value| -> Vec<u64> {
+        page["letters"].as_array().unwrap().iter().map(|letter| letter["number"].as_u64().unwrap()).collect()
+    };
+    let first = numbers(&page);
+    assert_eq!(first.len(), 2);
+    assert_eq!(page["next_below"], first[1]);
+    let (_, rest) = send(server.get(&format!("/v1/dead?below={}", first[1]))).await;
+    assert_eq!((numbers(&rest).len(), &rest["next_below"]), (1, &Value::Null));
+    let (_, none) = send(server.get("/v1/dead?handler=other")).await;
+    assert!(numbers(&none).is_empty());
+    let (_, letter) = send(server.get(&format!("/v1/dead/{}", first[0]))).await;
+    assert_eq!((&letter["error"], &letter["time"]), (&json!("no such user"), &json!("1970-01-01T00:00:00.000Z")));
+    assert_eq!(letter["message"]["topic"], "events.made");
+
+    let (_, status) = send(server.get("/v1/status")).await;
+    assert_eq!((&status["namespace"], &status["log"]["end"]), (&json!("shop"), &json!(offsets[4])));
+    assert_eq!(status["not_ready"], "loading handlers");
+    let order = &status["handlers"][0];
+    assert_eq!((&order["name"], &order["subscribe"]), (&json!("order"), &json!(["events.*"])));
+    assert_eq!(
+        (&order["behind"], &order["dead"], &order["shards"][0]["read"]),
+        (&json!(2), &json!(3), &json!(offsets[2]))
+    );
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_code() {
+    let server = Server::start().await;
+    send(server.post("events.made").body("1")).await;
+    send(server.get("/nowhere/1")).await;
+    send(server.get("/nowhere/2")).await;
+    let rendered = server.get("/metrics").send().await.unwrap().text().await.unwrap();
+    for line in [
+        r#"http_requests_total{code="200",route="/v1/topics/{topic}"} 1"#,
+        r#"http_requests_total{code="404",route="unknown"} 2"#,
+        "http_messages_appended_total 1",
+    ] {
+        assert!(rendered.lines().any(|shown| shown == line), "no {line}\n{rendered}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_too_slowly_is_hung_up_on() {
+    let quick = |face: &mut Face| {
+        face.bounds.head_timeout = Duration::from_millis(50);
+        face.bounds.body_timeout = Duration::from_millis(50);
+    };
+    let server = Server::start_with(quick, None, [127, 0, 0, 1]).await;
+    for begun in ["", "POST /v1/top", "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabc"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer.contains("408"), begun.ends_with("abc"), "{begun}: {answer}");
+    }
+    assert!(server.messages().await.is_empty());
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_a_free_place() {
+    let server = Server::start_with(|face| face.bounds.connections_max = 1, None, [127, 0, 0, 1]).await;
+    let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
+    let second = tokio::spawn(server.get("/livez").send());
+    server.append("a", 0..1).await;
+    assert_eq!(events.bodies(1).await, [0]);
+    assert_eq!(server.metrics.http().connections.get(), 1);
+    assert!(!second.is_finished());
+    drop(events);
+    assert_eq!(second.await.unwrap().unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn stop_ends_tails_and_lets_the_listener_go() {
+    let server = Server::start().await;
+    let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
+    server.stop.cancel();
+    let (name, data) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &data["error"]), ("error", &json!("the host stops")));
+    assert_eq!(events.next().await, None);
+    server.task.await.unwrap();
+    assert!(server.client.get(format!("http://{}/livez", server.address)).send().await.is_err());
+}

@@ -1,0 +1,53 @@
+-- Format 1. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+
+-- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
+CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
+INSERT INTO log_end VALUES (1, 0, 0);
+
+CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+-- No secondary index: it would double what an append writes, and reads go by offset. The body comes last, so that
+-- skipping a message does not read the pages of a long body.
+CREATE TABLE log (
+    offset INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL, time INTEGER NOT NULL, hops INTEGER NOT NULL,
+    key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL
+);
+
+CREATE TABLE handlers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+
+CREATE TABLE shards (
+    id INTEGER PRIMARY KEY, handler_id INTEGER NOT NULL, shard_index INTEGER NOT NULL,
+    term INTEGER NOT NULL, commit_number INTEGER NOT NULL, read INTEGER NOT NULL,
+    marks INTEGER NOT NULL, -- how many, over all rows of the table
+    UNIQUE (handler_id, shard_index)
+);
+
+CREATE TABLE open (
+    shard_id INTEGER, offset INTEGER, key TEXT, attempt INTEGER NOT NULL, due INTEGER NOT NULL, error TEXT NOT NULL,
+    digest BLOB, scope INTEGER NOT NULL, PRIMARY KEY (shard_id, offset)
+) WITHOUT ROWID;
+
+-- One row a commit: `marks` is 24 bytes each, 16 of the id's hash and 8 of the time in milliseconds, little-endian.
+CREATE TABLE marks (
+    shard_id INTEGER, commit_number INTEGER, newest_time INTEGER NOT NULL, count INTEGER NOT NULL, marks BLOB NOT NULL,
+    PRIMARY KEY (shard_id, commit_number)
+) WITHOUT ROWID;
+
+CREATE TABLE state (
+    handler_id INTEGER, key TEXT, entry TEXT, value BLOB NOT NULL, PRIMARY KEY (handler_id, key, entry)
+) WITHOUT ROWID;
+
+CREATE TABLE delayed (
+    shard_id INTEGER, number INTEGER, due INTEGER NOT NULL, topic TEXT NOT NULL, hops INTEGER NOT NULL,
+    key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL, PRIMARY KEY (shard_id, number)
+) WITHOUT ROWID;
+
+CREATE TABLE dead (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, shard_id INTEGER NOT NULL, lane_key TEXT, attempts INTEGER NOT NULL,
+    kind TEXT NOT NULL, error TEXT NOT NULL, digest BLOB, given_up INTEGER NOT NULL,
+    offset INTEGER NOT NULL, time INTEGER NOT NULL, topic TEXT NOT NULL, hops INTEGER NOT NULL,
+    key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL
+);
+
+CREATE TABLE routings (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, routings TEXT NOT NULL);
+INSERT INTO routings VALUES (1, 0, '');

@@ -1,0 +1,53 @@
+//! The statements of the writer, prepared once.
+
+use rusqlite::{Connection, Statement};
+
+macro_rules! statements {
+    ($($name:ident: $sql:literal,)*) => {
+        /// Every statement the writer runs.
+        pub(super) struct Statements<'c> {
+            $(pub(super) $name: Statement<'c>,)*
+        }
+
+        impl<'c> Statements<'c> {
+            pub(super) fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
+                Ok(Self { $($name: connection.prepare($sql)?,)* })
+            }
+        }
+    };
+}
+
+statements! {
+    begin: "BEGIN IMMEDIATE",
+    commit: "COMMIT",
+    rollback: "ROLLBACK",
+    pages: "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count",
+
+    end: "SELECT offset, time FROM log_end",
+    end_set: "UPDATE log_end SET offset = ?1, time = ?2",
+    topic: "SELECT id FROM topics WHERE name = ?1",
+    topic_add: "INSERT INTO topics (name) VALUES (?1)",
+    append: "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+
+    handler: "SELECT id FROM handlers WHERE name = ?1",
+    handler_add: "INSERT INTO handlers (name) VALUES (?1)",
+    shard: "SELECT id, term, commit_number, read, marks FROM shards WHERE handler_id = ?1 AND shard_index = ?2",
+    shard_add: "INSERT INTO shards (handler_id, shard_index, term, commit_number, read, marks) VALUES (?1, ?2, 0, 0, ?3, 0)",
+    shard_term: "UPDATE shards SET term = ?2 WHERE id = ?1",
+    shard_commit: "UPDATE shards SET commit_number = ?2, read = ?3, marks = ?4 WHERE id = ?1",
+
+    open_put: "REPLACE INTO open VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    open_drop: "DELETE FROM open WHERE shard_id = ?1 AND offset = ?2",
+    marks_put: "INSERT INTO marks VALUES (?1, ?2, ?3, ?4, ?5)",
+    marks_oldest: "SELECT commit_number, newest_time, count FROM marks WHERE shard_id = ?1 ORDER BY commit_number LIMIT 64",
+    marks_drop: "DELETE FROM marks WHERE shard_id = ?1 AND commit_number = ?2",
+    state_put: "REPLACE INTO state VALUES (?1, ?2, ?3, ?4)",
+    state_drop: "DELETE FROM state WHERE handler_id = ?1 AND key = ?2 AND entry = ?3",
+    delayed_put: "REPLACE INTO delayed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    delayed_drop: "DELETE FROM delayed WHERE shard_id = ?1 AND number = ?2",
+    dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+
+    routings: "SELECT version FROM routings",
+    routings_set: "UPDATE routings SET version = ?1, routings = ?2",
+}

@@ -1,0 +1,212 @@
+//! A shard's inbox: filled by the reader, which never waits for it, and emptied by the shard.
+
+use super::Shared;
+use super::part::Part;
+use crate::handler::ShardId;
+use crate::message::Offset;
+use crate::routing::Routed;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+/// A delivery smaller than this takes up what comes next, so that a shard that is behind gets few large ones.
+const MERGE_MESSAGES_MAX: usize = 256;
+
+/// Messages of one shard in offset order, perhaps none, and how far they reach.
+#[derive(Debug)]
+pub struct Delivery {
+    pub messages: Vec<Routed>,
+    /// Everything for this shard up to here has been delivered.
+    pub upto: Offset,
+}
+
+/// The receiving end of one join. Dropping it leaves.
+pub struct Inbox {
+    queue: Arc<Queue>,
+    shard: ShardId,
+    reader: Arc<Shared>,
+}
+
+impl Inbox {
+    pub(super) fn new(queue: Arc<Queue>, shard: ShardId, reader: Arc<Shared>) -> Self {
+        Self { queue, shard, reader }
+    }
+
+    /// The next delivery; `None` when the shard left, was joined again, or the reader stopped. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Delivery> {
+        loop {
+            // A delivery that comes after the look leaves a permit behind, so the wait ends at once.
+            match self.queue.take() {
+                Ok(delivery) => return Some(delivery),
+                Err(Empty::Ended) => return None,
+                Err(Empty::ForNow) => self.queue.filled.notified().await,
+            }
+        }
+    }
+
+    /// The next delivery if there is one now.
+    pub fn try_next(&mut self) -> Option<Delivery> {
+        self.queue.take().ok()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.reader.positions().leave_queue(&self.shard, &self.queue);
+    }
+}
+
+/// Most messages and bytes of an inbox.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) messages_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// The deliveries between reader and shard.
+pub(super) struct Queue {
+    held: Mutex<Held>,
+    bounds: Bounds,
+    /// Wakes the shard.
+    filled: Notify,
+    /// Wakes the handler's catch-up task.
+    drained: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Held {
+    /// Each with its bytes. At most one has no messages, so the bound on messages bounds the list.
+    deliveries: VecDeque<(Delivery, usize)>,
+    messages: usize,
+    bytes: usize,
+    /// Bytes of the message that did not fit; 0 when all did.
+    refused_bytes: usize,
+    /// The catch-up task waits for room.
+    awaited: bool,
+    ended: bool,
+}
+
+enum Empty {
+    ForNow,
+    Ended,
+}
+
+impl Queue {
+    pub(super) fn new(bounds: Bounds, drained: Arc<Notify>) -> Self {
+        Self { held: Mutex::default(), bounds, filled: Notify::new(), drained }
+    }
+
+    /// A queue that ended before anything was in it.
+    pub(super) fn ended() -> Self {
+        let queue = Self::new(Bounds { messages_max: 1, bytes_max: 1 }, Arc::default());
+        queue.end();
+        queue
+    }
+
+    /// Takes as many messages out of `part` as fit, at least one when it is empty, and says how far it got. When all
+    /// fit that is `upto`; when some did, the last of them; when none did, `None`.
+    pub(super) fn offer(&self, part: &mut Part, upto: Offset) -> Option<Offset> {
+        let mut held = self.held();
+        let fitting = held.fitting(part, self.bounds);
+        let refused_bytes = part.bytes_of(fitting);
+        held.refused_bytes = refused_bytes.unwrap_or(0);
+        // Set while the queue is locked: room that comes right after this must not go unnoticed.
+        held.awaited |= refused_bytes.is_some();
+        let fits = part.take(fitting)?;
+        let upto = if refused_bytes.is_some() { fits.last() } else { upto };
+        let was_empty = held.deliveries.is_empty();
+        held.push(fits, upto);
+        drop(held);
+        if was_empty {
+            self.filled.notify_one();
+        }
+        Some(upto)
+    }
+
+    /// Says how far the shard is, without messages.
+    pub(super) fn tell(&self, upto: Offset) {
+        let mut held = self.held();
+        match held.deliveries.back_mut() {
+            Some((last, _)) => last.upto = upto,
+            None => {
+                held.deliveries.push_back((Delivery { messages: vec![], upto }, 0));
+                drop(held);
+                self.filled.notify_one();
+            }
+        }
+    }
+
+    /// Whether a catch-up read is worth while: at most half full, and a message that was refused would fit.
+    pub(super) fn has_room(&self) -> bool {
+        self.held().has_room(self.bounds)
+    }
+
+    /// Whether the catch-up task is to be woken when there is room again.
+    pub(super) fn await_room(&self, awaited: bool) {
+        self.held().awaited = awaited;
+    }
+
+    /// Nothing comes after what is in it.
+    pub(super) fn end(&self) {
+        self.held().ended = true;
+        self.filled.notify_one();
+    }
+
+    /// Throws away what is in it.
+    pub(super) fn clear(&self) {
+        *self.held() = Held { ended: true, ..Held::default() };
+    }
+
+    fn take(&self) -> Result<Delivery, Empty> {
+        let mut held = self.held();
+        let had_room = held.has_room(self.bounds);
+        let Some((delivery, bytes)) = held.deliveries.pop_front() else {
+            return Err(if held.ended { Empty::Ended } else { Empty::ForNow });
+        };
+        held.messages -= delivery.messages.len();
+        held.bytes -= bytes;
+        if held.awaited && !had_room && held.has_room(self.bounds) {
+            self.drained.notify_one();
+        }
+        Ok(delivery)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().expect("nothing panics while it holds a queue")
+    }
+}
+
+impl Held {
+    fn fitting(&self, part: &Part, bounds: Bounds) -> usize {
+        let messages = bounds.messages_max.saturating_sub(self.messages).min(part.len());
+        let bytes = bounds.bytes_max.saturating_sub(self.bytes);
+        let fitting = if part.bytes() <= bytes { messages } else { part.fitting(bytes).min(messages) };
+        if self.messages == 0 { fitting.max(1).min(part.len()) } else { fitting }
+    }
+
+    fn push(&mut self, part: Part, upto: Offset) {
+        let (messages, bytes) = part.into_parts();
+        self.messages += messages.len();
+        self.bytes += bytes;
+        match self.deliveries.back_mut() {
+            Some((last, last_bytes)) if last.messages.len() + messages.len() <= MERGE_MESSAGES_MAX => {
+                last.messages.extend(messages);
+                last.upto = upto;
+                *last_bytes += bytes;
+            }
+            // Told how far it is, and nothing else: there is at most one such delivery.
+            Some((last, last_bytes)) if last.messages.is_empty() => {
+                *last = Delivery { messages, upto };
+                *last_bytes = bytes;
+            }
+            _ => self.deliveries.push_back((Delivery { messages, upto }, bytes)),
+        }
+    }
+
+    fn has_room(&self, bounds: Bounds) -> bool {
+        self.messages == 0
+            || (self.messages <= bounds.messages_max / 2
+                && self.bytes <= bounds.bytes_max / 2
+                && self.bytes + self.refused_bytes <= bounds.bytes_max)
+    }
+}

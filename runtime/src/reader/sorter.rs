@@ -1,0 +1,60 @@
+//! Routes the messages of a batch and sorts them by shard. Plain calculation, done outside the lock.
+
+use super::part::Part;
+use super::subscribers::Subscribers;
+use crate::message::Message;
+use crate::routing::Routing;
+use std::sync::Arc;
+
+/// Sorts the messages that `routing` subscribes to by shard.
+pub(super) fn sort(routing: &Routing, messages: &[Arc<Message>]) -> Vec<Part> {
+    let shards = routing.shards.max(1);
+    let mut parts: Vec<Part> = (0..shards).map(|_| Part::default()).collect();
+    for message in messages.iter().filter(|message| routing.subscribes(message)) {
+        let routed = routing.route(message);
+        parts[usize::from(routed.shard(shards))].push(routed);
+    }
+    parts
+}
+
+/// A batch of the tail, sorted by handler and shard. What it allocates serves the next batch too.
+#[derive(Default)]
+pub(super) struct Sorted {
+    /// By slot, then by shard.
+    handlers: Vec<Vec<Part>>,
+    /// The slots with messages; handlers without any cost nothing.
+    touched: Vec<usize>,
+    /// Bytes of the whole batch.
+    pub(super) bytes: usize,
+}
+
+impl Sorted {
+    /// Sorts the messages of every handler that is active.
+    pub(super) fn sort(&mut self, subscribers: &mut Subscribers, messages: &[Arc<Message>]) {
+        for slot in self.touched.drain(..) {
+            self.handlers[slot].clear();
+        }
+        self.bytes = 0;
+        let table = subscribers.table.clone();
+        self.handlers.resize_with(table.entries.len(), Vec::new);
+        for message in messages {
+            self.bytes += message.bytes();
+            for &slot in subscribers.of(message) {
+                let Some(entry) = table.entries[slot].as_ref().filter(|entry| entry.is_active()) else { continue };
+                let shards = entry.routing.shards.max(1);
+                let parts = &mut self.handlers[slot];
+                if parts.is_empty() {
+                    parts.resize_with(usize::from(shards), Part::default);
+                    self.touched.push(slot);
+                }
+                let routed = entry.routing.route(message);
+                parts[usize::from(routed.shard(shards))].push(routed);
+            }
+        }
+    }
+
+    /// Calls `each` with the slot and parts of every handler with messages.
+    pub(super) fn for_each(&mut self, mut each: impl FnMut(usize, &mut [Part])) {
+        self.touched.iter().for_each(|&slot| each(slot, &mut self.handlers[slot]));
+    }
+}

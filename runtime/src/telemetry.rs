@@ -1,0 +1,81 @@
+//! Telemetry: metrics that others scrape and diagnostics that people read.
+//!
+//! [`families`] declares every metric. A part asks [`Metrics`] once for the handles it needs ([`HandlerMetrics`],
+//! [`CommitMetrics`], …) and then only adds to atomics. What a batch did is gathered in a [`Tally`] and counted when its
+//! commit is durable, so that an aborted run counts nothing.
+//!
+//! Labels are bounded: a handler gets [`TOPICS_MAX`] topics and [`GUEST_COUNTERS_MAX`] counters of its own, whatever
+//! messages arrive. Neither metrics nor diagnostics ever wait: a full buffer drops lines and counts them.
+
+pub mod diagnostics;
+pub mod events;
+mod families;
+mod guest;
+mod handler;
+mod tally;
+
+pub use families::{CommitMetrics, HttpMetrics};
+pub use guest::GUEST_COUNTERS_MAX;
+pub use handler::{HandlerMetrics, Outcome, TOPIC_OTHER, TOPICS_MAX};
+pub use tally::Tally;
+
+use crate::handler::HandlerName;
+use families::Families;
+use guest::GuestCounters;
+use prometheus::{IntCounter, Registry, TextEncoder};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// All metrics of one host.
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    guest: Arc<GuestCounters>,
+    handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let families = Families::register(&registry);
+        let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
+        Self { registry, families, guest, handlers: Mutex::default() }
+    }
+
+    /// The handles of one handler; the same ones at every call.
+    pub fn handler(&self, name: &HandlerName) -> Arc<HandlerMetrics> {
+        let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        handlers
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(HandlerMetrics::new(name, &self.families, self.guest.clone())))
+            .clone()
+    }
+
+    pub fn commits(&self) -> CommitMetrics {
+        self.families.commits.clone()
+    }
+
+    pub fn http(&self) -> HttpMetrics {
+        self.families.http.clone()
+    }
+
+    /// Lines of diagnostics that found the buffer full.
+    pub fn diagnostics_dropped(&self) -> IntCounter {
+        self.families.diagnostics_dropped.clone()
+    }
+
+    /// Everything in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        // The encoder fails on a family without a name or samples; such cannot be registered.
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! Events that people and metrics both want: one function each writes the line and moves the counter.
+
+use super::{CommitMetrics, HandlerMetrics};
+use crate::commit::{CommitError, DeadLetter};
+use crate::handler::Digest;
+
+/// A message was given up; the commit that says so is durable.
+pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
+    metrics.count_dead(&letter.kind);
+    tracing::warn!(
+        handler = %letter.shard.handler,
+        topic = %letter.message.topic,
+        offset = letter.message.offset.0,
+        key = letter.key.as_ref().map(tracing::field::display),
+        attempts = letter.attempts,
+        kind = %letter.kind,
+        error = %letter.error,
+        "gave a message up: it is a dead letter"
+    );
+}
+
+/// The log answered a shard's commit.
+pub fn commit_answered(metrics: &CommitMetrics, answer: &Result<(), CommitError>) {
+    let (result, error) = match answer {
+        Ok(()) => ("ok", None),
+        Err(error @ CommitError::Fenced { .. }) => ("fenced", Some(error)),
+        Err(error @ CommitError::Refused { .. }) => ("refused", Some(error)),
+        Err(error @ CommitError::Unavailable { .. }) => ("unavailable", Some(error)),
+        Err(error @ CommitError::Unknown { .. }) => ("unknown", Some(error)),
+    };
+    metrics.shard_commits.with_label_values(&[result]).inc();
+    if let Some(error) = error {
+        tracing::warn!(result, "{error}");
+    }
+}
+
+/// This module now runs for new messages.
+pub fn module_in_force(metrics: &HandlerMetrics, digest: Digest) {
+    metrics.show_module(digest);
+    tracing::info!(handler = %metrics.name(), %digest, "module in force");
+}
+
+/// Ids were forgotten before their window ended: resends of them will run.
+pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
+    metrics.marks_evicted.inc_by(marks);
+    tracing::warn!(handler = %metrics.name(), marks, "forgot the oldest ids early: raise dedup.max or shorten dedup.window");
+}
+
+/// The handler was too slow for the tail and reads on from the log.
+pub fn fell_off_the_tail(metrics: &HandlerMetrics) {
+    metrics.tail_lagged.inc();
+    tracing::debug!(handler = %metrics.name(), "fell off the tail: catching up from the log");
+}

@@ -1,0 +1,175 @@
+//! The metrics of one handler, resolved once: adding to them is adding to atomics.
+
+use super::families::Families;
+use super::guest::{GuestCounters, OwnCounters};
+use crate::handler::{Digest, HandlerName};
+use crate::topic::Topic;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Most topics of one handler that get a label of their own; the first to come.
+pub const TOPICS_MAX: usize = 100;
+/// The label of the others. Users cannot publish to such a topic.
+pub const TOPIC_OTHER: &str = "_other";
+
+/// What became of a message, as `messages_total` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Duplicate,
+    /// A try failed; it will be tried again.
+    Retry,
+    Dead,
+}
+
+impl Outcome {
+    /// All of them, in the order of their indices.
+    pub(super) const ALL: [Outcome; 4] = [Outcome::Done, Outcome::Duplicate, Outcome::Retry, Outcome::Dead];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Duplicate => "duplicate",
+            Outcome::Retry => "retry",
+            Outcome::Dead => "dead",
+        }
+    }
+}
+
+/// The counters of one topic of a handler, by outcome.
+pub(super) struct TopicCounters([IntCounter; Outcome::ALL.len()]);
+
+impl TopicCounters {
+    fn new(messages: &IntCounterVec, handler: &HandlerName, topic: &str) -> Arc<Self> {
+        let counter = |outcome: Outcome| messages.with_label_values(&[handler.as_str(), topic, outcome.as_str()]);
+        Arc::new(Self(Outcome::ALL.map(counter)))
+    }
+
+    pub(super) fn add(&self, counts: [u64; Outcome::ALL.len()]) {
+        for (counter, count) in self.0.iter().zip(counts).filter(|(_, count)| *count > 0) {
+            counter.inc_by(count);
+        }
+    }
+}
+
+/// Handles of one handler's metrics.
+pub struct HandlerMetrics {
+    name: HandlerName,
+    /// Messages in the log that the handler has not taken up.
+    pub behind: IntGauge,
+    /// Heads, all shards together: each shard adds and subtracts its own.
+    pub open_heads: IntGauge,
+    /// Messages in inboxes and lanes; each shard adds and subtracts its own.
+    pub queued: IntGauge,
+    /// Marks, all shards together: each shard adds and subtracts its own.
+    pub marks: IntGauge,
+    pub marks_evicted: IntCounter,
+    pub sandboxes_in_use: IntGauge,
+    pub tail_lagged: IntCounter,
+    call_seconds: Histogram,
+    age_seconds: Histogram,
+    attempts: IntCounterVec,
+    attempts_ok: IntCounter,
+    dead: IntCounterVec,
+    module: IntGaugeVec,
+    digest: Mutex<Option<Digest>>,
+    messages: IntCounterVec,
+    topics: RwLock<HashMap<Topic, Arc<TopicCounters>>>,
+    other: Arc<TopicCounters>,
+    own: OwnCounters,
+}
+
+impl HandlerMetrics {
+    pub(super) fn new(name: &HandlerName, families: &Families, guest: Arc<GuestCounters>) -> Self {
+        let label = &[name.as_str()];
+        Self {
+            name: name.clone(),
+            behind: families.behind.with_label_values(label),
+            open_heads: families.open_heads.with_label_values(label),
+            queued: families.queued.with_label_values(label),
+            marks: families.marks.with_label_values(label),
+            marks_evicted: families.marks_evicted.with_label_values(label),
+            sandboxes_in_use: families.sandboxes.with_label_values(label),
+            tail_lagged: families.tail_lagged.with_label_values(label),
+            call_seconds: families.call_seconds.with_label_values(label),
+            age_seconds: families.age_seconds.with_label_values(label),
+            attempts: families.attempts.clone(),
+            attempts_ok: families.attempts.with_label_values(&[name.as_str(), "ok"]),
+            dead: families.dead.clone(),
+            module: families.module.clone(),
+            digest: Mutex::default(),
+            messages: families.messages.clone(),
+            topics: RwLock::default(),
+            other: TopicCounters::new(&families.messages, name, TOPIC_OTHER),
+            own: OwnCounters::new(name, guest),
+        }
+    }
+
+    pub fn name(&self) -> &HandlerName {
+        &self.name
+    }
+
+    /// One run that went well.
+    pub fn call_ok(&self, took: Duration) {
+        self.attempts_ok.inc();
+        self.call_seconds.observe(took.as_secs_f64());
+    }
+
+    /// One run that failed with `kind`, a [`Failure::kind`](crate::invoke::Failure::kind).
+    pub fn call_failed(&self, kind: &'static str, took: Duration) {
+        self.attempts.with_label_values(&[self.name.as_str(), kind]).inc();
+        self.call_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A message was settled this long after the log took it.
+    pub fn settled_after(&self, age: Duration) {
+        self.age_seconds.observe(age.as_secs_f64());
+    }
+
+    /// Counts a message at once; for batches there is [`Tally`](super::Tally).
+    pub fn count_message(&self, topic: &Topic, outcome: Outcome) {
+        let counters = self.topic(topic).unwrap_or_else(|| self.other.clone());
+        counters.0[outcome as usize].inc();
+    }
+
+    /// Adds to a counter of the guest: `<handler>_<name>`. A name that cannot be had is refused and counted.
+    pub fn count_guest(&self, name: &str, by: u64) {
+        self.own.add(name, by);
+    }
+
+    /// A dead letter of this kind.
+    pub(super) fn count_dead(&self, kind: &str) {
+        self.dead.with_label_values(&[self.name.as_str(), kind]).inc();
+    }
+
+    /// Shows this module as the one in force.
+    pub(super) fn show_module(&self, digest: Digest) {
+        let mut shown = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = shown.replace(digest).filter(|old| *old != digest) {
+            // Only an unknown label fails to be removed, and then there is nothing to remove.
+            let _ = self.module.remove_label_values(&[self.name.as_str(), &old.to_string()]);
+        }
+        self.module.with_label_values(&[self.name.as_str(), &digest.to_string()]).set(1);
+    }
+
+    /// The counters of a topic; `None`: it shares those of [`HandlerMetrics::other`].
+    pub(super) fn topic(&self, topic: &Topic) -> Option<Arc<TopicCounters>> {
+        let known = self.topics.read().unwrap_or_else(PoisonError::into_inner);
+        if known.contains_key(topic) || known.len() >= TOPICS_MAX {
+            return known.get(topic).cloned();
+        }
+        drop(known);
+        let mut known = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains_key(topic) && known.len() >= TOPICS_MAX {
+            return None;
+        }
+        let make = || TopicCounters::new(&self.messages, &self.name, topic.as_str());
+        Some(known.entry(topic.clone()).or_insert_with(make).clone())
+    }
+
+    pub(super) fn other(&self) -> &TopicCounters {
+        &self.other
+    }
+}

@@ -1,0 +1,61 @@
+//! What a batch will have done once its commit is durable.
+
+use super::handler::{HandlerMetrics, Outcome, TopicCounters};
+use crate::topic::Topic;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+type Counts = [u64; 4];
+
+/// Counts of one batch of one shard. Adding touches nothing shared; [`Tally::count`] adds them up for all to see.
+///
+/// It may live as long as its shard: it keeps the handles of the topics it met, at most
+/// [`TOPICS_MAX`](super::TOPICS_MAX).
+pub struct Tally {
+    metrics: Arc<HandlerMetrics>,
+    topics: HashMap<Topic, (Arc<TopicCounters>, Counts)>,
+    other: Counts,
+    guest: HashMap<Arc<str>, u64>,
+}
+
+impl Tally {
+    pub fn new(metrics: Arc<HandlerMetrics>) -> Self {
+        Self { metrics, topics: HashMap::new(), other: Counts::default(), guest: HashMap::new() }
+    }
+
+    /// A message with this outcome.
+    pub fn message(&mut self, topic: &Topic, outcome: Outcome) {
+        let counts = match self.topics.get_mut(topic) {
+            Some((_, counts)) => counts,
+            None => match self.metrics.topic(topic) {
+                Some(counters) => &mut self.topics.entry(topic.clone()).or_insert((counters, Counts::default())).1,
+                None => &mut self.other,
+            },
+        };
+        counts[outcome as usize] += 1;
+    }
+
+    /// What a run added to a counter of the guest.
+    pub fn guest(&mut self, name: &Arc<str>, by: u64) {
+        let sum = self.guest.entry(name.clone()).or_default();
+        *sum = sum.saturating_add(by);
+    }
+
+    /// Counts everything and begins anew: the commit is durable.
+    pub fn count(&mut self) {
+        for (counters, counts) in self.topics.values_mut() {
+            counters.add(std::mem::take(counts));
+        }
+        self.metrics.other().add(std::mem::take(&mut self.other));
+        for (name, by) in self.guest.drain() {
+            self.metrics.count_guest(&name, by);
+        }
+    }
+
+    /// Forgets everything: the commit was not written.
+    pub fn forget(&mut self) {
+        self.topics.values_mut().for_each(|(_, counts)| *counts = Counts::default());
+        self.other = Counts::default();
+        self.guest.clear();
+    }
+}

@@ -1,0 +1,138 @@
+//! What metrics show, from the outside.
+
+use super::*;
+use crate::clock::Timestamp;
+use crate::commit::{CommitError, DeadLetter};
+use crate::handler::{Digest, ShardId};
+use crate::message::{Message, NewMessage, Offset};
+use crate::topic::Topic;
+
+fn name(text: &str) -> HandlerName {
+    HandlerName::parse(text).unwrap()
+}
+
+fn topic(text: &str) -> Topic {
+    Topic::parse(text).unwrap()
+}
+
+#[track_caller]
+fn check(metrics: &Metrics, line: &str) {
+    let rendered = metrics.render();
+    assert!(rendered.lines().any(|shown| shown == line), "no line {line}\n{rendered}");
+}
+
+#[test]
+fn messages_are_counted_by_handler_concrete_topic_and_outcome() {
+    let metrics = Metrics::new();
+    metrics.handler(&name("order")).count_message(&topic("events.new_order"), Outcome::Duplicate);
+    let line = r#"messages_total{handler="order",outcome="duplicate",topic="events.new_order"} 1"#;
+    check(&metrics, line);
+}
+
+#[test]
+fn a_tally_counts_when_its_commit_is_durable_and_an_aborted_one_counts_nothing() {
+    let metrics = Metrics::new();
+    let mut tally = Tally::new(metrics.handler(&name("order")));
+    let fill = |tally: &mut Tally| {
+        tally.message(&topic("events.new_order"), Outcome::Done);
+        tally.message(&topic("events.new_order"), Outcome::Done);
+        tally.guest(&"new_order_ok".into(), 2);
+    };
+    fill(&mut tally);
+    tally.forget();
+    tally.count();
+    assert!(!metrics.render().contains("order_new_order_ok"));
+    fill(&mut tally);
+    tally.count();
+    tally.count();
+    check(&metrics, r#"messages_total{handler="order",outcome="done",topic="events.new_order"} 2"#);
+    check(&metrics, "order_new_order_ok 2");
+}
+
+#[test]
+fn topics_beyond_the_bound_share_one_label() {
+    let metrics = Metrics::new();
+    let handler = metrics.handler(&name("order"));
+    let mut tally = Tally::new(handler.clone());
+    for number in 0..TOPICS_MAX + 50 {
+        tally.message(&topic(&format!("t.{number}")), Outcome::Done);
+    }
+    tally.count();
+    handler.count_message(&topic("t.too-late"), Outcome::Done);
+    check(&metrics, r#"messages_total{handler="order",outcome="done",topic="t.99"} 1"#);
+    check(&metrics, r#"messages_total{handler="order",outcome="done",topic="_other"} 51"#);
+    let labels = metrics.render().lines().filter(|line| line.starts_with("messages_total{")).count();
+    assert_eq!(labels, (TOPICS_MAX + 1) * Outcome::ALL.len());
+}
+
+#[test]
+fn dashes_of_a_handler_become_underscores_in_its_counters() {
+    let metrics = Metrics::new();
+    metrics.handler(&name("word-count")).count_guest("words", 3);
+    check(&metrics, "word_count_words 3");
+}
+
+#[test]
+fn a_guest_cannot_take_a_name_of_the_host_or_of_another_handler() {
+    let metrics = Metrics::new();
+    metrics.handler(&name("a")).count_guest("b_c", 1);
+    metrics.handler(&name("a_b")).count_guest("c", 1);
+    metrics.handler(&name("messages")).count_guest("total", 1);
+    metrics.handler(&name("commit")).count_guest("duration_seconds_sum", 1);
+    for bad in ["", "a b", "a-b", "é", &"x".repeat(65)] {
+        metrics.handler(&name("odd")).count_guest(bad, 1);
+    }
+    check(&metrics, "a_b_c 1");
+    check(&metrics, r#"guest_counters_refused_total{handler="a_b"} 1"#);
+    check(&metrics, r#"guest_counters_refused_total{handler="messages"} 1"#);
+    check(&metrics, r#"guest_counters_refused_total{handler="commit"} 1"#);
+    check(&metrics, r#"guest_counters_refused_total{handler="odd"} 5"#);
+}
+
+#[test]
+fn a_guest_gets_a_bounded_number_of_counters() {
+    let metrics = Metrics::new();
+    let handler = metrics.handler(&name("order"));
+    for number in 0..GUEST_COUNTERS_MAX + 10 {
+        handler.count_guest(&format!("n{number}"), 1);
+    }
+    check(&metrics, "order_n99 1");
+    check(&metrics, r#"guest_counters_refused_total{handler="order"} 10"#);
+}
+
+#[test]
+fn calls_commits_dead_letters_and_modules_are_shown() {
+    let metrics = Metrics::new();
+    let handler = metrics.handler(&name("order"));
+    handler.call_ok(std::time::Duration::from_millis(2));
+    handler.call_failed("trap", std::time::Duration::from_millis(2));
+    let commits = metrics.commits();
+    commits.observe(std::time::Duration::from_millis(3), 100);
+    let shard = ShardId { handler: name("order"), index: 0 };
+    events::commit_answered(&commits, &Err(CommitError::Fenced { shard: shard.clone() }));
+    events::module_in_force(&handler, Digest([1; 32]));
+    events::module_in_force(&handler, Digest([2; 32]));
+    let message = Message::from_new(NewMessage::new(topic("a"), ""), Offset(1), Timestamp(0));
+    let letter = DeadLetter {
+        shard,
+        message: message.into(),
+        key: None,
+        attempts: 1,
+        kind: "reject".into(),
+        error: "no such user".into(),
+        digest: None,
+        time: Timestamp(0),
+    };
+    events::dead_letter(&handler, &letter);
+    events::marks_evicted(&handler, 7);
+    check(&metrics, r#"attempts_total{handler="order",result="ok"} 1"#);
+    check(&metrics, r#"attempts_total{handler="order",result="trap"} 1"#);
+    check(&metrics, r#"call_duration_seconds_count{handler="order"} 2"#);
+    check(&metrics, r#"commit_duration_seconds_bucket{le="0.005"} 1"#);
+    check(&metrics, r#"commit_messages_sum 100"#);
+    check(&metrics, r#"shard_commits_total{result="fenced"} 1"#);
+    check(&metrics, &format!(r#"module_info{{digest="{}",handler="order"}} 1"#, Digest([2; 32])));
+    assert!(!metrics.render().contains(&Digest([1; 32]).to_string()));
+    check(&metrics, r#"dead_letters_total{handler="order",kind="reject"} 1"#);
+    check(&metrics, r#"marks_evicted_total{handler="order"} 7"#);
+}

@@ -1,0 +1,123 @@
+//! Reads an independent history (inputs, outputs, dead letters, states as the log holds them at the end) and says
+//! whether the promise was kept: every accepted message has exactly one effect, order per key holds, state equals the
+//! fold of the commits.
+//!
+//! It knows nothing of shards, lanes or records. The handler under test must, per handled message, add one to the
+//! state entry `n` of its key and publish `{"source": <offset of the input>, "n": <the new n>}` under that key.
+
+use sluicebox::commit::DeadLetter;
+use sluicebox::handler::Policy;
+use sluicebox::message::{Key, Message, Offset};
+use sluicebox::routing::Routing;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// One handler and what it left behind.
+pub struct Handler {
+    pub routing: Routing,
+    pub policy: Policy,
+    /// Where it publishes; nobody else publishes there.
+    pub output: String,
+    /// The entry `n` of every key that ever occurred.
+    pub state: BTreeMap<Key, u64>,
+    /// False when the handler gives order up on failure.
+    pub ordered: bool,
+}
+
+/// All there is to know at the end, when nothing is left to do.
+pub struct History {
+    /// The whole log, in order.
+    pub messages: Vec<Arc<Message>>,
+    pub dead: Vec<DeadLetter>,
+    pub handlers: Vec<Handler>,
+    /// Inputs whose completion was shown to the outside, at the time it was shown: true if it was durable by then.
+    pub shown: Vec<(Offset, bool)>,
+    /// Sum of the guest counter that counts one per handled message, over the whole run.
+    pub counted: Option<u64>,
+}
+
+#[derive(serde::Deserialize)]
+struct Output {
+    source: u64,
+    n: u64,
+}
+
+/// The first broken promise, in words.
+pub fn check(history: &History) -> Result<(), String> {
+    let mut handled = 0;
+    for handler in &history.handlers {
+        handled += check_handler(history, handler).map_err(|why| format!("{}: {why}", handler.routing.handler))?;
+    }
+    if let Some((offset, _)) = history.shown.iter().find(|(_, durable)| !durable) {
+        return Err(format!("the completion of {offset} was shown before it was durable"));
+    }
+    match history.counted {
+        Some(counted) if counted > handled => Err(format!("{counted} runs were counted, {handled} were committed")),
+        _ => Ok(()),
+    }
+}
+
+fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
+    let name = &handler.routing.handler;
+    let inputs: Vec<&Arc<Message>> =
+        history.messages.iter().filter(|message| handler.routing.subscribes(message)).collect();
+    let mut done: HashMap<u64, u64> = HashMap::new();
+    let mut last: BTreeMap<Option<Key>, (u64, u64)> = BTreeMap::new();
+    for message in history.messages.iter().filter(|message| message.topic.as_str() == handler.output) {
+        let output: Output =
+            serde_json::from_slice(&message.body).map_err(|error| format!("an output is broken: {error}"))?;
+        if done.insert(output.source, message.offset.0).is_some() {
+            return Err(format!("message {} had its effect twice", output.source));
+        }
+        let (source, n) = last.get(&message.key).copied().unwrap_or((0, 0));
+        if handler.ordered && message.key.is_some() && output.source <= source {
+            return Err(format!("key {:?}: {} was handled after {source}", message.key, output.source));
+        }
+        if message.key.is_some() && output.n != n + 1 {
+            return Err(format!("key {:?}: n went from {n} to {} at message {}", message.key, output.n, output.source));
+        }
+        last.insert(message.key.clone(), (output.source, output.n));
+    }
+    for (key, n) in &handler.state {
+        let expected = last.get(&Some(key.clone())).map_or(0, |(_, n)| *n);
+        if *n != expected {
+            return Err(format!("key {key:?}: the state says {n}, the outputs say {expected}"));
+        }
+    }
+    let mut dead = BTreeSet::new();
+    for letter in history.dead.iter().filter(|letter| letter.shard.handler == *name) {
+        if !dead.insert(letter.message.offset.0) {
+            return Err(format!("message {} is a dead letter twice", letter.message.offset));
+        }
+        if letter.attempts > handler.policy.retry.attempts {
+            return Err(format!("message {} was tried {} times", letter.message.offset, letter.attempts));
+        }
+    }
+    let mut done_ids: BTreeMap<(u16, u128), u64> = BTreeMap::new();
+    let remembers = handler.policy.dedup.is_some();
+    for message in &inputs {
+        let routed = handler.routing.route(message);
+        let identity = routed.id.filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
+        if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity)
+            && let Some(other) = done_ids.insert(identity, message.offset.0)
+        {
+            return Err(format!("messages {other} and {} have one id and were both handled", message.offset));
+        }
+    }
+    for message in &inputs {
+        let offset = message.offset.0;
+        let routed = handler.routing.route(message);
+        let twin =
+            routed.id.filter(|_| remembers).and_then(|id| done_ids.get(&(routed.shard(handler.routing.shards), id.0)));
+        match (done.contains_key(&offset), dead.contains(&offset), twin) {
+            (true, false, _) | (false, true, _) | (false, false, Some(_)) => {}
+            (true, true, _) => return Err(format!("message {offset} was handled and is a dead letter")),
+            (false, false, None) => return Err(format!("message {offset} was lost")),
+        }
+    }
+    let known: BTreeSet<u64> = inputs.iter().map(|message| message.offset.0).collect();
+    if let Some(stray) = done.keys().chain(&dead).find(|offset| !known.contains(offset)) {
+        return Err(format!("message {stray} had an effect and is not an input"));
+    }
+    Ok(done.len() as u64)
+}

@@ -1,0 +1,64 @@
+//! What integration tests stand on: handlers, logs, real processes.
+
+pub mod again;
+pub mod logs;
+pub mod native;
+
+use sluicebox::log::{DeadQuery, Log, ReadRequest};
+use sluicebox::message::{Message, Offset};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Nothing in a test takes longer than this unless it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Everything in the log after an offset, and how far that is.
+async fn after(log: &dyn Log, mut from: Offset) -> (Vec<Arc<Message>>, Offset) {
+    let mut messages = vec![];
+    loop {
+        let request = ReadRequest {
+            after: from,
+            upto: Offset::END,
+            patterns: vec![],
+            messages_max: 10_000,
+            bytes_max: usize::MAX,
+        };
+        let batch = log.read(request).await.unwrap();
+        messages.extend(batch.messages);
+        if batch.upto == from {
+            return (messages, from);
+        }
+        from = batch.upto;
+    }
+}
+
+/// Everything in the log.
+pub async fn everything(log: &dyn Log) -> Vec<Arc<Message>> {
+    after(log, Offset::START).await.0
+}
+
+/// Every dead letter.
+pub async fn dead_letters(log: &dyn Log) -> Vec<sluicebox::commit::DeadLetter> {
+    let query = DeadQuery { handler: None, below: None, letters_max: usize::MAX };
+    log.dead(query).await.unwrap().into_iter().map(|numbered| numbered.letter).collect()
+}
+
+/// Looks at every message of the log, as it comes, until `done` says that it saw enough.
+pub async fn watch(log: &dyn Log, mut done: impl FnMut(&Message) -> bool) {
+    let mut tail = log.tail().await.unwrap();
+    let mut seen = Offset::START;
+    let read = async {
+        loop {
+            let (messages, upto) = after(log, seen).await;
+            seen = upto;
+            if messages.iter().any(|message| done(message)) {
+                return;
+            }
+            // Only as a bell: what it rings for is read from the log.
+            while tail.start() <= seen
+                && tail.next().await.is_some_and(|batch| batch.is_ok_and(|batch| batch.upto <= seen))
+            {}
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.expect("the awaited message does not come");
+}

@@ -1,0 +1,8 @@
+//! Every integration test of Sluicebox in one binary. Tests are named as claims.
+
+mod checker;
+mod conformance;
+mod harness;
+mod pipeline;
+mod simulation;
+mod tidy;

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs every test: the workspace, then the handlers (natively).
+#   tests/run.sh            everything
+#   tests/run.sh NAME       only tests whose name contains NAME
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The toolchain is the one of rust-toolchain.toml; it may be set to install nothing by itself.
+toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+rustup toolchain list | grep -q "^$toolchain" || rustup toolchain install "$toolchain" --profile minimal -c rustfmt -c clippy
+rustup target add --toolchain "$toolchain" wasm32-wasip2
+
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+status=0
+run() {
+  printf '\n== %s\n' "$*"
+  "$@" 2>&1 | tee -a "$output" || status=1
+}
+
+run cargo test --workspace --no-fail-fast -- "$@"
+run cargo test --manifest-path handlers/Cargo.toml --no-fail-fast -- "$@"
+
+# One closing line over all test binaries.
+passed=$(grep -oE '^test result: .*' "$output" | grep -oE '[0-9]+ passed' | awk '{n += $1} END {print n + 0}')
+failed=$(grep -oE '^test result: .*' "$output" | grep -oE '[0-9]+ failed' | awk '{n += $1} END {print n + 0}')
+printf '\ntests: %s passed, %s failed\n' "$passed" "$failed"
+exit "$status"
