@@ -5,6 +5,9 @@
 //!
 //! `cargo bench --bench sandbox`, or `… -- warm` for one of them.
 
+#[path = "../../tests/it/harness/guests.rs"]
+mod guests;
+
 use bytes::Bytes;
 use sluicebox::clock::Timestamp;
 use sluicebox::effects::Entries;
@@ -13,19 +16,18 @@ use sluicebox::invoke::{Call, Invoke};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::sandbox::{Mode, Pool, Sandboxes, Settings, tracing_sink};
 use sluicebox::topic::{Pattern, Topic};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-const EVENT: &str = r#"{"id":"0f8b1c","user":"ada","amount_cents":1999,"items":["tea","milk","sugar"],"note":"by noon"}"#;
+const EVENT: &str =
+    r#"{"id":"0f8b1c","user":"ada","amount_cents":1999,"items":["tea","milk","sugar"],"note":"by noon"}"#;
 const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 7;
 
 fn main() {
-    let bytes = std::fs::read(guest("bench")).expect("the guest was just built");
+    let bytes = guests::bytes("bench");
     let sandboxes = Sandboxes::new(&Pool::default(), tracing_sink()).expect("the default pool fits");
     println!("cores:    {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("kernel:   {}", std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());
@@ -125,18 +127,4 @@ fn call() -> Call {
     let state: Entries =
         [("totals".into(), Bytes::from_static(br#"{"orders":17,"amount_cents":123456}"#))].into_iter().collect();
     Call { message: Arc::new(Message::from_new(new, Offset(7), Timestamp(1_700_000_000_000))), key, attempt: 1, state }
-}
-
-/// Builds the test guests, which are a workspace of their own, and returns the path of one.
-fn guest(name: &str) -> PathBuf {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../guests");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"])
-        .current_dir(&guests)
-        .env("CARGO_TARGET_DIR", &target)
-        .status()
-        .expect("cargo can be run");
-    assert!(built.success(), "the guests in {} do not build", guests.display());
-    target.join(format!("wasm32-wasip2/release/{name}.wasm"))
 }

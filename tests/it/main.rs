@@ -4,5 +4,6 @@ mod checker;
 mod conformance;
 mod harness;
 mod pipeline;
+mod sandbox;
 mod simulation;
 mod tidy;

@@ -50,7 +50,7 @@ thread_local! {
 pub(crate) struct Host(());
 
 impl Host {
-    pub(crate) fn publish(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
+    pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let Outgoing { topic, key, id, headers, body, delay_ms } = outgoing;
         outbox::publish(&outbox::Outgoing { topic, key, id, headers, body, delay_ms }).map_err(|error| match error {
             outbox::PublishError::Invalid(reason) => PublishError::Invalid(reason),
@@ -61,19 +61,19 @@ impl Host {
         })
     }
 
-    pub(crate) fn get(&mut self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
+    pub(crate) fn get(&self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
         bucket(|bucket| bucket.get(entry))
     }
 
-    pub(crate) fn set(&mut self, entry: &str, value: &[u8]) -> Result<(), StateError> {
+    pub(crate) fn set(&self, entry: &str, value: &[u8]) -> Result<(), StateError> {
         bucket(|bucket| bucket.set(entry, value))
     }
 
-    pub(crate) fn delete(&mut self, entry: &str) -> Result<(), StateError> {
+    pub(crate) fn delete(&self, entry: &str) -> Result<(), StateError> {
         bucket(|bucket| bucket.delete(entry))
     }
 
-    pub(crate) fn names(&mut self) -> Result<Vec<String>, StateError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, StateError> {
         let mut names = Vec::new();
         let mut cursor = None;
         loop {
@@ -86,7 +86,7 @@ impl Host {
         }
     }
 
-    pub(crate) fn count(&mut self, name: &str, by: u64) -> Result<(), CountError> {
+    pub(crate) fn count(&self, name: &str, by: u64) -> Result<(), CountError> {
         counters::count(name, by).map_err(|error| match error {
             counters::CountError::InvalidName(reason) => CountError::InvalidName(reason),
             counters::CountError::TooMany(reason) => CountError::TooMany(reason),

@@ -34,7 +34,7 @@ fn obey(order: Text, cx: &mut Context) -> Result<(), Failure> {
             }
             publish.text(text)?;
         }
-        "entries" => cx.publish("out.entries").json(&cx_names(cx)?)?,
+        "entries" => cx.publish("out.entries").json(&cx.state_names()?)?,
         "delete" => cx.delete_state(amount)?,
         "config" => {
             let value = cx.config(amount).unwrap_or_default();
@@ -64,9 +64,8 @@ fn obey(order: Text, cx: &mut Context) -> Result<(), Failure> {
             // SAFETY: none, that is the point.
             unsafe { std::ptr::write_volatile(std::hint::black_box(usize::MAX as *mut u8), 1) };
         }
-        "recurse" => {
-            cx.count("deep", deep(1))?;
-        }
+        "recurse" => cx.count("deep", deep(1))?,
+        "recurse-in-memory" => cx.count("deep", deep_in_memory(1))?,
         "allocate" => loop {
             KEPT.with_borrow_mut(|kept| kept.push(vec![1; 1 << 20]));
         },
@@ -116,10 +115,6 @@ fn obey(order: Text, cx: &mut Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cx_names(cx: &mut Context) -> Result<Vec<String>, Failure> {
-    Ok(cx.state_names()?)
-}
-
 fn outcome<T>(result: std::io::Result<T>) -> Failure {
     match result {
         Ok(_) => Failure::reject("it worked"),
@@ -127,8 +122,15 @@ fn outcome<T>(result: std::io::Result<T>) -> Failure {
     }
 }
 
+/// Needs no linear memory, so that the machine's stack ends first.
 #[inline(never)]
 fn deep(n: u64) -> u64 {
+    if n == u64::MAX { n } else { deep(n + 1).wrapping_mul(31) ^ n }
+}
+
+/// Each frame has an array in linear memory.
+#[inline(never)]
+fn deep_in_memory(n: u64) -> u64 {
     let frame = std::hint::black_box([n; 32]);
-    if n == u64::MAX { n } else { deep(frame[1] + 1) + frame[31] }
+    if n == u64::MAX { n } else { deep_in_memory(frame[1] + 1) + frame[31] }
 }
