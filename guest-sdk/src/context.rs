@@ -44,7 +44,7 @@ impl Context {
     }
 
     /// Reads a state entry written by [`set_state`](Self::set_state); `None` when there is none.
-    pub fn state<T: DeserializeOwned>(&mut self, entry: &str) -> Result<Option<T>, StateError> {
+    pub fn state<T: DeserializeOwned>(&self, entry: &str) -> Result<Option<T>, StateError> {
         let Some(value) = self.state_bytes(entry)? else { return Ok(None) };
         serde_json::from_slice(&value)
             .map(Some)
@@ -52,39 +52,39 @@ impl Context {
     }
 
     /// Writes a state entry as JSON.
-    pub fn set_state<T: Serialize + ?Sized>(&mut self, entry: &str, value: &T) -> Result<(), StateError> {
+    pub fn set_state<T: Serialize + ?Sized>(&self, entry: &str, value: &T) -> Result<(), StateError> {
         let value = serde_json::to_vec(value)
             .map_err(|error| StateError::Encode { entry: entry.to_owned(), reason: error.to_string() })?;
         self.set_state_bytes(entry, &value)
     }
 
     /// Removes a state entry if it is there.
-    pub fn delete_state(&mut self, entry: &str) -> Result<(), StateError> {
+    pub fn delete_state(&self, entry: &str) -> Result<(), StateError> {
         self.host.delete(entry)
     }
 
     /// Reads a state entry as it is stored.
-    pub fn state_bytes(&mut self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
+    pub fn state_bytes(&self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
         self.host.get(entry)
     }
 
     /// Writes a state entry as it is.
-    pub fn set_state_bytes(&mut self, entry: &str, value: &[u8]) -> Result<(), StateError> {
+    pub fn set_state_bytes(&self, entry: &str, value: &[u8]) -> Result<(), StateError> {
         self.host.set(entry, value)
     }
 
     /// The names of the key's state entries, ascending.
-    pub fn state_names(&mut self) -> Result<Vec<String>, StateError> {
+    pub fn state_names(&self) -> Result<Vec<String>, StateError> {
         self.host.names()
     }
 
     /// Begins a message to publish; `.json(…)`, `.text(…)` or `.bytes(…)` stages it.
-    pub fn publish(&mut self, topic: impl Into<String>) -> Publish<'_> {
+    pub fn publish(&self, topic: impl Into<String>) -> Publish<'_> {
         Publish::new(self, topic.into())
     }
 
     /// Adds to a counter, which the host's metrics show as `<handler>_<name>`.
-    pub fn count(&mut self, name: &str, by: u64) -> Result<(), CountError> {
+    pub fn count(&self, name: &str, by: u64) -> Result<(), CountError> {
         self.host.count(name, by)
     }
 

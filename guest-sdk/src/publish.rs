@@ -9,12 +9,12 @@ use std::time::Duration;
 /// A message being built; one of `json`, `text` or `bytes` stages it.
 #[must_use = "nothing is published until `.json(…)`, `.text(…)` or `.bytes(…)` is called"]
 pub struct Publish<'cx> {
-    cx: &'cx mut Context,
+    cx: &'cx Context,
     outgoing: Outgoing,
 }
 
 impl<'cx> Publish<'cx> {
-    pub(crate) fn new(cx: &'cx mut Context, topic: String) -> Self {
+    pub(crate) fn new(cx: &'cx Context, topic: String) -> Self {
         Self { cx, outgoing: Outgoing { topic, ..Outgoing::default() } }
     }
 

@@ -5,7 +5,7 @@
 use crate::Context;
 use crate::diagnostics::Level;
 use crate::failure::Failure;
-use crate::host::{Host, take_diagnostics};
+use crate::host::{Host, Recorded, take_diagnostics};
 use crate::message::{FromMessage, Message};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -130,14 +130,15 @@ pub fn run<A: FromMessage, E: Into<Failure>>(
 ) -> TestRun {
     let TestMessage { message, state, config, grants } = test;
     take_diagnostics();
-    let host = Host { grants, has_key: message.key.is_some(), config, entries: state.clone(), ..Host::default() };
-    let mut cx = Context::new(message, host);
+    let recorded =
+        Recorded { grants, has_key: message.key.is_some(), config, entries: state.clone(), ..Recorded::default() };
+    let mut cx = Context::new(message, Host(recorded.into()));
     let result = A::from_message(cx.message()).and_then(|argument| handler(argument, &mut cx).map_err(Into::into));
     let diagnostics = take_diagnostics();
     if result.is_err() {
         return TestRun { result, published: Vec::new(), state, counts: BTreeMap::new(), diagnostics };
     }
-    let Host { published, entries, counts, .. } = cx.host;
+    let Recorded { published, entries, counts, .. } = cx.host.0.into_inner();
     let published = published
         .into_iter()
         .map(|out| Published {
@@ -204,7 +205,7 @@ mod tests {
 
     #[track_caller]
     fn check_publish(topic: &str, body_bytes: usize, expected: fn(&PublishError) -> bool) {
-        let mut host = Host { grants: Some(vec!["out.*".into()]), ..Host::default() };
+        let host = Host(Recorded { grants: Some(vec!["out.*".into()]), ..Recorded::default() }.into());
         let outgoing = crate::host::Outgoing { topic: topic.into(), body: vec![0; body_bytes], ..Default::default() };
         let error = host.publish(outgoing).unwrap_err();
         assert!(expected(&error), "{error}");
@@ -233,11 +234,11 @@ mod tests {
 
     #[test]
     fn writing_one_entry_again_is_one_effect() {
-        let mut host = Host { has_key: true, ..Host::default() };
+        let host = Host(Recorded { has_key: true, ..Recorded::default() }.into());
         for n in 0..EFFECTS_MAX * 2 {
             host.set("n", n.to_string().as_bytes()).unwrap();
         }
-        assert_eq!(host.written.len(), 1);
+        assert_eq!(host.0.borrow().written.len(), 1);
         assert!(matches!(host.set("n", &vec![0; VALUE_BYTES_MAX + 1]), Err(StateError::Refused(_))));
     }
 }

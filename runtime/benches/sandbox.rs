@@ -3,7 +3,10 @@
 //! The guest parses a JSON event of about 100 bytes, reads state, writes state and publishes (`tests/guests/bench`).
 //! Expected on one core of a current x86-64 machine with Linux 6.7 or newer and no swap: some 10 µs fresh, 2 µs warm.
 //!
-//! `cargo bench --bench sandbox`
+//! `cargo bench --bench sandbox`, or `… -- warm` for one of them.
+
+#[path = "../../tests/it/harness/guests.rs"]
+mod guests;
 
 use bytes::Bytes;
 use sluicebox::clock::Timestamp;
@@ -13,19 +16,18 @@ use sluicebox::invoke::{Call, Invoke};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::sandbox::{Mode, Pool, Sandboxes, Settings, tracing_sink};
 use sluicebox::topic::{Pattern, Topic};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-const EVENT: &str = r#"{"id":"0f8b1c","user":"ada","amount_cents":1999,"items":["tea","milk","sugar"],"note":"by noon"}"#;
+const EVENT: &str =
+    r#"{"id":"0f8b1c","user":"ada","amount_cents":1999,"items":["tea","milk","sugar"],"note":"by noon"}"#;
 const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 7;
 
 fn main() {
-    let bytes = std::fs::read(guest("bench")).expect("the guest was just built");
+    let bytes = guests::bytes("bench");
     let sandboxes = Sandboxes::new(&Pool::default(), tracing_sink()).expect("the default pool fits");
     println!("cores:    {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("kernel:   {}", std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());
@@ -36,31 +38,50 @@ fn main() {
     println!("compiled: {:?}", started.elapsed());
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime can be made");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     for (name, mode) in [("fresh", Mode::Fresh), ("warm", Mode::Warm)] {
+        if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
+            continue;
+        }
         let mut settings = Settings::new(HandlerName::parse("order").expect("it is a name"));
         settings.publish = vec![Pattern::parse("orders.*").expect("it is a pattern")];
         settings.mode = mode;
         let handler = sandboxes.handler(&module, settings).expect("everything it imports is granted");
         for threads in [1, 2] {
-            let rounds: Vec<f64> = (0..ROUNDS).map(|_| round(&runtime, &handler, threads)).collect();
-            report(name, threads, rounds);
+            let rounds: Vec<Round> = (0..ROUNDS).map(|_| round(&runtime, &handler, threads)).collect();
+            report(name, threads, &rounds);
         }
     }
 }
 
-/// Seconds per call, on each of `threads` threads at once.
-fn round(runtime: &Runtime, handler: &impl Invoke, threads: usize) -> f64 {
+/// What one round showed: seconds per call on each thread, by the clock and by the processor time it got.
+#[derive(Clone, Copy)]
+struct Round {
+    wall: f64,
+    processor: f64,
+}
+
+fn round(runtime: &Runtime, handler: &impl Invoke, threads: usize) -> Round {
     let call = call();
     let started = Instant::now();
-    let calls: u64 = std::thread::scope(|scope| {
-        let work = || {
-            let _entered = runtime.enter();
-            calls_until(handler, &call, started + ROUND)
-        };
+    let work = || {
+        let _entered = runtime.enter();
+        let processor_before = processor_seconds();
+        let calls = calls_until(handler, &call, started + ROUND);
+        (calls as f64, processor_seconds() - processor_before)
+    };
+    let (calls, processor) = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().map(|worker| worker.join().expect("a worker does not panic")).sum()
+        let each = workers.into_iter().map(|worker| worker.join().expect("a worker does not panic"));
+        each.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
     });
-    started.elapsed().as_secs_f64() * threads as f64 / calls as f64
+    Round { wall: started.elapsed().as_secs_f64() * threads as f64 / calls, processor: processor / calls }
+}
+
+/// Processor time of this thread. Differs from the clock where the machine has other work.
+fn processor_seconds() -> f64 {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    schedstat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
 }
 
 fn calls_until(handler: &impl Invoke, call: &Call, end: Instant) -> u64 {
@@ -81,15 +102,21 @@ fn calls_until(handler: &impl Invoke, call: &Call, end: Instant) -> u64 {
     calls
 }
 
-fn report(name: &str, threads: usize, mut rounds: Vec<f64>) {
-    rounds.sort_by(f64::total_cmp);
-    let median = rounds[rounds.len() / 2];
+fn report(name: &str, threads: usize, rounds: &[Round]) {
+    let sorted = |value: fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let (wall, processor) = (sorted(|round| round.wall), sorted(|round| round.processor));
+    let middle = rounds.len() / 2;
     println!(
-        "{name:<5} on {threads} thread(s): {:6.2} µs a call (of {ROUNDS} rounds, {:.2} to {:.2}), {:.0} calls/s in all",
-        median * 1e6,
-        rounds[0] * 1e6,
-        rounds[rounds.len() - 1] * 1e6,
-        threads as f64 / median,
+        "{name:<5} on {threads} thread(s): {:6.2} µs a call ({:.2} to {:.2} in {ROUNDS} rounds), {:.2} µs of processor time; {:.0} calls/s",
+        wall[middle] * 1e6,
+        wall[0] * 1e6,
+        wall[middle * 2] * 1e6,
+        processor[middle] * 1e6,
+        threads as f64 / wall[middle],
     );
 }
 
@@ -100,18 +127,4 @@ fn call() -> Call {
     let state: Entries =
         [("totals".into(), Bytes::from_static(br#"{"orders":17,"amount_cents":123456}"#))].into_iter().collect();
     Call { message: Arc::new(Message::from_new(new, Offset(7), Timestamp(1_700_000_000_000))), key, attempt: 1, state }
-}
-
-/// Builds the test guests, which are a workspace of their own, and returns the path of one.
-fn guest(name: &str) -> PathBuf {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../guests");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"])
-        .current_dir(&guests)
-        .env("CARGO_TARGET_DIR", &target)
-        .status()
-        .expect("cargo can be run");
-    assert!(built.success(), "the guests in {} do not build", guests.display());
-    target.join(format!("wasm32-wasip2/release/{name}.wasm"))
 }

@@ -7,6 +7,7 @@ mod conformance;
 mod crash;
 mod harness;
 mod pipeline;
+mod sandbox;
 mod simulation;
 mod slow;
 mod tidy;

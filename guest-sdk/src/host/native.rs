@@ -21,8 +21,43 @@ pub(crate) fn take_diagnostics() -> Vec<(Level, String)> {
     LINES.take()
 }
 
+/// As on Wasm, its methods take it shared: a handler may ask for anything while it builds a message.
 #[derive(Debug, Default)]
-pub(crate) struct Host {
+pub(crate) struct Host(pub(crate) RefCell<Recorded>);
+
+impl Host {
+    pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
+        self.0.borrow_mut().publish(outgoing)
+    }
+
+    pub(crate) fn get(&self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
+        self.0.borrow().get(entry)
+    }
+
+    pub(crate) fn set(&self, entry: &str, value: &[u8]) -> Result<(), StateError> {
+        self.0.borrow_mut().set(entry, value)
+    }
+
+    pub(crate) fn delete(&self, entry: &str) -> Result<(), StateError> {
+        self.0.borrow_mut().delete(entry)
+    }
+
+    pub(crate) fn names(&self) -> Result<Vec<String>, StateError> {
+        self.0.borrow().names()
+    }
+
+    pub(crate) fn count(&self, name: &str, by: u64) -> Result<(), CountError> {
+        self.0.borrow_mut().count(name, by)
+    }
+
+    pub(crate) fn config(&self, name: &str) -> Option<String> {
+        self.0.borrow().config.get(name).cloned()
+    }
+}
+
+/// What the run may do and what it asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
     /// Patterns that may be published to; `None`: any topic.
     pub(crate) grants: Option<Vec<String>>,
     pub(crate) has_key: bool,
@@ -34,8 +69,8 @@ pub(crate) struct Host {
     pub(crate) written: BTreeSet<String>,
 }
 
-impl Host {
-    pub(crate) fn publish(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
+impl Recorded {
+    fn publish(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
         topic_form(&outgoing.topic).map_err(PublishError::Invalid)?;
         if let Some(grants) = &self.grants
             && !grants.iter().any(|pattern| matches(pattern, &outgoing.topic))
@@ -65,12 +100,12 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn get(&mut self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
+    fn get(&self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
         self.keyed()?;
         Ok(self.entries.get(entry).cloned())
     }
 
-    pub(crate) fn set(&mut self, entry: &str, value: &[u8]) -> Result<(), StateError> {
+    fn set(&mut self, entry: &str, value: &[u8]) -> Result<(), StateError> {
         self.keyed()?;
         if entry.is_empty() || entry.len() > ENTRY_NAME_BYTES_MAX {
             let reason = format!("the name of an entry has 1 to {ENTRY_NAME_BYTES_MAX} bytes, not {}", entry.len());
@@ -100,7 +135,7 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn delete(&mut self, entry: &str) -> Result<(), StateError> {
+    fn delete(&mut self, entry: &str) -> Result<(), StateError> {
         self.keyed()?;
         if !self.entries.contains_key(entry) {
             return Ok(());
@@ -113,12 +148,12 @@ impl Host {
         Ok(())
     }
 
-    pub(crate) fn names(&mut self) -> Result<Vec<String>, StateError> {
+    fn names(&self) -> Result<Vec<String>, StateError> {
         self.keyed()?;
         Ok(self.entries.keys().cloned().collect())
     }
 
-    pub(crate) fn count(&mut self, name: &str, by: u64) -> Result<(), CountError> {
+    fn count(&mut self, name: &str, by: u64) -> Result<(), CountError> {
         let good = name.len() <= 63
             && name.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
@@ -132,10 +167,6 @@ impl Host {
         let sum = self.counts.entry(name.to_owned()).or_default();
         *sum = sum.saturating_add(by);
         Ok(())
-    }
-
-    pub(crate) fn config(&self, name: &str) -> Option<String> {
-        self.config.get(name).cloned()
     }
 
     fn keyed(&self) -> Result<(), StateError> {

@@ -9,6 +9,7 @@ use crate::message::{FromMessage, Message};
 use bindings::sluicebox::handler::{counters, outbox, types};
 use bindings::wasi;
 use bindings::wasi::keyvalue::store;
+use std::cell::OnceCell;
 
 /// Generated from `wit/`; public only for the code behind `#[handler]`.
 #[allow(unsafe_code, unreachable_pub, clippy::all, missing_docs, reason = "generated")]
@@ -39,14 +40,17 @@ pub fn handle<A: FromMessage, E: Into<Failure>>(
     })
 }
 
-/// The imports, and the bucket once a run has used state.
-#[derive(Default)]
-pub(crate) struct Host {
-    bucket: Option<store::Bucket>,
+thread_local! {
+    /// The bucket, opened once for all runs of a sandbox: there is only one, and the host checks each use by itself.
+    static BUCKET: OnceCell<store::Bucket> = const { OnceCell::new() };
 }
 
+/// The component's imports.
+#[derive(Default)]
+pub(crate) struct Host(());
+
 impl Host {
-    pub(crate) fn publish(&mut self, outgoing: Outgoing) -> Result<(), PublishError> {
+    pub(crate) fn publish(&self, outgoing: Outgoing) -> Result<(), PublishError> {
         let Outgoing { topic, key, id, headers, body, delay_ms } = outgoing;
         outbox::publish(&outbox::Outgoing { topic, key, id, headers, body, delay_ms }).map_err(|error| match error {
             outbox::PublishError::Invalid(reason) => PublishError::Invalid(reason),
@@ -57,23 +61,23 @@ impl Host {
         })
     }
 
-    pub(crate) fn get(&mut self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
-        self.bucket()?.get(entry).map_err(refused)
+    pub(crate) fn get(&self, entry: &str) -> Result<Option<Vec<u8>>, StateError> {
+        bucket(|bucket| bucket.get(entry))
     }
 
-    pub(crate) fn set(&mut self, entry: &str, value: &[u8]) -> Result<(), StateError> {
-        self.bucket()?.set(entry, value).map_err(refused)
+    pub(crate) fn set(&self, entry: &str, value: &[u8]) -> Result<(), StateError> {
+        bucket(|bucket| bucket.set(entry, value))
     }
 
-    pub(crate) fn delete(&mut self, entry: &str) -> Result<(), StateError> {
-        self.bucket()?.delete(entry).map_err(refused)
+    pub(crate) fn delete(&self, entry: &str) -> Result<(), StateError> {
+        bucket(|bucket| bucket.delete(entry))
     }
 
-    pub(crate) fn names(&mut self) -> Result<Vec<String>, StateError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, StateError> {
         let mut names = Vec::new();
         let mut cursor = None;
         loop {
-            let page = self.bucket()?.list_keys(cursor.as_deref()).map_err(refused)?;
+            let page = bucket(|bucket| bucket.list_keys(cursor.as_deref()))?;
             names.extend(page.keys);
             match page.cursor {
                 Some(next) => cursor = Some(next),
@@ -82,7 +86,7 @@ impl Host {
         }
     }
 
-    pub(crate) fn count(&mut self, name: &str, by: u64) -> Result<(), CountError> {
+    pub(crate) fn count(&self, name: &str, by: u64) -> Result<(), CountError> {
         counters::count(name, by).map_err(|error| match error {
             counters::CountError::InvalidName(reason) => CountError::InvalidName(reason),
             counters::CountError::TooMany(reason) => CountError::TooMany(reason),
@@ -92,13 +96,16 @@ impl Host {
     pub(crate) fn config(&self, name: &str) -> Option<String> {
         wasi::config::store::get(name).ok().flatten()
     }
+}
 
-    fn bucket(&mut self) -> Result<&store::Bucket, StateError> {
-        if self.bucket.is_none() {
-            self.bucket = Some(store::open("").map_err(refused)?);
+fn bucket<T>(action: impl FnOnce(&store::Bucket) -> Result<T, store::Error>) -> Result<T, StateError> {
+    BUCKET.with(|cell| {
+        if cell.get().is_none() {
+            // A single thread: nobody opened it meanwhile.
+            let _ = cell.set(store::open("").map_err(refused)?);
         }
-        Ok(self.bucket.as_ref().expect("opened above"))
-    }
+        action(cell.get().expect("opened above")).map_err(refused)
+    })
 }
 
 fn refused(error: store::Error) -> StateError {

@@ -93,8 +93,7 @@ impl Cache {
     fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
         // The process id keeps two hosts on one directory apart.
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         let written = file
             .write_all(MAGIC)
             .and_then(|()| file.write_all(&Sha256::digest(code)))

@@ -176,6 +176,8 @@ impl Diagnostics {
                 self.panic = Some((without_directories(&text[at..]), None));
             }
             Some((_, message @ None)) => *message = Some(text),
+            // Rust's hint to set RUST_BACKTRACE, which explains nothing here.
+            _ if text.starts_with("note: ") => {}
             _ => self.last = text,
         }
     }
@@ -278,7 +280,7 @@ mod tests {
         assert_eq!(diagnostics.last_words().unwrap(), "panicked at src/lib.rs:3:1: no total");
         diagnostics.begin(Offset(2));
         assert_eq!(diagnostics.last_words(), None);
-        diagnostics.write(Stream::Stderr, b"memory allocation of 7 bytes failed\n\n");
+        diagnostics.write(Stream::Stderr, b"memory allocation of 7 bytes failed\nnote: run with\n\n");
         assert_eq!(diagnostics.last_words().unwrap(), "memory allocation of 7 bytes failed");
     }
 }

@@ -88,20 +88,11 @@ fn page(entries: &Entries, cursor: Option<&str>) -> KeyResponse {
 }
 
 impl atomics::Host for Host {
-    fn increment(
-        &mut self,
-        _: Resource<Bucket>,
-        entry: String,
-        delta: i64,
-    ) -> wasmtime::Result<Result<i64, Error>> {
+    fn increment(&mut self, _: Resource<Bucket>, entry: String, delta: i64) -> wasmtime::Result<Result<i64, Error>> {
         Ok(self.add(&entry, delta))
     }
 
-    fn swap(
-        &mut self,
-        cas: Resource<Cas>,
-        value: Vec<u8>,
-    ) -> wasmtime::Result<Result<(), atomics::CasError>> {
+    fn swap(&mut self, cas: Resource<Cas>, value: Vec<u8>) -> wasmtime::Result<Result<(), atomics::CasError>> {
         let Cas { entry, seen } = self.table().delete(cas)?;
         let present = match self.value(&entry) {
             Ok(present) => present,
@@ -116,11 +107,7 @@ impl atomics::Host for Host {
 }
 
 impl atomics::HostCas for Host {
-    fn new(
-        &mut self,
-        bucket: Resource<Bucket>,
-        entry: String,
-    ) -> wasmtime::Result<Result<Resource<Cas>, Error>> {
+    fn new(&mut self, bucket: Resource<Bucket>, entry: String) -> wasmtime::Result<Result<Resource<Cas>, Error>> {
         Ok(self.new_with_read(bucket, entry)?.map(|(cas, _)| cas))
     }
 
@@ -153,9 +140,8 @@ impl Host {
                 .and_then(|text| text.trim().parse::<i64>().ok())
                 .ok_or_else(|| refused(format!("entry `{entry}` is not a number")))?,
         };
-        let sum = number
-            .checked_add(delta)
-            .ok_or_else(|| refused(format!("entry `{entry}` would not fit into 64 bits")))?;
+        let sum =
+            number.checked_add(delta).ok_or_else(|| refused(format!("entry `{entry}` would not fit into 64 bits")))?;
         self.set_value(entry, sum.to_string().into())?;
         Ok(sum)
     }

@@ -67,6 +67,8 @@ fn missing(import: &str, settings: &Settings) -> Option<String> {
         Some(("wasi", "keyvalue")) if matches!(interface, "store" | "atomics") => None,
         Some(("wasi", "http")) => Some("this host links no HTTP: have a handler elsewhere make the request".to_owned()),
         Some(("wasi", package)) if WASI.contains(&package) => None,
-        _ => Some("this host offers sluicebox:handler, wasi:keyvalue, wasi:config, wasi:logging and WASI 0.2".to_owned()),
+        _ => {
+            Some("this host offers sluicebox:handler, wasi:keyvalue, wasi:config, wasi:logging and WASI 0.2".to_owned())
+        }
     }
 }

@@ -34,6 +34,8 @@ fn describe(error: &wasmtime::Error) -> String {
     }
     let what = match error.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => "stack overflow: the recursion is too deep".to_owned(),
+        // Frames with arrays in them live in linear memory, below everything else.
+        Some(trap @ Trap::MemoryOutOfBounds) => format!("{trap} (or recursion too deep, which looks the same)"),
         Some(trap) => trap.to_string(),
         // Not a trap of the guest's code: something it passed to the host was not acceptable.
         None => error.root_cause().to_string(),
