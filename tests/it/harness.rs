@@ -3,7 +3,6 @@
 pub mod again;
 pub mod guests;
 pub mod logs;
-pub mod guests;
 pub mod native;
 pub mod process;
 

@@ -71,7 +71,7 @@ impl Cache {
         match deserialize(engine, code) {
             Ok(component) => {
                 // Only decides which entry goes first when there are too many.
-                let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+                let _ = File::open(&path).and_then(|file| file.set_modified(crate::clock::system_time()));
                 Some(component)
             }
             Err(error) => {
