@@ -255,8 +255,8 @@ async fn start(bench: &Bench) {
             let mut commit = commit(shard, *term, number, &bench.topic, 0, 0);
             let mark = |n| Mark { id: IdHash::of(&format!("{number} {n}")), time: Timestamp(number) };
             commit.marks = (0..MARKS_PER_COMMIT).map(mark).collect();
-            let heads = if number == 1 { 1..=HEADS } else { 1..=0 };
-            commit.open_put = heads.map(head).collect();
+            let heads = if number == 1 { HEADS } else { 0 };
+            commit.open_put = (1..=heads).map(head).collect();
             commit
         });
         let answers = log.commit(commits.collect()).await;
