@@ -95,6 +95,14 @@ fn check(directory: &Path, acknowledged: u64) -> u64 {
     })
 }
 
+/// The number of the last commit, without taking the log over.
+fn look(directory: &Path) -> u64 {
+    Runtime::new().unwrap().block_on(async {
+        let view = EmbeddedLog::open_read_only(directory).unwrap();
+        view.status().await.unwrap()[0].commit_number
+    })
+}
+
 #[test]
 fn acknowledged_commits_survive_kill_9_and_the_others_are_whole_or_absent() {
     let name = "conformance::kill::acknowledged_commits_survive_kill_9_and_the_others_are_whole_or_absent";
@@ -120,7 +128,9 @@ fn acknowledged_commits_survive_kill_9_and_the_others_are_whole_or_absent() {
         child.wait().unwrap();
         // What it said before it died.
         acknowledged = said.last().map_or(acknowledged, |said| said.parse().unwrap());
+        let seen = look(directory.path());
         last = check(directory.path(), acknowledged);
+        assert_eq!(seen, last, "who only looks after the crash sees the same");
     }
     assert!(last >= 20);
 }
