@@ -228,7 +228,7 @@ async fn reads(bench: &Bench) {
             let keys: Vec<Key> = (first..first + count).map(key).collect();
             async {
                 let started = instant();
-                log.load(handler.clone(), keys).await.expect("a load");
+                log.load(shard.clone(), keys).await.expect("a load");
                 started.elapsed()
             }
         };

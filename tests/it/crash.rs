@@ -3,7 +3,7 @@
 use crate::checker::{self, Handler, History};
 use crate::harness::guests::guest;
 use crate::harness::process::{Place, Process};
-use crate::harness::{dead_letters, everything};
+use crate::harness::{counts, dead_letters, everything};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicebox::handler::{HandlerName, Policy, Retry};
@@ -74,14 +74,10 @@ async fn history(place: &Place) -> History {
     for routing in log.routings().await.unwrap().routings {
         let name = routing.handler.clone();
         let attempts = if name == HandlerName::parse("first").unwrap() { 4 } else { 8 };
-        let states = log.load(name.clone(), keys.clone()).await.unwrap();
-        let state = keys.iter().cloned().zip(states.iter().map(|state| {
-            state.get("n").map_or(0, |n| String::from_utf8(n.to_vec()).unwrap().parse().unwrap())
-        }));
         handlers.push(Handler {
             policy: Policy { retry: Retry { attempts, ..Retry::default() }, ..Policy::default() },
             output: format!("out.{name}"),
-            state: state.collect(),
+            state: counts(&log, &routing, &keys).await,
             ordered: true,
             routing,
         });

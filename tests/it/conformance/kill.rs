@@ -80,7 +80,7 @@ fn check(directory: &Path, acknowledged: u64) -> u64 {
             let marks: Vec<_> =
                 (1..=last).map(|n| Mark { id: IdHash::of(&n.to_string()), time: Timestamp(n) }).collect();
             assert_eq!(record.marks, marks);
-            let state = log.load(id.handler.clone(), vec![key(&format!("shard {index}"))]).await.unwrap();
+            let state = log.load(id.clone(), vec![key(&format!("shard {index}"))]).await.unwrap();
             assert_eq!(
                 state[0].get("number").map(|value| value.to_vec()),
                 (last > 0).then(|| last.to_string().into_bytes())
