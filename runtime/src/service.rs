@@ -66,8 +66,7 @@ impl Service {
         }
 
         let address = settings.http.listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().unwrap_or(address);
         let readiness = Readiness::starting("the host is starting");
         let stop_http = CancellationToken::new();
@@ -159,7 +158,11 @@ async fn load(
         Ok(Err(source)) => return Err(StartError::Load { handler, path, source }),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    linked.try_out().await.map_err(|source| StartError::Start { handler: handler.clone(), path: path.clone(), source })?;
+    linked.try_out().await.map_err(|source| StartError::Start {
+        handler: handler.clone(),
+        path: path.clone(),
+        source,
+    })?;
     crate::telemetry::events::module_in_force(&metrics.handler(&handler), digest);
     Ok(host::Handler {
         name: settings.name.clone(),

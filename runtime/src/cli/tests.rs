@@ -26,7 +26,7 @@ fn sluicebox(arguments: &[&str]) -> (Exit, String, String) {
         }
     };
     let written = Written::default();
-    let result = run(cli, &mut Output::into(arguments.contains(&"--json"), written.clone()));
+    let result = run(cli, Arc::default(), &mut Output::into(arguments.contains(&"--json"), written.clone()));
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     match result {
         Ok(exit) => (exit, text, String::new()),
