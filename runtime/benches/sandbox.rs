@@ -6,6 +6,7 @@
 //! `cargo bench --bench sandbox`, or `… -- warm` for one of them.
 
 #[path = "../../tests/it/harness/guests.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
 mod guests;
 
 use bytes::Bytes;
@@ -27,7 +28,7 @@ const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 7;
 
 fn main() {
-    let bytes = guests::bytes("bench");
+    let bytes = std::fs::read(guests::guest("bench")).expect("the guest was just built");
     let sandboxes = Sandboxes::new(&Pool::default(), tracing_sink()).expect("the default pool fits");
     println!("cores:    {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("kernel:   {}", std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());

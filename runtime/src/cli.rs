@@ -25,6 +25,7 @@ use crate::telemetry::{Metrics, diagnostics};
 use clap::{Args, Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -140,7 +141,8 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
-    let exit = match start_diagnostics(&cli.global, &Metrics::new()).and_then(|_guard| run(cli, &mut output)) {
+    let metrics = Arc::new(Metrics::new());
+    let exit = match start_diagnostics(&cli.global, &metrics).and_then(|_guard| run(cli, metrics, &mut output)) {
         Ok(exit) => exit,
         // Whoever read the output has seen enough, as in `sluicebox tail … | head`.
         Err(failure) if is_broken_pipe(&failure.error) => Exit::Done,
@@ -158,10 +160,10 @@ fn start_diagnostics(args: &GlobalArgs, metrics: &Metrics) -> Result<diagnostics
         .map_err(|error| Failure::new(Exit::Usage, error))
 }
 
-fn run(cli: Cli, output: &mut Output) -> Result<Exit, Failure> {
+fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
-        Command::Dev(args) => dev::run(&args, &cli.global, output),
-        Command::Run(args) => run::run(&args, &cli.global, output),
+        Command::Dev(args) => dev::run(&args, metrics, output),
+        Command::Run(args) => run::run(&args, metrics, output),
         Command::Check(args) => check::run(&args, output),
         Command::Build(args) => build::run(&args, output),
         Command::Publish(args) => publish::run(&args, output),

@@ -4,6 +4,7 @@ pub mod again;
 pub mod guests;
 pub mod logs;
 pub mod native;
+pub mod process;
 
 use sluicebox::log::{DeadQuery, Log, ReadRequest};
 use sluicebox::message::{Message, Offset};

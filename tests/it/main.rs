@@ -2,8 +2,10 @@
 
 mod checker;
 mod conformance;
+mod crash;
 mod harness;
 mod pipeline;
 mod sandbox;
 mod simulation;
 mod tidy;
+mod walk;

@@ -3,11 +3,13 @@
 use super::build::build_handlers;
 use super::output::{Output, note};
 use super::run::host;
-use super::{Exit, Failure, GlobalArgs};
+use super::{Exit, Failure};
 use crate::config::{self, HandlerSettings, Overrides};
 use crate::service::Service;
+use crate::telemetry::Metrics;
 use clap::Args;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Build the handlers of a folder, run them on its settings, and say what to try.
 ///
@@ -25,7 +27,7 @@ pub struct DevArgs {
     data: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &DevArgs, global: &GlobalArgs, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
     note(format!("building the handlers in {}", args.dir.display()));
     let built = build_handlers(&args.dir)?;
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
@@ -33,7 +35,7 @@ pub(super) fn run(args: &DevArgs, global: &GlobalArgs, output: &mut Output) -> R
     let loaded = config::load(&args.dir.join(config::FILE_NAME), &overrides)
         .map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
-    host(loaded, global, output, |service, output| show(service, &handlers, output))
+    host(loaded, metrics, output, |service, output| show(service, &handlers, output))
 }
 
 fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {

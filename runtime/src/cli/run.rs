@@ -1,10 +1,10 @@
 //! `sluicebox run`: the host, until it is told to stop.
 
 use super::output::{Output, note};
-use super::{Exit, Failure, GlobalArgs, SettingsArgs};
+use super::{Exit, Failure, SettingsArgs};
 use crate::config::Loaded;
 use crate::service::Service;
-use crate::telemetry::{Metrics, diagnostics};
+use crate::telemetry::Metrics;
 use clap::Args;
 use serde_json::json;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ pub struct RunArgs {
     settings: SettingsArgs,
 }
 
-pub(super) fn run(args: &RunArgs, global: &GlobalArgs, output: &mut Output) -> Result<Exit, Failure> {
-    host(args.settings.load()?, global, output, |service, output| {
+pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
+    host(args.settings.load()?, metrics, output, |service, output| {
         let url = format!("http://{}", service.address());
         match output.json {
             true => output.json(&json!({ "url": url, "guarantee": service.guarantee() })),
@@ -30,13 +30,10 @@ pub(super) fn run(args: &RunArgs, global: &GlobalArgs, output: &mut Output) -> R
 /// Runs the host until a signal or until its log cannot go on; `ready` is called once everything works.
 pub(super) fn host<E: Into<Failure>>(
     loaded: Loaded,
-    global: &GlobalArgs,
+    metrics: Arc<Metrics>,
     output: &mut Output,
     ready: impl FnOnce(&Service, &mut Output) -> Result<(), E>,
 ) -> Result<Exit, Failure> {
-    let metrics = Arc::new(Metrics::new());
-    let dropped = metrics.diagnostics_dropped();
-    let _diagnostics = diagnostics::start(&global.diagnostics, global.diagnostics_format, dropped)?;
     loaded.warnings.iter().for_each(note);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let exit = runtime.block_on(async {

@@ -1,26 +1,31 @@
-//! The components of `tests/guests`, built once for each process that asks.
+//! Components built once per test process.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The bytes of a guest by the name of its crate.
-pub fn bytes(name: &str) -> Vec<u8> {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    let path = FOLDER.get_or_init(build).join(format!("{name}.wasm"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{} was not built: {error}", path.display()))
+/// The module of a guest in `tests/guests`.
+pub fn guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("tests/guests")).join(format!("{name}.wasm"))
 }
 
-/// Builds them below the host's own target directory; cargo's lock keeps processes apart. Returns where they are.
-fn build() -> PathBuf {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../guests");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2"])
-        .current_dir(&guests)
-        .env("CARGO_TARGET_DIR", &target)
+/// The module of a handler in `handlers`.
+pub fn handler(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("handlers")).join(format!("{name}.wasm"))
+}
+
+/// Builds a workspace of guests for Wasm, in a target folder of its own below the one of the tests.
+fn build(workspace: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(workspace);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests").join(workspace.replace('/', "-"));
+    let built = Command::new("cargo")
+        .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--target-dir"])
+        .arg(&target)
+        .current_dir(&root)
         .status()
-        .expect("cargo can be run");
-    assert!(built.success(), "the guests in {} do not build", guests.display());
+        .unwrap();
+    assert!(built.success(), "the guests in {} do not build", root.display());
     target.join("wasm32-wasip2/release")
 }

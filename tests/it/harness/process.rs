@@ -1,0 +1,143 @@
+//! A real host in a process of its own, in a temporary folder, on a free port.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sluicebox");
+
+/// A folder with settings, modules and data; hosts come and go in it.
+pub struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// `settings` without [log] and [http], which every test has alike; `modules` are put beside them.
+    pub fn new(settings: &str, modules: &[&Path]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for module in modules {
+            std::fs::copy(module, folder.path().join(module.file_name().unwrap())).unwrap();
+        }
+        let place = Self { folder };
+        place.settings(settings);
+        place
+    }
+
+    /// Replaces the settings.
+    pub fn settings(&self, settings: &str) {
+        let log = "[log]\nkind = \"embedded\"\npath = \"data\"\n[http]\nlisten = \"127.0.0.1:0\"\n";
+        std::fs::write(self.path().join("sluicebox.toml"), format!("namespace = \"test\"\n{log}{settings}")).unwrap();
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.path().join("data")
+    }
+
+    /// Starts a host and waits until it is ready.
+    pub fn start(&self) -> Process {
+        self.start_with(&[])
+    }
+
+    /// As `start`, with variables. A host that ends before it is ready has no URL.
+    pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
+        let mut child = Command::new(PROGRAM)
+            .args(["run", "--json", "--diagnostics", "warn"])
+            .current_dir(self.path())
+            .envs(variables.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready: Option<serde_json::Value> = serde_json::from_str(&line).ok();
+        let url = ready.and_then(|ready| ready["url"].as_str().map(str::to_owned)).unwrap_or_default();
+        Process { child, url, client: reqwest::Client::new() }
+    }
+
+    /// Runs a command of the program in the folder; its exit code, output and diagnostics.
+    pub fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let output = Command::new(PROGRAM).args(arguments).current_dir(self.path()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+}
+
+/// A running host; killed when dropped.
+pub struct Process {
+    child: Child,
+    /// Empty if it ended before it was ready.
+    pub url: String,
+    pub client: reqwest::Client,
+}
+
+impl Process {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Waits for it to end by itself.
+    pub fn ended(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Publishes one message; true if the host said that it is durable.
+    pub async fn publish(&self, topic: &str, key: Option<&str>, id: Option<&str>, body: &str) -> bool {
+        let mut request = self.client.post(format!("{}/v1/topics/{topic}", self.url)).body(body.to_owned());
+        for (name, value) in [("sluicebox-key", key), ("sluicebox-id", id)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        request.send().await.is_ok_and(|response| response.status().is_success())
+    }
+
+    pub async fn get(&self, path: &str) -> String {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
+    /// The value of a metric with these labels in any order of appearance; 0 if it is not there.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let metrics = self.get("/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
+    }
+
+    /// Asks again until `done`, at most for the patience of the tests.
+    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut(&Self) -> bool) {
+        let asks = async {
+            let mut pace = tokio::time::interval(std::time::Duration::from_millis(20));
+            while !done(self).await {
+                pace.tick().await;
+            }
+        };
+        let asked = tokio::time::timeout(super::PATIENCE, asks).await;
+        assert!(asked.is_ok(), "waited in vain until {what}\n{}", self.get("/metrics").await);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // A test that failed leaves nothing behind; one that ended the process finds nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
