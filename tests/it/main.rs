@@ -1,5 +1,7 @@
 //! Every integration test of Sluicebox in one binary. Tests are named as claims.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod checker;
 mod conformance;
 mod crash;
@@ -7,5 +9,6 @@ mod harness;
 mod pipeline;
 mod sandbox;
 mod simulation;
+mod slow;
 mod tidy;
 mod walk;

@@ -206,3 +206,26 @@ async fn changed_shards_of_a_known_handler_are_refused() {
     };
     assert!(refused[0].to_string().contains("shards = 4, the settings now say 5"), "{}", refused[0]);
 }
+
+/// A permit that goes from one waiting shard to the next, unused, would stop all of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_shards_than_permits_share_them() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let invoke = Native::new(|call| async move {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        Ok(count(&call, "out"))
+    });
+    let mut limited = handler("h", "in", invoke);
+    (limited.shards, limited.policy.concurrency) = (16, 2);
+    let host = Host::start(log.clone(), vec![limited], &Metrics::new(), Options::default()).await.unwrap();
+    log.append((0..2000).map(|number| message("in", number, None, "ok")).collect()).await.unwrap();
+    let mut done = 0;
+    watch(&*log, |message| {
+        done += usize::from(message.topic.as_str() == "out");
+        done == 2000
+    })
+    .await;
+    host.stop().await;
+}

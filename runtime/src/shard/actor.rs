@@ -137,6 +137,8 @@ struct Actor<'p> {
     queue: VecDeque<Routed>,
     queue_upto: Option<Offset>,
     runs: FuturesUnordered<Pending>,
+    /// A permit that was waited for, to be used by the next run.
+    spare: Option<OwnedSemaphorePermit>,
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
     commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
     tally: Tally,
@@ -188,6 +190,7 @@ impl<'p> Actor<'p> {
             queue: VecDeque::new(),
             queue_upto: None,
             runs: FuturesUnordered::new(),
+            spare: None,
             reads: FuturesUnordered::new(),
             commit: None,
             tally: Tally::new(parts.metrics.clone()),
@@ -222,7 +225,7 @@ impl<'p> Actor<'p> {
 
     /// Takes messages up and starts runs, until nothing can be started or the turn is over.
     async fn start_runs(&mut self) -> Turn {
-        let mut permit: Option<OwnedSemaphorePermit> = None;
+        let mut permit = self.spare.take();
         for _ in 0..TURN_RUNS {
             let now = clock::now();
             self.shard.wake(now);
@@ -374,8 +377,9 @@ impl<'p> Actor<'p> {
                 Some(delivery) => self.take(delivery),
                 None => self.inbox_ended = true,
             },
-            // Safe to cancel: the permit is given back at once, it only says that one was free.
-            permit = self.parts.permits.acquire(), if turn == Turn::NoPermit => drop(permit),
+            // Safe to cancel: a permit that was not taken goes to the next in the queue. It is kept for the next run: given
+            // back it would go to the next shard that waits, and on and on, and none of them would run.
+            permit = self.parts.permits.clone().acquire_owned(), if turn == Turn::NoPermit => self.spare = permit.ok(),
             // Safe to cancel: the due time is asked again.
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
             // Safe to cancel: a token stays cancelled.

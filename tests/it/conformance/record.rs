@@ -151,12 +151,12 @@ on_every_kind! {
             let marks: Vec<Mark> = (0..5).map(|at| mark(&format!("{number}/{at}"), number)).collect();
             written.extend(marks.clone());
             let marks_since = Timestamp(number.saturating_sub(20));
-            let trimmed = ShardCommit { marks, marks_since, marks_max: 30, ..commit(&id, term, number) };
+            let trimmed = ShardCommit { marks, marks_since, marks_max: 32, ..commit(&id, term, number) };
             assert_eq!(log.commit(vec![trimmed]).await, [Ok(())]);
         }
         let kept = log.claim(id.clone(), Offset::START).await.unwrap().record.marks;
         assert!(written.ends_with(&kept), "what is kept is the end of what was written, in order");
-        assert!(kept.len() >= 30, "{} marks are fewer than the maximum", kept.len());
+        assert!(kept.len() >= 32, "{} marks are fewer than the maximum", kept.len());
         assert!(kept.len() < 250, "{} marks: none was ever let go of", kept.len());
     }
 

@@ -14,20 +14,29 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-/// The checkpointer copies when this many pages were added (16 MiB): rarely enough that pages written again and again
-/// are copied once, often enough that the rest is short when the bound is reached.
-const PAGES_PER_CHECKPOINT: u32 = 4096;
-/// The write-ahead log starts over at this many pages (256 MiB).
-const PAGES_MAX: u32 = 65536;
-/// When a reader keeps it from starting over, the next try comes after this many more pages (64 MiB).
-const PAGES_UNTIL_RETRY: u32 = 16384;
+/// When to do what, in pages of the write-ahead log.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// The checkpointer copies when this many were added: rarely enough that pages written again and again are copied
+    /// once, often enough that the rest is short when the bound is reached.
+    until_checkpoint: u32,
+    /// The write-ahead log starts over.
+    max: u32,
+    /// When a reader keeps it from starting over, the next try comes after this many more.
+    until_retry: u32,
+}
+
+/// 16, 256 and 64 MiB.
+const BOUNDS: Bounds = Bounds { until_checkpoint: 4096, max: 65536, until_retry: 16384 };
 
 /// The writer's side.
 pub(super) struct Checkpoints {
     /// Pages in the write-ahead log, as SQLite says after each commit.
     pages: Arc<AtomicU32>,
     pages_at_last: u32,
+    /// It starts over here: the maximum, or more after a try that failed.
     pages_bound: u32,
+    bounds: Bounds,
     /// `None` only while being dropped.
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -36,6 +45,15 @@ pub(super) struct Checkpoints {
 impl Checkpoints {
     /// Counts the pages that `writer` adds and starts the checkpointer on a connection of its own.
     pub(super) fn start(writer: &mut Connection, connection: Connection, shared: Arc<Shared>) -> Result<Self, Failure> {
+        Self::start_with(BOUNDS, writer, connection, shared)
+    }
+
+    fn start_with(
+        bounds: Bounds,
+        writer: &mut Connection,
+        connection: Connection,
+        shared: Arc<Shared>,
+    ) -> Result<Self, Failure> {
         let pages = Arc::new(AtomicU32::new(0));
         let counted = pages.clone();
         writer.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages| {
@@ -48,7 +66,7 @@ impl Checkpoints {
             .name("checkpointer".into())
             .spawn(move || run(&connection, &woken, &shared))
             .map_err(|error| Failure::Broken(format!("failed to start the checkpointer: {error}")))?;
-        Ok(Self { pages, pages_at_last: 0, pages_bound: PAGES_MAX, wake: Some(wake), thread: Some(thread) })
+        Ok(Self { pages, pages_at_last: 0, pages_bound: bounds.max, bounds, wake: Some(wake), thread: Some(thread) })
     }
 
     /// Called by the writer after each commit.
@@ -57,13 +75,14 @@ impl Checkpoints {
         if pages < self.pages_at_last {
             // SQLite started it over.
             self.pages_at_last = 0;
-            self.pages_bound = PAGES_MAX;
+            self.pages_bound = self.bounds.max;
         }
         if pages >= self.pages_bound {
             let started_over = checkpoint(writer, "RESTART")?;
             self.pages_at_last = if started_over { 0 } else { pages };
-            self.pages_bound = if started_over { PAGES_MAX } else { pages.saturating_add(PAGES_UNTIL_RETRY) };
-        } else if pages - self.pages_at_last >= PAGES_PER_CHECKPOINT {
+            self.pages_bound =
+                if started_over { self.bounds.max } else { pages.saturating_add(self.bounds.until_retry) };
+        } else if pages - self.pages_at_last >= self.bounds.until_checkpoint {
             self.pages_at_last = pages;
             if let Some(wake) = &self.wake
                 && let Err(TrySendError::Disconnected(())) = wake.try_send(())
@@ -107,5 +126,67 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, Fa
             }
             broken @ Failure::Broken(_) => Err(broken),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::format;
+    use super::*;
+    use crate::message::Offset;
+
+    const SMALL: Bounds = Bounds { until_checkpoint: 20, max: 100, until_retry: 50 };
+
+    struct Written {
+        writer: Connection,
+        checkpoints: Checkpoints,
+        path: std::path::PathBuf,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = format::database(directory.path());
+            let mut writer = format::open_or_create(&path, 1024 * 1024).unwrap();
+            writer.busy_timeout(std::time::Duration::ZERO).unwrap();
+            let second = format::open_to_checkpoint(&path).unwrap();
+            let shared = Arc::new(Shared::new(Offset::START));
+            let checkpoints = Checkpoints::start_with(SMALL, &mut writer, second, shared).unwrap();
+            Self { writer, checkpoints, path, _directory: directory }
+        }
+
+        /// Commits so many times and returns the most pages the write-ahead log had.
+        fn commit(&mut self, times: u32) -> u32 {
+            let mut most = 0;
+            for _ in 0..times {
+                let insert = "INSERT INTO log SELECT NULL, 1, 1, 0, NULL, NULL, NULL, zeroblob(3000)";
+                self.writer.execute(insert, []).unwrap();
+                most = most.max(self.checkpoints.pages.load(Ordering::Relaxed));
+                self.checkpoints.after_commit(&self.writer).unwrap();
+            }
+            most
+        }
+    }
+
+    #[test]
+    fn a_write_ahead_log_that_is_never_left_alone_starts_over_at_its_bound() {
+        let mut written = Written::new();
+        let most = written.commit(500);
+        assert!(most < SMALL.max + 10, "{most} pages");
+    }
+
+    #[test]
+    fn a_reader_in_the_way_delays_the_start_over_and_no_commit() {
+        let mut written = Written::new();
+        let reader = format::open_to_read(&written.path, 0).unwrap();
+        let snapshot = reader.unchecked_transaction().unwrap();
+        let count = || snapshot.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count(), 0);
+        assert!(written.commit(200) > 2 * SMALL.max);
+        assert_eq!(count(), 0, "the reader still sees its snapshot");
+        drop(snapshot);
+        written.commit(SMALL.until_retry);
+        assert!(written.commit(200) < SMALL.max + 10);
     }
 }

@@ -1,7 +1,7 @@
 //! What is read, on one read-only connection.
 
 use super::failure::Failure;
-use super::rows::{self, int, uint};
+use super::rows::{self, Bodies, int, uint};
 use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, Delayed, Head, Record, Term};
 use crate::effects::Entries;
@@ -9,6 +9,7 @@ use crate::handler::{HandlerName, ShardId};
 use crate::log::{Batch, DeadQuery, NumberedDeadLetter, ReadRequest, Routings, ShardStatus, routings};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::topic::Topic;
+use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ impl Reader {
         let mut found = select.query(params![int(request.after.0), int(upto.0), ROWS_PER_READ])?;
         // By the number of the topic: `None` where no pattern matches.
         let mut wanted: HashMap<i64, Option<Topic>> = HashMap::new();
+        let mut bodies = Bodies::default();
         let (mut rows_seen, mut bytes, mut last) = (0, 0, request.after);
         while let Some(row) = found.next()? {
             rows_seen += 1;
@@ -58,7 +60,7 @@ impl Reader {
                 }
             };
             let Some(topic) = topic else { continue };
-            let message = message(row, 1, topic.clone())?;
+            let message = message(row, 1, topic.clone(), bodies.read(row, 7)?)?;
             bytes += message.bytes();
             batch.messages.push(Arc::new(message));
             if batch.messages.len() >= request.messages_max || bytes >= request.bytes_max {
@@ -82,7 +84,7 @@ impl Reader {
             messages.push(match found.next()? {
                 Some(row) => {
                     let topic = topic(&self.connection, &mut self.topics, row.get(0)?)?;
-                    Some(Arc::new(message(row, 1, topic)?))
+                    Some(Arc::new(message(row, 1, topic, rows::bytes(row, 7)?)?))
                 }
                 None => None,
             });
@@ -92,7 +94,7 @@ impl Reader {
 
     pub(super) fn end(&self) -> Result<Offset, Failure> {
         let mut select = self.connection.prepare_cached("SELECT offset FROM log_end")?;
-        Ok(select.query_row([], |row| Ok(uint(row, 0)))?.map(Offset)?)
+        select.query_row([], |row| Ok(uint(row, 0)))?.map(Offset)
     }
 
     /// Times never fall, so the offset is found by halving.
@@ -126,7 +128,7 @@ impl Reader {
         let mut all = Vec::with_capacity(keys.len());
         for key in keys {
             let mut found = select.query([handler.as_str(), key.as_str()])?;
-            let mut entries: Vec<(Arc<str>, bytes::Bytes)> = vec![];
+            let mut entries: Vec<(Arc<str>, Bytes)> = vec![];
             while let Some(row) = found.next()? {
                 entries.push((rows::text(row, 0)?.into(), rows::bytes(row, 1)?));
             }
@@ -285,8 +287,8 @@ fn topic(connection: &Connection, known: &mut HashMap<i64, Topic>, id: i64) -> R
     Ok(topic)
 }
 
-/// A message from the columns offset, time, hops, key, id, headers and body, the first of which is `first`.
-fn message(row: &Row<'_>, first: usize, topic: Topic) -> Result<Message, Failure> {
+/// A message from the columns offset, time, hops, key, id and headers, the first of which is `first`.
+fn message(row: &Row<'_>, first: usize, topic: Topic, body: Bytes) -> Result<Message, Failure> {
     Ok(Message {
         offset: Offset(uint(row, first)?),
         topic,
@@ -295,7 +297,7 @@ fn message(row: &Row<'_>, first: usize, topic: Topic) -> Result<Message, Failure
         key: rows::key(row, first + 3)?,
         id: rows::id(row, first + 4)?,
         headers: rows::headers(row, first + 5)?,
-        body: rows::bytes(row, first + 6)?,
+        body,
     })
 }
 
@@ -314,6 +316,6 @@ fn letter(row: &Row<'_>) -> Result<DeadLetter, Failure> {
         error: rows::text(row, 6)?.to_owned(),
         digest: rows::digest(row, 7)?,
         time: Timestamp(uint(row, 8)?),
-        message: Arc::new(message(row, 10, rows::topic(rows::text(row, 9)?)?)?),
+        message: Arc::new(message(row, 10, rows::topic(rows::text(row, 9)?)?, rows::bytes(row, 16)?)?),
     })
 }

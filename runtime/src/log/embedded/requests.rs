@@ -80,7 +80,7 @@ fn reply<T: 'static>(
     match written {
         Ok(result) => {
             let reply = move |fate: Result<(), &Unwritten>| {
-                drop(answer.send(fate.map_err(log_error).and_then(|()| result)));
+                drop(answer.send(fate.map_err(log_error).and(result)));
             };
             (Box::new(reply), Ok(()))
         }

@@ -6,7 +6,7 @@ use crate::commit::{HeadScope, IdHash, Mark};
 use crate::handler::Digest;
 use crate::message::{Headers, Key};
 use crate::topic::Topic;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rusqlite::Row;
 use std::sync::Arc;
 
@@ -49,6 +49,28 @@ pub(super) fn id(row: &Row<'_>, column: usize) -> Result<Option<Arc<str>>, Failu
 
 pub(super) fn bytes(row: &Row<'_>, column: usize) -> Result<Bytes, Failure> {
     Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
+}
+
+/// Bodies of many messages in few allocations. A message that is kept keeps its whole buffer, so buffers are small and
+/// longer bodies have memory of their own.
+#[derive(Default)]
+pub(super) struct Bodies(BytesMut);
+
+impl Bodies {
+    const BUFFER_BYTES: usize = 32 * 1024;
+    const SHARED_BYTES_MAX: usize = 4 * 1024;
+
+    pub(super) fn read(&mut self, row: &Row<'_>, column: usize) -> Result<Bytes, Failure> {
+        let body = row.get_ref(column)?.as_blob()?;
+        if body.len() > Self::SHARED_BYTES_MAX {
+            return Ok(Bytes::copy_from_slice(body));
+        }
+        if self.0.capacity() < body.len() {
+            self.0 = BytesMut::with_capacity(Self::BUFFER_BYTES);
+        }
+        self.0.extend_from_slice(body);
+        Ok(self.0.split().freeze())
+    }
 }
 
 pub(super) fn digest(row: &Row<'_>, column: usize) -> Result<Option<Digest>, Failure> {

@@ -1,12 +1,15 @@
 //! What the checker of the crash tests expects of a handler: `n` of the key goes up by one, and
 //! `{"source": <offset>, "n": <n>}` is published under the key to the topic that the setting `output` names.
 //!
-//! The body says how it goes: `ok …`, `fail <times> …` (retried so often), `reject …`, `trap …`, `spin …`.
+//! The setting `wait_ms` makes every run wait so long. The body says how it goes: `ok …`, `fail <times> …` (retried so often), `reject …`, `trap …`, `spin …`.
 
 use sluicebox_sdk::{Context, Failure, Text};
 
 #[sluicebox_sdk::handler]
 fn ledger(body: Text, cx: &mut Context) -> Result<(), Failure> {
+    if let Some(wait_ms) = cx.config("wait_ms").and_then(|wait_ms| wait_ms.parse().ok()) {
+        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+    }
     let mut words = body.split(' ');
     match words.next() {
         Some("fail") => {
