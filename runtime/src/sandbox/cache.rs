@@ -16,8 +16,9 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Most entries kept; the longest unused go first.
-const ENTRIES_MAX: usize = 256;
+/// Most bytes of all entries (2 GiB): some thousand handlers in Rust, some hundred with a language runtime inside. The
+/// longest unused go first.
+const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 const SUFFIX: &str = ".compiled";
 
 pub(super) struct Cache {
@@ -101,16 +102,25 @@ impl Cache {
     }
 
     fn prune(&self) -> io::Result<()> {
-        let mut entries: Vec<(SystemTime, PathBuf)> = Vec::new();
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
             if entry.path().to_string_lossy().ends_with(SUFFIX) {
-                entries.push((entry.metadata()?.modified()?, entry.path()));
+                let metadata = entry.metadata()?;
+                entries.push((metadata.modified()?, metadata.len(), entry.path()));
             }
         }
         entries.sort();
-        let too_many = entries.len().saturating_sub(ENTRIES_MAX);
-        entries[..too_many].iter().try_for_each(|(_, path)| fs::remove_file(path))
+        let mut bytes: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, entry_bytes, path) in entries {
+            if bytes <= BYTES_MAX {
+                break;
+            }
+            // A handler that runs it keeps it: the file goes when the last mapping does.
+            fs::remove_file(path)?;
+            bytes -= entry_bytes;
+        }
+        Ok(())
     }
 }
 
@@ -225,11 +235,11 @@ mod tests {
     fn the_longest_unused_entry_goes_first() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(directory.path()).unwrap();
-        for n in 0..=ENTRIES_MAX {
-            let path = directory.path().join(format!("{n}{SUFFIX}"));
-            fs::write(&path, b"").unwrap();
-            let age = std::time::Duration::from_secs(1000 - n as u64);
-            File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        for n in 0..3 {
+            // Sparse: it takes no room on the disk.
+            let file = File::create(directory.path().join(format!("{n}{SUFFIX}"))).unwrap();
+            file.set_len(BYTES_MAX / 2).unwrap();
+            file.set_modified(SystemTime::now() - std::time::Duration::from_secs(1000 - n)).unwrap();
         }
         cache.prune().unwrap();
         assert!(!directory.path().join(format!("0{SUFFIX}")).exists());

@@ -12,9 +12,13 @@ use crate::effects::Effects;
 use crate::handler::Digest;
 use crate::invoke::{BoxFuture, Call, Failure, Invoke};
 use rand::RngExt as _;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::SemaphorePermit;
+
+/// No run is longer, whatever the settings say: far beyond any use, and a time the clock can hold.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// One version of one handler, linked and ready. Cheap to clone.
 #[derive(Clone)]
@@ -75,10 +79,12 @@ impl Version {
         F: Future<Output = Result<T, Failure>> + 'v,
     {
         let limit = self.shared.settings.timeout;
-        let deadline = clock::instant() + limit;
+        let started = clock::instant();
+        let deadline = started.checked_add(limit).unwrap_or(started + TIMEOUT_MAX);
         let _permit = self.permit(deadline).await?;
         let _running = self.sandboxes.ticker.running();
-        deadline::by(deadline, work(self, deadline)).await.unwrap_or(Err(Failure::Timeout { limit }))
+        let work = pin!(work(self, deadline));
+        deadline::by(deadline, work).await.unwrap_or(Err(Failure::Timeout { limit }))
     }
 
     async fn permit(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
@@ -86,7 +92,7 @@ impl Version {
         if let Ok(permit) = permits.try_acquire_many(self.weight) {
             return Ok(permit);
         }
-        let waited = deadline::by(deadline, permits.acquire_many(self.weight)).await;
+        let waited = deadline::by(deadline, pin!(permits.acquire_many(self.weight))).await;
         waited.and_then(Result::ok).ok_or_else(|| Failure::Host {
             reason: format!("no sandbox became free within {:?}", self.shared.settings.timeout),
         })
