@@ -7,6 +7,10 @@ use sluicebox::bench::suite::{Plan, measure};
 use std::path::Path;
 use std::process::Command;
 
+/// As the program has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     let handlers = Path::new(env!("CARGO_MANIFEST_DIR")).join("../handlers");
     let built = Command::new(env!("CARGO"))

@@ -8,9 +8,9 @@
 use bytes::Bytes;
 use sluicebox::bench::machine;
 use sluicebox::clock::{Timestamp, instant};
-use sluicebox::commit::{IdHash, KeyWrites, Mark, ShardCommit, Term};
+use sluicebox::commit::{Head, HeadScope, IdHash, KeyWrites, Mark, Record, ShardCommit, Term};
 use sluicebox::effects::StateWrite;
-use sluicebox::handler::{HandlerName, ShardId};
+use sluicebox::handler::{Digest, HandlerName, ShardId};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, ReadRequest};
 use sluicebox::message::{Key, NewMessage, Offset};
@@ -228,11 +228,61 @@ async fn reads(bench: &Bench) {
             let keys: Vec<Key> = (first..first + count).map(key).collect();
             async {
                 let started = instant();
-                log.load(handler.clone(), keys).await.expect("a load");
+                log.load(shard.clone(), keys).await.expect("a load");
                 started.elapsed()
             }
         };
         bench.measure(&format!("load of {count} keys"), count, step).await;
+    }
+}
+
+/// How long a start takes after a busy day: open the log and claim every shard.
+async fn start(bench: &Bench) {
+    const MARKS_PER_COMMIT: usize = 100;
+    const COMMITS: u64 = 1250;
+    const HEADS: u64 = 12_500;
+    if !bench.wants("start") {
+        return;
+    }
+    let (directory, log) = open();
+    let shard = |index| ShardId { handler: HandlerName::parse("bench").expect("a name"), index };
+    let mut claims = vec![];
+    for index in 0..SHARDS {
+        claims.push((shard(index), log.claim(shard(index), Offset::START).await.expect("a claim").term));
+    }
+    for number in 1..=COMMITS {
+        let commits = claims.iter().map(|(shard, term)| {
+            let mut commit = commit(shard, *term, number, &bench.topic, 0, 0);
+            let mark = |n| Mark { id: IdHash::of(&format!("{number} {n}")), time: Timestamp(number) };
+            commit.marks = (0..MARKS_PER_COMMIT).map(mark).collect();
+            let heads = if number == 1 { HEADS } else { 0 };
+            commit.open_put = (1..=heads).map(head).collect();
+            commit
+        });
+        let answers = log.commit(commits.collect()).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    }
+    drop(log);
+    let started = instant();
+    let log = EmbeddedLog::open(directory.path(), Options::default()).expect("the log again");
+    let records = futures_util::future::join_all((0..SHARDS).map(|index| log.claim(shard(index), Offset::START))).await;
+    let took = started.elapsed();
+    let count = |count: fn(&Record) -> usize| -> usize {
+        records.iter().map(|claim| count(&claim.as_ref().expect("a claim").record)).sum()
+    };
+    let (marks, heads) = (count(|record| record.marks.len()), count(|record| record.open.len()));
+    println!("start with {marks} marks and {heads} open heads: {:.0} ms", took.as_secs_f64() * 1e3);
+}
+
+fn head(number: u64) -> Head {
+    Head {
+        offset: Offset(number),
+        key: Some(key(number as usize)),
+        attempt: 1,
+        due: Timestamp(number),
+        error: "failed to reach the shop".into(),
+        digest: Some(Digest::of(b"module")),
+        scope: HeadScope::Lane,
     }
 }
 
@@ -248,6 +298,7 @@ fn main() -> anyhow::Result<()> {
         commits(&bench).await;
         callers_at_once(&bench).await;
         reads(&bench).await;
+        start(&bench).await;
         Ok(())
     })
 }

@@ -41,6 +41,11 @@ pub fn now() -> Timestamp {
     Timestamp(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// The wall clock now, as file systems take it.
+pub fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
 /// A point on the monotonic clock, for measuring durations.
 pub fn instant() -> std::time::Instant {
     std::time::Instant::now()

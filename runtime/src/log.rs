@@ -30,7 +30,8 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub messages: Vec<Arc<Message>>,
-    /// Every matching message after the start and up to here is in `messages`.
+    /// Every matching message after the start and up to here is in `messages`. Nothing more may come although the batch
+    /// is empty, and more may come although `upto` did not move: a caller goes on until it is as far as it wants.
     pub upto: Offset,
 }
 
@@ -38,7 +39,7 @@ pub struct Batch {
 #[derive(Clone, Debug)]
 pub struct ReadRequest {
     pub after: Offset,
-    /// [`Offset::END`] for all there is now.
+    /// [`Offset::END`] for as far as is known now.
     pub upto: Offset,
     /// Empty: every topic.
     pub patterns: Vec<Pattern>,
@@ -89,7 +90,7 @@ pub struct ShardStatus {
     pub marks: u64,
     pub dead: u64,
     pub delayed: u64,
-    /// Messages after `read`, of any topic.
+    /// Messages after `read`, of any topic; some kinds count about.
     pub behind: u64,
 }
 
@@ -123,7 +124,13 @@ pub enum LogError {
     /// Another process holds it, it is of a newer format, it is not a log, …
     #[error("{reason}")]
     Refused { reason: String },
-    /// It does not answer now, or stopped after a failed write.
+    /// Another host has taken the shard over.
+    #[error("shard {shard} was taken over: its term is over")]
+    Fenced { shard: ShardId },
+    /// What was to be written may or may not be durable. Asking again may do it twice, unless ids are given.
+    #[error("it is not known whether the log took it: {reason}")]
+    Unknown { reason: String },
+    /// It does not answer now, or stopped after a failed write. Nothing was written.
     #[error("the log is unavailable: {reason}")]
     Unavailable { reason: String },
 }
@@ -151,7 +158,7 @@ pub trait Log: Send + Sync + 'static {
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>>;
 
-    /// The messages at these offsets, in the same order; `None` where `retain` deleted it.
+    /// The messages at these offsets, in the same order; `None` only where it is certain that `retain` deleted it.
     fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>>;
 
     /// Offset of the last durable message; [`Offset::START`] when there is none.
@@ -166,8 +173,10 @@ pub trait Log: Send + Sync + 'static {
     /// `read = start`.
     fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>>;
 
-    /// The state of these keys of one handler, in the same order.
-    fn load(&self, handler: HandlerName, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>>;
+    /// The state of these keys, which belong to this shard, in the same order; never older than the shard's last
+    /// acknowledged commit through this handle. Where several hosts share the log, a shard that another host has taken
+    /// over may be answered with [`LogError::Fenced`].
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>>;
 
     /// Writes each shard's commit atomically; one answer per commit, in the same order.
     fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>>;

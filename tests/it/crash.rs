@@ -3,7 +3,7 @@
 use crate::checker::{self, Handler, History};
 use crate::harness::guests::guest;
 use crate::harness::process::{Place, Process};
-use crate::harness::{dead_letters, everything};
+use crate::harness::{counts, dead_letters, everything};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicebox::handler::{HandlerName, Policy, Retry};
@@ -74,21 +74,21 @@ async fn history(place: &Place) -> History {
     for routing in log.routings().await.unwrap().routings {
         let name = routing.handler.clone();
         let attempts = if name == HandlerName::parse("first").unwrap() { 4 } else { 8 };
-        let states = log.load(name.clone(), keys.clone()).await.unwrap();
-        let state = keys.iter().cloned().zip(
-            states
-                .iter()
-                .map(|state| state.get("n").map_or(0, |n| String::from_utf8(n.to_vec()).unwrap().parse().unwrap())),
-        );
         handlers.push(Handler {
             policy: Policy { retry: Retry { attempts, ..Retry::default() }, ..Policy::default() },
             output: format!("out.{name}"),
-            state: state.collect(),
+            state: counts(&log, &routing, &keys).await,
             ordered: true,
             routing,
         });
     }
-    History { messages: everything(&log).await, dead: dead_letters(&log).await, handlers, shown: vec![], counted: None }
+    History {
+        messages: everything(&log).await,
+        dead: dead_letters(&log).await,
+        handlers,
+        shown: vec![],
+        counted: None,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,8 +143,7 @@ async fn kill_9_under_load_loses_nothing_and_does_nothing_twice() {
 
     let history = history(&place).await;
     checker::check(&history).unwrap();
-    let ids: Vec<&str> =
-        history.messages.iter().filter(|m| m.topic.as_str() == "in").filter_map(|m| m.id.as_deref()).collect();
+    let ids: Vec<&str> = history.messages.iter().filter(|m| m.topic.as_str() == "in").filter_map(|m| m.id.as_deref()).collect();
     let known: BTreeSet<&str> = ids.iter().copied().collect();
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !known.contains(id.as_str())).collect();
     assert!(lost.is_empty(), "acknowledged and not in the log: {lost:?}");

@@ -6,8 +6,11 @@ pub mod logs;
 pub mod native;
 pub mod process;
 
+use sluicebox::handler::ShardId;
 use sluicebox::log::{DeadQuery, Log, ReadRequest};
-use sluicebox::message::{Message, Offset};
+use sluicebox::message::{Key, Message, Offset};
+use sluicebox::routing::Routing;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,4 +66,17 @@ pub async fn watch(log: &dyn Log, mut done: impl FnMut(&Message) -> bool) {
         }
     };
     tokio::time::timeout(PATIENCE, read).await.expect("the awaited message does not come");
+}
+
+/// `n` in the state of each key of a handler; 0 where there is none.
+pub async fn counts(log: &dyn Log, routing: &Routing, keys: &[Key]) -> BTreeMap<Key, u64> {
+    let mut counts = BTreeMap::new();
+    for key in keys {
+        let index = (Routing::lane_hash(Some(key), Offset::START) % u64::from(routing.shards)) as u16;
+        let shard = ShardId { handler: routing.handler.clone(), index };
+        let state = log.load(shard, vec![key.clone()]).await.unwrap().remove(0);
+        let n = state.get("n").map_or(0, |n| String::from_utf8(n.to_vec()).unwrap().parse().unwrap());
+        counts.insert(key.clone(), n);
+    }
+    counts
 }

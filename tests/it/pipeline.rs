@@ -2,7 +2,7 @@
 
 use crate::checker::{self, History};
 use crate::harness::native::{Native, count};
-use crate::harness::{dead_letters, everything, watch};
+use crate::harness::{counts, dead_letters, everything, watch};
 use sluicebox::config::Start;
 use sluicebox::handler::{HandlerName, OnFailure, Policy, Retry};
 use sluicebox::host::{Handler, Host, StartError};
@@ -45,13 +45,12 @@ async fn history(log: &dyn Log, handlers: &[Handler], outputs: &[&str], keys: us
     let keys: Vec<Key> = (0..keys).filter_map(|key| Key::parse(&format!("k{key}")).unwrap()).collect();
     let mut checked = vec![];
     for (handler, output) in handlers.iter().zip(outputs) {
-        let states = log.load(handler.name.clone(), keys.clone()).await.unwrap();
-        let count = |n: &bytes::Bytes| String::from_utf8(n.to_vec()).unwrap().parse().unwrap();
+        let routing = routings.iter().find(|routing| routing.handler == handler.name).unwrap();
         checked.push(checker::Handler {
-            routing: routings.iter().find(|routing| routing.handler == handler.name).unwrap().clone(),
+            state: counts(log, routing, &keys).await,
+            routing: routing.clone(),
             policy: handler.policy.clone(),
             output: (*output).into(),
-            state: keys.iter().cloned().zip(states.iter().map(|state| state.get("n").map_or(0, count))).collect(),
             ordered: handler.policy.on_failure == OnFailure::Park,
         });
     }

@@ -76,7 +76,8 @@ fn sqlite_is_named_only_in_the_embedded_log() {
 
 #[test]
 fn only_the_committer_commits() {
-    check_absent(&["log.commit("], &["runtime/src/committer.rs"]);
+    // The benchmark commits the same rows without the product, to compare.
+    check_absent(&["log.commit("], &["runtime/src/committer.rs", "runtime/src/bench/suite.rs"]);
 }
 
 #[test]

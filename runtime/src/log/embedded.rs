@@ -130,7 +130,7 @@ impl EmbeddedLog {
         match (self.shared.check(), unanswered) {
             (Err(stopped), _) => stopped.into(),
             (Ok(()), Unanswered::NotTaken) => LogError::Unavailable { reason: "it was closed".into() },
-            (Ok(()), Unanswered::Lost) => LogError::Unavailable { reason: "its writer ended".into() },
+            (Ok(()), Unanswered::Lost) => LogError::Unknown { reason: "its writer ended".into() },
         }
     }
 }
@@ -233,8 +233,8 @@ impl Log for EmbeddedLog {
         })
     }
 
-    fn load(&self, handler: HandlerName, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
-        Box::pin(self.query(Length::Short, move |reader| reader.load(&handler, &keys)))
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
+        Box::pin(self.query(Length::Short, move |reader| reader.load(&shard.handler, &keys)))
     }
 
     fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {

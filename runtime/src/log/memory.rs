@@ -108,8 +108,8 @@ impl Log for MemoryLog {
         Box::pin(async move { Ok(self.core().claim(&shard, start)) })
     }
 
-    fn load(&self, handler: HandlerName, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
-        Box::pin(async move { Ok(self.core().load(&handler, &keys)) })
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
+        Box::pin(async move { Ok(self.core().load(&shard.handler, &keys)) })
     }
 
     fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {

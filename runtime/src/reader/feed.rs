@@ -123,17 +123,21 @@ impl Feed {
     ) -> Step {
         self.go_live_where_possible(tail);
         // With a tail, every shard that is behind has something to come.
-        let end = if tail.is_some() { None } else { read_to_end };
-        let Some(after) = self.next_after(end.unwrap_or(Offset::END)) else {
-            return Step::Wait;
+        let mut end = if tail.is_some() { Offset::END } else { read_to_end.unwrap_or(Offset::END) };
+        let (plan, patterns) = loop {
+            let Some(after) = self.next_after(end) else {
+                return Step::Wait;
+            };
+            let plan = Plan { routing: self.routing.clone(), after, tail };
+            let patterns = plan.routing.patterns_after(after);
+            // No pattern: the handler was removed before here. A log would take that for every topic and is not asked.
+            match tail {
+                _ if !patterns.is_empty() => break (plan, patterns),
+                Some(tail) => return Step::Deliver(Chunk { upto: tail, ..Chunk::default() }, plan),
+                None => end = after,
+            }
         };
-        let plan = Plan { routing: self.routing.clone(), after, tail };
-        let patterns = plan.routing.patterns_after(after);
-        if patterns.is_empty() {
-            // The handler was removed before here. To a log, no pattern means every topic, so it is not asked.
-            let Some(tail) = tail else { return Step::Wait };
-            return Step::Deliver(Chunk { upto: tail, ..Chunk::default() }, plan);
-        }
+        let after = plan.after;
         let (messages_max, bytes_max) = (options.chunk_messages_max.max(1), options.chunk_bytes_max.max(1));
         if let Some(chunk) = tail.and_then(|_| recent.chunk(after, messages_max, bytes_max)) {
             return Step::Deliver(chunk, plan);

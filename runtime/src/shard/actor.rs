@@ -351,7 +351,7 @@ impl<'p> Actor<'p> {
             self.finish(finished.lane, finished.result, finished.took);
         }
         while let Some(Some(answer)) = self.reads.next().now_or_never() {
-            self.answer(answer);
+            self.answer(answer)?;
         }
         Ok(())
     }
@@ -371,7 +371,7 @@ impl<'p> Actor<'p> {
                 self.finish(finished.lane, finished.result, finished.took);
             }
             // Safe to cancel, likewise.
-            Some(answer) = self.reads.next(), if !self.reads.is_empty() => self.answer(answer),
+            Some(answer) = self.reads.next(), if !self.reads.is_empty() => self.answer(answer)?,
             // Safe to cancel: the inbox promises it.
             delivery = self.inbox.next(), if wants && !self.inbox_ended => match delivery {
                 Some(delivery) => self.take(delivery),
@@ -401,11 +401,21 @@ impl<'p> Actor<'p> {
         }
     }
 
-    fn answer(&mut self, answer: Answer) {
+    fn answer(&mut self, answer: Answer) -> Result<(), CommitError> {
         let failed = match answer {
-            Answer::Loaded(keys, Ok(states)) => return self.shard.loaded(keys.into_iter().zip(states).collect()),
-            Answer::Fetched(_, Ok(messages)) => return self.shard.fetched(messages),
-            Answer::Scanned(scan, Ok((messages, upto))) => return self.shard.scanned(scan, messages, upto),
+            Answer::Loaded(keys, Ok(states)) => {
+                self.shard.loaded(keys.into_iter().zip(states).collect());
+                return Ok(());
+            }
+            Answer::Fetched(_, Ok(messages)) => {
+                self.shard.fetched(messages);
+                return Ok(());
+            }
+            Answer::Scanned(scan, Ok((messages, upto))) => {
+                self.shard.scanned(scan, messages, upto);
+                return Ok(());
+            }
+            Answer::Loaded(_, Err(LogError::Fenced { shard })) => return Err(CommitError::Fenced { shard }),
             Answer::Loaded(keys, Err(error)) => (error, self.load(keys, PAUSE_MAX)),
             Answer::Fetched(offsets, Err(error)) => (error, self.fetch(offsets, PAUSE_MAX)),
             Answer::Scanned(scan, Err(error)) => (error, self.scan(scan, PAUSE_MAX)),
@@ -413,13 +423,14 @@ impl<'p> Actor<'p> {
         let (error, again) = failed;
         tracing::warn!(shard = %self.parts.id, %error, "failed to read from the log, trying again");
         self.reads.push(again);
+        Ok(())
     }
 
     fn load(&self, keys: Vec<Key>, pause: Duration) -> BoxFuture<'static, Answer> {
-        let (log, handler) = (self.parts.log.clone(), self.parts.id.handler.clone());
+        let (log, shard) = (self.parts.log.clone(), self.parts.id.clone());
         async move {
             tokio::time::sleep(pause).await;
-            let states = log.load(handler, keys.clone()).await;
+            let states = log.load(shard, keys.clone()).await;
             Answer::Loaded(keys, states)
         }
         .boxed()

@@ -28,7 +28,7 @@ fn traces(mut commit: ShardCommit, text: &str) -> ShardCommit {
 async fn is_whole(log: &dyn Log, shard: &ShardId, text: &str) -> bool {
     let again = format!("{text}, again");
     let outputs = everything(log).await.iter().filter(|m| m.body == text || m.body == again).count();
-    let state = log.load(shard.handler.clone(), vec![key(text)]).await.unwrap();
+    let state = log.load(shard.clone(), vec![key(text)]).await.unwrap();
     let record = log.claim(shard.clone(), Offset::START).await.unwrap().record;
     let mark = record.marks.iter().filter(|mark| mark.id == IdHash::of(text)).count();
     match (outputs, state[0].len(), mark) {
@@ -168,13 +168,13 @@ on_every_kind! {
             }
             assert_eq!(log.commit(commits).await, [Ok(()), Ok(())]);
             let keys = vec![key("absent"), key("k"), key("k7")];
-            let state = log.load(id.handler.clone(), keys).await.unwrap();
+            let state = log.load(id.clone(), keys).await.unwrap();
             assert_eq!(state[0].len(), 0);
             assert_eq!(state[1].get("total").unwrap(), &text);
             assert_eq!(state[1].len(), 1);
             assert_eq!(state[2].get("e").is_some(), (7..20).contains(&number));
         }
-        let state = log.load(other.handler.clone(), vec![key("k"), key("k1")]).await.unwrap();
+        let state = log.load(other.clone(), vec![key("k"), key("k1")]).await.unwrap();
         assert_eq!((state[0].get("total").unwrap(), state[1].len()), (&Bytes::from("other"), 0));
     }
 
@@ -188,7 +188,7 @@ on_every_kind! {
                 for number in 1..=40 {
                     let state = vec![write(&text, "n", Some(&number.to_string()))];
                     assert_eq!(log.commit(vec![ShardCommit { state, ..commit(&id, term, number) }]).await, [Ok(())]);
-                    let loaded = log.load(id.handler.clone(), vec![key(&text)]).await.unwrap();
+                    let loaded = log.load(id.clone(), vec![key(&text)]).await.unwrap();
                     assert_eq!(loaded[0].get("n").unwrap(), &number.to_string());
                 }
             })

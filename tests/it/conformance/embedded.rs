@@ -59,7 +59,7 @@ async fn everything_is_still_there_after_a_restart() {
     assert_eq!(log.status().await.unwrap(), status);
     let again = log.claim(id.clone(), Offset::START).await.unwrap();
     assert_eq!((again.term > record.term, again.record), (true, record.record));
-    let state = log.load(id.handler.clone(), vec![key("k")]).await.unwrap();
+    let state = log.load(id.clone(), vec![key("k")]).await.unwrap();
     assert_eq!(state[0].get("e").unwrap(), "v");
     assert_eq!(log.routings().await.unwrap().routings, [routing]);
     let next = log.append(vec![message("a.b", "4")]).await.unwrap()[0];

@@ -80,7 +80,7 @@ fn check(directory: &Path, acknowledged: u64) -> u64 {
             let marks: Vec<_> =
                 (1..=last).map(|n| Mark { id: IdHash::of(&n.to_string()), time: Timestamp(n) }).collect();
             assert_eq!(record.marks, marks);
-            let state = log.load(id.handler.clone(), vec![key(&format!("shard {index}"))]).await.unwrap();
+            let state = log.load(id.clone(), vec![key(&format!("shard {index}"))]).await.unwrap();
             assert_eq!(
                 state[0].get("number").map(|value| value.to_vec()),
                 (last > 0).then(|| last.to_string().into_bytes())
@@ -92,6 +92,14 @@ fn check(directory: &Path, acknowledged: u64) -> u64 {
             assert_eq!(found.filter(|body| body.starts_with(&prefix)).collect::<Vec<_>>(), expected);
         }
         reached.unwrap()
+    })
+}
+
+/// The number of the last commit, without taking the log over.
+fn look(directory: &Path) -> u64 {
+    Runtime::new().unwrap().block_on(async {
+        let view = EmbeddedLog::open_read_only(directory).unwrap();
+        view.status().await.unwrap()[0].commit_number
     })
 }
 
@@ -120,7 +128,9 @@ fn acknowledged_commits_survive_kill_9_and_the_others_are_whole_or_absent() {
         child.wait().unwrap();
         // What it said before it died.
         acknowledged = said.last().map_or(acknowledged, |said| said.parse().unwrap());
+        let seen = look(directory.path());
         last = check(directory.path(), acknowledged);
+        assert_eq!(seen, last, "who only looks after the crash sees the same");
     }
     assert!(last >= 20);
 }

@@ -119,7 +119,7 @@ async fn check_round_trip(log: &dyn Log, shard: ShardId, commits: Vec<ShardCommi
         assert_eq!(record, model.record);
     }
     let keys: Vec<Key> = model.state.keys().cloned().collect();
-    let state = log.load(shard.handler.clone(), keys).await.unwrap();
+    let state = log.load(shard.clone(), keys).await.unwrap();
     assert_eq!(state, model.state.into_values().collect::<Vec<_>>());
 }
 

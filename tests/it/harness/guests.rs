@@ -10,6 +10,11 @@ pub fn guest(name: &str) -> PathBuf {
     BUILT.get_or_init(|| build("tests/guests")).join(format!("{name}.wasm"))
 }
 
+/// The bytes of a guest in `tests/guests`.
+pub fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(guest(name)).unwrap()
+}
+
 /// The module of a handler in `handlers`.
 pub fn handler(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -107,7 +107,7 @@ fn log_error(unwritten: &Unwritten) -> LogError {
     match unwritten {
         Unwritten::Nothing(failure) => failure.clone().into(),
         Unwritten::Unknown(failure) => {
-            LogError::Unavailable { reason: format!("what it was asked may or may not be written: {failure}") }
+            LogError::Unknown { reason: failure.to_string() }
         }
     }
 }

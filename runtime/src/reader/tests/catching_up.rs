@@ -57,6 +57,21 @@ async fn a_full_inbox_causes_no_reads_until_it_has_room() {
 }
 
 #[tokio::test]
+async fn a_message_that_does_not_fit_yet_causes_no_reads_until_it_does() {
+    let rig = Rig::new(Options { inbox_bytes_max: 1000, ..small() }).await;
+    rig.reader.route(Arc::new(routing("h", &["t"], 1)));
+    let mut inbox = rig.reader.join(&shard("h", 0), Offset::START);
+    // The first fills less than half of the inbox, but leaves too little for the second.
+    let appended = rig.log.append(vec![new_message("t", 0, 300), new_message("t", 0, 800)]).await.unwrap();
+    rig.append("other", 10).await;
+    settle().await;
+    let reads = rig.log.reads();
+    settle().await;
+    assert_eq!(rig.log.reads(), reads);
+    assert_eq!(take(&mut inbox, 2).await, appended);
+}
+
+#[tokio::test]
 async fn a_shard_that_dropped_off_joins_the_tail_again_and_is_then_fed_without_reads() {
     let rig = Rig::new(small()).await;
     rig.reader.route(Arc::new(routing("h", &["t"], 1)));
@@ -148,6 +163,7 @@ async fn what_the_tail_lost_comes_although_nothing_follows() {
     rig.log.lose_batches(1);
     let lost = rig.append("t", 3).await;
     assert_eq!(take(&mut inbox, 3).await, lost, "the tail fell behind once more");
+    settle().await;
     let next_offset = rig.append("t", 1).await;
     assert_eq!(take(&mut inbox, 1).await, next_offset);
 }
@@ -164,6 +180,17 @@ async fn a_shard_that_read_to_the_end_after_a_lag_does_not_hold_back_its_sibling
         let expected = rig.expected(&routing, &shard("h", index), Offset::START).await;
         assert_eq!(take(inbox, expected.len()).await, expected);
     }
+}
+
+#[tokio::test]
+async fn a_shard_that_joined_ahead_of_a_tail_that_lags_gets_nothing_before_its_offset() {
+    let rig = Rig::new(small()).await;
+    rig.reader.route(Arc::new(routing("h", &["t"], 1)));
+    rig.log.lose_batches(1);
+    // Nothing has run since: the dispatcher has not seen it.
+    let appended = rig.append("t", 6).await;
+    let mut inbox = rig.reader.join(&shard("h", 0), appended[3]);
+    assert_eq!(take(&mut inbox, 2).await, appended[4..]);
 }
 
 #[tokio::test]

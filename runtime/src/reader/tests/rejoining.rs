@@ -67,6 +67,25 @@ async fn messages_below_a_changed_subscription_are_routed_under_the_old_one() {
 }
 
 #[tokio::test]
+async fn a_read_that_was_under_way_when_the_subscription_changed_is_done_again() {
+    let rig = Rig::new(Options { recent_messages_max: 1, ..Options::default() }).await;
+    let mut changing = routing("h", &["old"], 1);
+    let before = rig.append("old", 3).await;
+    rig.append("old", 3).await;
+    let after = rig.append("new", 3).await;
+    rig.append("other", 1).await;
+    settle().await;
+    rig.reader.route(Arc::new(changing.clone()));
+    let mut inbox = rig.reader.join(&shard("h", 0), Offset::START);
+    while rig.log.reads() == 0 {
+        tokio::task::yield_now().await;
+    }
+    changing.spans.push(span(before[2], &["new"]));
+    rig.reader.route(Arc::new(changing));
+    assert_eq!(take(&mut inbox, 6).await, [before, after].concat());
+}
+
+#[tokio::test]
 async fn a_removed_handler_gets_nothing_and_its_topics_are_not_read() {
     let rig = Rig::new(Options { recent_messages_max: 1, ..Options::default() }).await;
     let end = rig.append("t", 10).await[9];

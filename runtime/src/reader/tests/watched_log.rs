@@ -107,8 +107,8 @@ impl Log for WatchedLog {
         self.inner.claim(shard, start)
     }
 
-    fn load(&self, handler: HandlerName, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
-        self.inner.load(handler, keys)
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
+        self.inner.load(shard, keys)
     }
 
     fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {
