@@ -24,13 +24,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const EVENT: &str =
     r#"{"id":"0f8b1c","user":"ada","amount_cents":1999,"items":["tea","milk","sugar"],"note":"by noon"}"#;
 const ROUND: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 7;
 
 fn main() {
-    let bytes = std::fs::read(guests::guest("bench")).expect("the guest was just built");
+    let bytes = guests::bytes("bench");
     let sandboxes = Sandboxes::new(&Pool::default(), tracing_sink()).expect("the default pool fits");
     println!("cores:    {}", std::thread::available_parallelism().map_or(0, usize::from));
     println!("kernel:   {}", std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim());

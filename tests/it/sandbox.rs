@@ -7,7 +7,7 @@ mod isolation;
 mod limits;
 mod modules;
 
-use crate::harness::guests::guest;
+use crate::harness::guests;
 use bytes::Bytes;
 use sluicebox::clock::Timestamp;
 use sluicebox::effects::{Effects, Entries};
@@ -22,7 +22,7 @@ use std::time::Duration;
 /// One pool for all tests: they must not disturb each other, which is a promise too.
 static SANDBOXES: LazyLock<Sandboxes> =
     LazyLock::new(|| Sandboxes::new(&Pool { running: 64, idle: 32, cache: None }, LINES.sink()).unwrap());
-static HOSTILE: LazyLock<Module> = LazyLock::new(|| SANDBOXES.load(&hostile_bytes()).unwrap());
+static HOSTILE: LazyLock<Module> = LazyLock::new(|| SANDBOXES.load(&guests::bytes("hostile")).unwrap());
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
 
 /// Diagnostics of all tests, told apart by the handler's name.
@@ -46,10 +46,6 @@ fn settings(handler: &str) -> Settings {
         timeout: Duration::from_secs(20),
         ..Settings::new(HandlerName::parse(handler).unwrap())
     }
-}
-
-fn hostile_bytes() -> Vec<u8> {
-    std::fs::read(guest("hostile")).unwrap()
 }
 
 fn hostile(settings: Settings) -> Handler {

@@ -56,26 +56,7 @@ impl Cache {
         match self.find(&name(engine, digest)) {
             Ok(entry) => open(engine, &entry?),
             Err(error) => {
-<<<<<<< HEAD
                 tracing::warn!(path = %self.directory.display(), %error, "cannot look for a compiled module");
-=======
-                tracing::warn!(path = %path.display(), %error, "cannot read a compiled module, compiling it anew");
-                return None;
-            }
-        };
-        let Some(code) = checked(&entry) else {
-            tracing::warn!(path = %path.display(), "a compiled module is damaged, compiling it anew");
-            return None;
-        };
-        match deserialize(engine, code) {
-            Ok(component) => {
-                // Only decides which entry goes first when there are too many.
-                let _ = File::open(&path).and_then(|file| file.set_modified(crate::clock::system_time()));
-                Some(component)
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a compiled module does not fit, compiling it anew");
->>>>>>> main
                 None
             }
         }
@@ -159,7 +140,7 @@ fn open(engine: &Engine, entry: &Path) -> Option<Component> {
     match opened {
         Ok(component) => {
             // Only decides which entry goes first when there are too many.
-            let _ = File::open(entry).and_then(|file| file.set_modified(SystemTime::now()));
+            let _ = File::open(entry).and_then(|file| file.set_modified(crate::clock::system_time()));
             Some(component)
         }
         Err(error) => {

@@ -69,7 +69,7 @@ async fn a_warm_sandbox_that_timed_out_is_not_used_again() {
 #[tokio::test]
 async fn a_call_that_finds_no_room_waits_for_it() {
     let sandboxes = Sandboxes::new(&Pool { running: 4, idle: 0, cache: None }, LINES.sink()).unwrap();
-    let module = sandboxes.load(&hostile_bytes()).unwrap();
+    let module = sandboxes.load(&guests::bytes("hostile")).unwrap();
     let handler = sandboxes.handler(&module, settings("crowd")).unwrap();
     let crowd = (0..40).map(|_| run(&handler, "nap 5"));
     for result in futures_util::future::join_all(crowd).await {

@@ -52,7 +52,7 @@ async fn a_warm_sandbox_that_grew_is_not_used_again() {
 async fn a_fresh_sandbox_has_nothing_of_the_memory_of_an_earlier_one() {
     // Few slots, so that each is used again and again.
     let sandboxes = Sandboxes::new(&Pool { running: 4, idle: 0, cache: None }, LINES.sink()).unwrap();
-    let module = sandboxes.load(&hostile_bytes()).unwrap();
+    let module = sandboxes.load(&guests::bytes("hostile")).unwrap();
     let handler = sandboxes.handler(&module, settings("reused")).unwrap();
     for bytes in [100, 100_000, 5_000_000] {
         run(&handler, &format!("keep {bytes}")).await.unwrap();

@@ -30,7 +30,7 @@ fn check_refused(bytes: &[u8], expected: &str) {
 
 #[test]
 fn truncated_and_corrupt_modules_are_refused_with_a_reason() {
-    let whole = hostile_bytes();
+    let whole = guests::bytes("hostile");
     for cut in [0, 4, 8, 100, whole.len() / 2, whole.len() - 1] {
         // 8 bytes are an empty component, which exports no handler; anything else ends in the middle of something.
         let error = refused(&whole[..cut], settings("truncated"));
@@ -67,7 +67,7 @@ fn a_missing_import_is_named_with_what_would_grant_it() {
         assert!(error.to_string().contains(hint), "{error}");
     }
     let silent = Settings { publish: vec![], ..settings("silent") };
-    let error = refused(&hostile_bytes(), silent).to_string();
+    let error = refused(&guests::bytes("hostile"), silent).to_string();
     assert!(error.contains("it imports `sluicebox:handler/outbox@0.1.0`"), "{error}");
     assert!(error.contains("`publish = [\"…\"]` in [handlers.silent]"), "{error}");
 }
@@ -84,7 +84,7 @@ fn a_compiled_module_is_kept_and_a_damaged_one_is_compiled_anew() {
     let pool = Pool { running: 4, idle: 0, cache: Some(directory.path().join("compiled")) };
     let load = || {
         let sandboxes = Sandboxes::new(&pool, LINES.sink()).unwrap();
-        let module = sandboxes.load(&hostile_bytes()).unwrap();
+        let module = sandboxes.load(&guests::bytes("hostile")).unwrap();
         let handler = sandboxes.handler(&module, settings("cached")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         assert_eq!(runtime.block_on(answer(&handler, "seen")), "1");
