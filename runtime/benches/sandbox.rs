@@ -3,9 +3,11 @@
 //! The guest parses a JSON event of about 100 bytes, reads state, writes state and publishes (`tests/guests/bench`).
 //! Expected on one core of a current x86-64 machine with Linux 6.7 or newer and no swap: some 10 µs fresh, 2 µs warm.
 //!
-//! `cargo bench --bench sandbox`, or `… -- warm` for one of them.
+//! `cargo bench --bench sandbox`, or `… -- warm` for one of them. `… -- idle` answers instead: what do 1,000 handlers of
+//! different code cost that have nothing to do? (Expected: less than 300 MiB, no processor time.)
 
 #[path = "../../tests/it/harness/guests.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
 mod guests;
 
 use bytes::Bytes;
@@ -16,10 +18,15 @@ use sluicebox::invoke::{Call, Invoke};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::sandbox::{Mode, Pool, Sandboxes, Settings, tracing_sink};
 use sluicebox::topic::{Pattern, Topic};
+use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
+
+/// As in the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EVENT: &str =
     r#"{"id":"0f8b1c","user":"ada","amount_cents":1999,"items":["tea","milk","sugar"],"note":"by noon"}"#;
@@ -39,19 +46,67 @@ fn main() {
 
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime can be made");
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    if wanted.iter().any(|wanted| wanted == "idle") {
+        return idle(&runtime, &bytes);
+    }
     for (name, mode) in [("fresh", Mode::Fresh), ("warm", Mode::Warm)] {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
             continue;
         }
-        let mut settings = Settings::new(HandlerName::parse("order").expect("it is a name"));
-        settings.publish = vec![Pattern::parse("orders.*").expect("it is a pattern")];
-        settings.mode = mode;
-        let handler = sandboxes.handler(&module, settings).expect("everything it imports is granted");
+        let handler = sandboxes.handler(&module, settings(mode)).expect("everything it imports is granted");
         for threads in [1, 2] {
             let rounds: Vec<Round> = (0..ROUNDS).map(|_| round(&runtime, &handler, threads)).collect();
             report(name, threads, &rounds);
         }
     }
+}
+
+fn settings(mode: Mode) -> Settings {
+    let publish = vec![Pattern::parse("orders.*").expect("it is a pattern")];
+    Settings { publish, mode, ..Settings::new(HandlerName::parse("order").expect("it is a name")) }
+}
+
+/// Loads many handlers, runs each once, and looks at what the process takes while nothing happens.
+fn idle(runtime: &Runtime, bytes: &[u8]) {
+    const HANDLERS: usize = 1000;
+    const PAUSE: Duration = Duration::from_secs(5);
+    let directory = tempfile::tempdir().expect("a folder can be made");
+    let pool = Pool { cache: Some(directory.path().join("compiled")), ..Pool::default() };
+    let sandboxes = Sandboxes::new(&pool, tracing_sink()).expect("the pool fits");
+    let before = resident_mib();
+    let started = Instant::now();
+    let handlers: Vec<_> = (0..HANDLERS)
+        .map(|n| {
+            // A custom section (id 0) at the end, named by a number, makes it another module of the same code.
+            let name = format!("{n:08}");
+            let section = [&[0, 9, 8], name.as_bytes()].concat();
+            let module = sandboxes.load(&[bytes, &section].concat()).expect("it is still a component");
+            let handler = sandboxes.handler(&module, settings(Mode::Fresh)).expect("everything is granted");
+            runtime.block_on(handler.call(call())).expect("the guest does not fail");
+            handler
+        })
+        .collect();
+    println!("loaded {HANDLERS} handlers in {:?}", started.elapsed());
+    // The ticker goes to sleep a moment after the last call.
+    std::thread::sleep(Duration::from_secs(1));
+    let processor_before = process_processor_seconds();
+    std::thread::sleep(PAUSE);
+    let processor = process_processor_seconds() - processor_before;
+    println!("resident: {} MiB, {before} of them before the handlers", resident_mib());
+    println!("processor time while idle: {:.0} ms in {PAUSE:?}", processor * 1e3);
+    drop(handlers);
+}
+
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024
+}
+
+/// Processor time of all threads of the process.
+fn process_processor_seconds() -> f64 {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.map(|task| schedstat_seconds(&task.path().join("schedstat"))).sum()
 }
 
 /// What one round showed: seconds per call on each thread, by the clock and by the processor time it got.
@@ -80,7 +135,11 @@ fn round(runtime: &Runtime, handler: &impl Invoke, threads: usize) -> Round {
 
 /// Processor time of this thread. Differs from the clock where the machine has other work.
 fn processor_seconds() -> f64 {
-    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    schedstat_seconds(Path::new("/proc/thread-self/schedstat"))
+}
+
+fn schedstat_seconds(path: &Path) -> f64 {
+    let schedstat = std::fs::read_to_string(path).unwrap_or_default();
     schedstat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
 }
 

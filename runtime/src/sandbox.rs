@@ -38,9 +38,11 @@ pub use module::{LoadError, MODULE_BYTES_MAX, Module};
 pub use settings::{Mode, Pool, Settings, WARM_RUNS};
 pub use staged::COUNTERS_MAX;
 
+use crate::handler::Digest;
 use cache::Cache;
 use idle::Places;
 use link::Linkers;
+use module::Loaded;
 use std::sync::Arc;
 use ticker::Ticker;
 use tokio::sync::Semaphore;
@@ -57,6 +59,7 @@ struct Inner {
     permits: Arc<Semaphore>,
     places: Arc<Places>,
     cache: Option<Cache>,
+    loaded: Loaded,
     sink: Sink,
     description: String,
 }
@@ -88,7 +91,17 @@ impl Sandboxes {
         let ticker = Ticker::start(engine.clone()).map_err(StartError::Ticker)?;
         let permits = Arc::new(Semaphore::new(pool.running as usize));
         let places = Places::new(pool.idle);
-        Ok(Self(Arc::new(Inner { engine, linkers, ticker, permits, places, cache, sink, description })))
+        Ok(Self(Arc::new(Inner {
+            engine,
+            linkers,
+            ticker,
+            permits,
+            places,
+            cache,
+            loaded: Loaded::default(),
+            sink,
+            description,
+        })))
     }
 
     /// What is in force on this host, for people.
@@ -104,7 +117,12 @@ impl Sandboxes {
 
     /// Checks and compiles a module, or finds it compiled. Blocks for as long as compiling takes: not for an async thread.
     pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
-        Module::load(&self.0.engine, self.0.cache.as_ref(), bytes)
+        if let Some(module) = self.0.loaded.get(&Digest::of(bytes)) {
+            return Ok(module);
+        }
+        let module = Module::load(&self.0.engine, self.0.cache.as_ref(), bytes)?;
+        self.0.loaded.put(&module);
+        Ok(module)
     }
 
     /// Links a module as a handler. An import that its settings do not grant is an error.

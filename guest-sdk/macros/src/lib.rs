@@ -82,3 +82,52 @@ fn expand(function: &ItemFn) -> proc_macro2::TokenStream {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(function: ItemFn, expected: &str) {
+        let error = check(&function).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn what_cannot_be_a_handler_is_refused_in_words() {
+        let good: ItemFn = syn::parse_quote!(
+            fn order(event: Json<Order>, cx: &mut Context) -> Result<(), Failure> {}
+        );
+        check(&good).unwrap();
+        refused(
+            syn::parse_quote!(
+                async fn order(event: Text, cx: &mut Context) -> Result<(), Failure> {}
+            ),
+            "not async",
+        );
+        refused(
+            syn::parse_quote!(
+                fn order<T>(event: T, cx: &mut Context) -> Result<(), Failure> {}
+            ),
+            "no generic",
+        );
+        refused(
+            syn::parse_quote!(
+                fn order(event: Text) -> Result<(), Failure> {}
+            ),
+            "takes two arguments",
+        );
+        refused(
+            syn::parse_quote!(
+                fn order(self, cx: &mut Context) -> Result<(), Failure> {}
+            ),
+            "takes two arguments",
+        );
+        refused(
+            syn::parse_quote!(
+                fn order(event: Text, cx: &mut Context) {}
+            ),
+            "returns `Result<(), Failure>`",
+        );
+    }
+}

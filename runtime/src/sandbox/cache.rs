@@ -1,11 +1,11 @@
-//! Compiled modules on disk, so that a restart does not compile again.
+//! Compiled modules on disk, so that a restart does not compile again, and so that their code is mapped from a file: what
+//! an idle handler does not run takes no memory.
 //!
 //! A compiled module is machine code that wasmtime runs as it is. So the directory belongs to the host: others must not be
-//! able to write to it, or it is not used. A header in front of each entry tells one that was cut short or damaged from a
-//! whole one; such an entry is compiled anew. The cache is a convenience: no failure of it fails a load.
+//! able to write to it, or it is not used. The name of an entry ends with the sha-256 of its content, which tells one that
+//! was cut short or damaged; such an entry is compiled anew. The cache is a convenience: no failure of it fails a load.
 
 use crate::handler::Digest;
-use sha2::{Digest as _, Sha256};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Write as _};
@@ -16,12 +16,10 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 use xxhash_rust::xxh3::Xxh3;
 
-/// The first bytes of an entry; the sha-256 of what follows comes next.
-const MAGIC: &[u8] = b"sluicebox compiled module 1\n";
-const HEADER_BYTES: usize = MAGIC.len() + 32;
-/// Most entries kept; the longest unused go first.
-const ENTRIES_MAX: usize = 256;
-const SUFFIX: &str = "compiled";
+/// Most bytes of all entries (2 GiB): some thousand handlers in Rust, some hundred with a language runtime inside. The
+/// longest unused go first.
+const BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+const SUFFIX: &str = ".compiled";
 
 pub(super) struct Cache {
     directory: PathBuf,
@@ -55,49 +53,44 @@ impl Cache {
 
     /// The compiled module, if there is a whole one made by this wasmtime with these settings on such a processor.
     pub(super) fn get(&self, engine: &Engine, digest: &Digest) -> Option<Component> {
-        let path = self.path(engine, digest);
-        let entry = match fs::read(&path) {
-            Ok(entry) => entry,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        match self.find(&name(engine, digest)) {
+            Ok(entry) => open(engine, &entry?),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot read a compiled module, compiling it anew");
-                return None;
-            }
-        };
-        let Some(code) = checked(&entry) else {
-            tracing::warn!(path = %path.display(), "a compiled module is damaged, compiling it anew");
-            return None;
-        };
-        match deserialize(engine, code) {
-            Ok(component) => {
-                // Only decides which entry goes first when there are too many.
-                let _ = File::open(&path).and_then(|file| file.set_modified(crate::clock::system_time()));
-                Some(component)
-            }
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a compiled module does not fit, compiling it anew");
+                tracing::warn!(path = %self.directory.display(), %error, "cannot look for a compiled module");
                 None
             }
         }
     }
 
-    /// Keeps a compiled module. A failure is only told.
-    pub(super) fn put(&self, engine: &Engine, digest: &Digest, component: &Component) {
-        let path = self.path(engine, digest);
-        let written = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&path, &code));
+    /// Keeps a compiled module and returns it as mapped from its file. A failure is only told.
+    pub(super) fn put(&self, engine: &Engine, digest: &Digest, component: &Component) -> Option<Component> {
+        let name = name(engine, digest);
+        let written = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&name, &code));
         if let Err(error) = written.and_then(|()| self.prune()) {
-            tracing::warn!(path = %path.display(), %error, "cannot keep a compiled module");
+            tracing::warn!(path = %self.directory.display(), %error, "cannot keep a compiled module");
         }
+        self.get(engine, digest)
     }
 
-    fn write(&self, path: &Path, code: &[u8]) -> io::Result<()> {
+    /// The entry whose name begins so.
+    fn find(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+            if file.starts_with(name) && file.ends_with(SUFFIX) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write(&self, name: &str, code: &[u8]) -> io::Result<()> {
+        let path = self.directory.join(format!("{name}{}{SUFFIX}", Digest::of(code)));
         // The process id keeps two hosts on one directory apart.
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         let written = file
-            .write_all(MAGIC)
-            .and_then(|()| file.write_all(&Sha256::digest(code)))
-            .and_then(|()| file.write_all(code))
+            .write_all(code)
             .and_then(|()| file.sync_all())
             .and_then(|()| fs::rename(&temporary, path))
             .and_then(|()| File::open(&self.directory)?.sync_all());
@@ -109,37 +102,68 @@ impl Cache {
     }
 
     fn prune(&self) -> io::Result<()> {
-        let mut entries: Vec<(SystemTime, PathBuf)> = Vec::new();
+        let mut entries: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&self.directory)? {
             let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == SUFFIX) {
-                entries.push((entry.metadata()?.modified()?, entry.path()));
+            if entry.path().to_string_lossy().ends_with(SUFFIX) {
+                let metadata = entry.metadata()?;
+                entries.push((metadata.modified()?, metadata.len(), entry.path()));
             }
         }
         entries.sort();
-        let too_many = entries.len().saturating_sub(ENTRIES_MAX);
-        entries[..too_many].iter().try_for_each(|(_, path)| fs::remove_file(path))
-    }
-
-    fn path(&self, engine: &Engine, digest: &Digest) -> PathBuf {
-        let mut hasher = Xxh3::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        self.directory.join(format!("{digest}-{:016x}.{SUFFIX}", hasher.finish()))
+        let mut bytes: u64 = entries.iter().map(|(_, bytes, _)| bytes).sum();
+        for (_, entry_bytes, path) in entries {
+            if bytes <= BYTES_MAX {
+                break;
+            }
+            // A handler that runs it keeps it: the file goes when the last mapping does.
+            fs::remove_file(path)?;
+            bytes -= entry_bytes;
+        }
+        Ok(())
     }
 }
 
-/// The code of a whole entry.
-fn checked(entry: &[u8]) -> Option<&[u8]> {
-    let (header, code) = entry.split_at_checked(HEADER_BYTES)?;
-    let sum = header.strip_prefix(MAGIC)?;
-    (*sum == *Sha256::digest(code)).then_some(code)
+/// How the name of an entry begins.
+fn name(engine: &Engine, digest: &Digest) -> String {
+    let mut hasher = Xxh3::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{digest}-{:016x}-", hasher.finish())
+}
+
+/// Opens an entry if it is whole, and removes it otherwise: what is compiled anew has another name.
+fn open(engine: &Engine, entry: &Path) -> Option<Component> {
+    let opened = is_whole(entry).map_err(wasmtime::Error::from).and_then(|whole| match whole {
+        true => deserialize(engine, entry),
+        false => Err(wasmtime::Error::msg("it is damaged")),
+    });
+    match opened {
+        Ok(component) => {
+            // Only decides which entry goes first when there are too many.
+            let _ = File::open(entry).and_then(|file| file.set_modified(crate::clock::system_time()));
+            Some(component)
+        }
+        Err(error) => {
+            tracing::warn!(path = %entry.display(), %error, "cannot use a compiled module, compiling it anew");
+            // If it stays it is found damaged again.
+            let _ = fs::remove_file(entry);
+            None
+        }
+    }
+}
+
+/// Whether the content has the sum that is at the end of the name.
+fn is_whole(entry: &Path) -> io::Result<bool> {
+    let sum = format!("{}{SUFFIX}", Digest::of(&fs::read(entry)?));
+    Ok(entry.to_string_lossy().ends_with(&sum))
 }
 
 #[allow(unsafe_code, reason = "wasmtime cannot check compiled code: that it is what we wrote is for us to know")]
-fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes are what `Component::serialize` gave `put`: they carry the sum it wrote, in a directory that only
-    // this user can write to. wasmtime itself checks that version, settings and processor fit.
-    unsafe { Component::deserialize(engine, code) }
+fn deserialize(engine: &Engine, entry: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the file is what `Component::serialize` gave `put`: it has the sum that `put` wrote into its name, in a
+    // directory that only this user can write to, and entries are never changed in place, only renamed into it and
+    // removed. wasmtime itself checks that version, settings and processor fit.
+    unsafe { Component::deserialize_file(engine, entry) }
 }
 
 #[cfg(test)]
@@ -172,18 +196,21 @@ mod tests {
 
         let path = entry_path(directory.path());
         let whole = fs::read(&path).unwrap();
-        for cut in [0, MAGIC.len(), HEADER_BYTES, whole.len() - 1] {
-            fs::write(&path, &whole[..cut]).unwrap();
-            assert!(cache.get(&engine, &digest).is_none(), "cut to {cut} bytes");
-        }
-        for at in [0, MAGIC.len(), HEADER_BYTES, whole.len() - 1] {
+        let damages: [fn(&mut Vec<u8>); 5] = [
+            |entry| entry.clear(),
+            |entry| entry.truncate(entry.len() - 1),
+            |entry| entry.push(0),
+            |entry| entry[0] ^= 1,
+            |entry| *entry.last_mut().unwrap() ^= 1,
+        ];
+        for damage in damages {
             let mut damaged = whole.clone();
-            damaged[at] ^= 1;
+            damage(&mut damaged);
             fs::write(&path, &damaged).unwrap();
-            assert!(cache.get(&engine, &digest).is_none(), "byte {at} changed");
+            assert!(cache.get(&engine, &digest).is_none());
+            assert!(cache.put(&engine, &digest, &component).is_some(), "a new entry must take its place");
+            assert_eq!(fs::read(entry_path(directory.path())).unwrap(), whole);
         }
-        cache.put(&engine, &digest, &component);
-        assert!(cache.get(&engine, &digest).is_some());
     }
 
     #[test]
@@ -208,14 +235,14 @@ mod tests {
     fn the_longest_unused_entry_goes_first() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(directory.path()).unwrap();
-        for n in 0..=ENTRIES_MAX {
-            let path = directory.path().join(format!("{n}.{SUFFIX}"));
-            fs::write(&path, b"").unwrap();
-            let age = std::time::Duration::from_secs(1000 - n as u64);
-            File::open(&path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        for n in 0..3 {
+            // Sparse: it takes no room on the disk.
+            let file = File::create(directory.path().join(format!("{n}{SUFFIX}"))).unwrap();
+            file.set_len(BYTES_MAX / 2).unwrap();
+            file.set_modified(SystemTime::now() - std::time::Duration::from_secs(1000 - n)).unwrap();
         }
         cache.prune().unwrap();
-        assert!(!directory.path().join(format!("0.{SUFFIX}")).exists());
-        assert!(directory.path().join(format!("1.{SUFFIX}")).exists());
+        assert!(!directory.path().join(format!("0{SUFFIX}")).exists());
+        assert!(directory.path().join(format!("1{SUFFIX}")).exists());
     }
 }

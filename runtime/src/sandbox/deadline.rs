@@ -4,14 +4,14 @@
 //! whole future races a timer, made only once the future has to wait: a run that completes at its first poll pays nothing.
 
 use crate::clock;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Instant;
 use tokio::time::{Instant as TokioInstant, Sleep, sleep_until};
 
-/// The future's output, or `None` when it was not ready by the deadline. Dropping the future stops what it does.
-pub(super) async fn by<F: Future>(deadline: Instant, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
+/// The future's output, or `None` when it was not ready by the deadline; the caller then drops it, which stops what it
+/// does. Taken by reference, because the future of a run is some kilobytes and would be stored twice.
+pub(super) async fn by<F: Future>(deadline: Instant, mut future: Pin<&mut F>) -> Option<F::Output> {
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(move |cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {

@@ -12,9 +12,13 @@ use crate::effects::Effects;
 use crate::handler::Digest;
 use crate::invoke::{BoxFuture, Call, Failure, Invoke};
 use rand::RngExt as _;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::SemaphorePermit;
+
+/// No run is longer, whatever the settings say: far beyond any use, and a time the clock can hold.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// One version of one handler, linked and ready. Cheap to clone.
 #[derive(Clone)]
@@ -78,13 +82,18 @@ impl Version {
         // The wait for a sandbox is not the guest's: it neither uses up its time nor fails it. It ends, since whoever has
         // one is bound by a deadline.
         let _permit = self.permit().await?;
-        let deadline = clock::instant() + limit;
+        let started = clock::instant();
+        let deadline = started.checked_add(limit).unwrap_or(started + TIMEOUT_MAX);
         let _running = self.sandboxes.ticker.running();
-        deadline::by(deadline, work(self, deadline)).await.unwrap_or(Err(Failure::Timeout { limit }))
+        let work = pin!(work(self, deadline));
+        deadline::by(deadline, work).await.unwrap_or(Err(Failure::Timeout { limit }))
     }
 
     async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
         let permits = &self.sandboxes.permits;
+        if let Ok(permit) = permits.try_acquire_many(self.weight) {
+            return Ok(permit);
+        }
         let permit = permits.acquire_many(self.weight).await;
         permit.map_err(|_| Failure::Host { reason: "the host is stopping".into() })
     }

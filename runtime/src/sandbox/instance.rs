@@ -51,7 +51,7 @@ impl Instance {
         store.set_epoch_deadline(FIRST_TICKS);
         match component.instantiate_async(&mut store).await {
             Ok(exports) => Ok(Self { store, exports, limit }),
-            Err(error) => Err(trap::failure(&error, store.data_mut(), limit)),
+            Err(error) => Err(trap::start_failure(&error, store.data_mut(), limit)),
         }
     }
 

@@ -3,7 +3,8 @@
 use super::cache::Cache;
 use super::limits::{MEMORIES_MAX, TABLES_MAX};
 use crate::handler::Digest;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -45,7 +46,7 @@ pub enum LoadError {
 #[derive(Clone)]
 pub struct Module(Arc<Compiled>);
 
-struct Compiled {
+pub(super) struct Compiled {
     component: Component,
     digest: Digest,
     imports: Vec<String>,
@@ -66,10 +67,7 @@ impl Module {
             None => {
                 let component = Component::new(engine, bytes)
                     .map_err(|error| LoadError::Compile { reason: format!("{error:#}") })?;
-                if let Some(cache) = cache {
-                    cache.put(engine, &digest, &component);
-                }
-                component
+                cache.and_then(|cache| cache.put(engine, &digest, &component)).unwrap_or(component)
             }
         };
         let memories = resources(&component)?;
@@ -110,6 +108,27 @@ impl Module {
     /// Memories of one sandbox, at least 1.
     pub(super) fn memories(&self) -> u32 {
         self.0.memories
+    }
+}
+
+/// The modules in use, so that handlers of the same code share it.
+#[derive(Default)]
+pub(super) struct Loaded(Mutex<HashMap<Digest, Weak<Compiled>>>);
+
+impl Loaded {
+    pub(super) fn get(&self, digest: &Digest) -> Option<Module> {
+        self.lock().get(digest).and_then(Weak::upgrade).map(Module)
+    }
+
+    pub(super) fn put(&self, module: &Module) {
+        let mut loaded = self.lock();
+        loaded.retain(|_, module| module.strong_count() > 0);
+        loaded.insert(module.digest(), Arc::downgrade(&module.0));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Compiled>>> {
+        // A panic while it was held left a whole map.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -94,3 +94,38 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits for a condition that another thread brings about.
+    #[track_caller]
+    fn eventually(what: &str, condition: impl Fn() -> bool) {
+        let end = crate::clock::instant() + Duration::from_secs(20);
+        while !condition() {
+            assert!(crate::clock::instant() < end, "never {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn the_thread_sleeps_when_nothing_runs_and_turns_when_something_does() {
+        let ticker = Ticker::start(Engine::default()).unwrap();
+        for _ in 0..3 {
+            eventually("asleep", || ticker.shared.asleep.load(SeqCst));
+            let _running = ticker.running();
+            eventually("awake", || !ticker.shared.asleep.load(SeqCst));
+        }
+    }
+
+    #[test]
+    fn dropping_it_ends_the_thread_asleep_or_awake() {
+        drop(Ticker::start(Engine::default()).unwrap());
+        let ticker = Ticker::start(Engine::default()).unwrap();
+        eventually("asleep", || ticker.shared.asleep.load(SeqCst));
+        let shared = Arc::downgrade(&ticker.shared);
+        drop(ticker);
+        assert_eq!(shared.strong_count(), 0);
+    }
+}

@@ -3,19 +3,22 @@
 use super::host::Host;
 use crate::invoke::Failure;
 use std::time::Duration;
-use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
+use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 /// Most bytes of a failure's reason, the guest's own included.
 pub(super) const REASON_BYTES_MAX: usize = 1024;
 
+/// Why a sandbox could not be made.
+pub(super) fn start_failure(error: &wasmtime::Error, host: &mut Host, limit: Duration) -> Failure {
+    let by_guest = error.is::<Trap>() || error.is::<I32Exit>() || host.limiter.memory_refused();
+    if by_guest { failure(error, host, limit) } else { Failure::Host { reason: describe(error) } }
+}
+
 /// What became of a guest that did not return. The sandbox must not be used again.
 pub(super) fn failure(error: &wasmtime::Error, host: &mut Host, limit: Duration) -> Failure {
     if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
         return Failure::Timeout { limit };
-    }
-    if error.is::<PoolConcurrencyLimitError>() {
-        return Failure::Host { reason: "the pool of sandboxes is exhausted".to_owned() };
     }
     let mut reason = describe(error);
     if let Some(words) = host.last_words() {
