@@ -73,8 +73,10 @@ impl Service {
         let namespace = settings.namespace.clone();
         let face =
             Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings.http, stop_http.clone());
-        let http = tokio::spawn(http::serve(listener, face));
+        let face = Arc::new(face);
+        let http = tokio::spawn(http::serve(listener, face.clone()));
         let host = Host::start(log.clone(), handlers, &metrics, reader::Options::default()).await?;
+        face.follow(host.reader().clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         Ok(Self { log, host, address, http, stop_http, readiness, summary: guarantees.summary })

@@ -121,7 +121,7 @@ impl Host {
         let namespace = crate::config::Namespace::parse("shop").unwrap();
         let (metrics, readiness) = (Arc::default(), Readiness::starting("loading handlers"));
         let face = Face::new(log.clone(), metrics, readiness, namespace, &settings, Default::default());
-        runtime.spawn(serve(listener, face));
+        runtime.spawn(serve(listener, Arc::new(face)));
         Self { url: format!("http://{listen}"), log, _runtime: runtime }
     }
 
