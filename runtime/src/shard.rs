@@ -20,6 +20,8 @@ mod open;
 mod stage;
 mod staged;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use staged::{Report, Settled};
 

@@ -79,10 +79,11 @@ async fn a_call_that_finds_no_room_waits_for_it() {
 
     let all = sandboxes.permits().clone().acquire_many_owned(4).await.unwrap();
     let late = sandboxes.handler(&module, Settings { timeout: LIMIT, ..settings("late") }).unwrap();
-    let Err(Failure::Host { reason }) = run(&late, "ok").await else { panic!("there was no room for it") };
-    assert!(reason.contains("no sandbox became free within 200ms"), "{reason}");
+    // Waiting for room is not the guest's time: it costs no attempt, however long the others take.
+    let mut waiting = std::pin::pin!(run(&late, "ok"));
+    assert!(tokio::time::timeout(LIMIT * 2, &mut waiting).await.is_err(), "there was no room for it");
     drop(all);
-    run(&late, "ok").await.unwrap();
+    waiting.await.unwrap();
 }
 
 #[tokio::test]
