@@ -112,6 +112,13 @@ impl Pause {
     }
 }
 
+/// Waits before another try. The first try does not even ask the timer: its shortest sleep is a millisecond.
+async fn rest(pause: Duration) {
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// A run that did not complete at once.
 type Pending = BoxFuture<'static, Finished>;
 
@@ -438,7 +445,7 @@ impl<'p> Actor<'p> {
     fn load(&self, keys: Vec<Key>, pause: Duration) -> BoxFuture<'static, Answer> {
         let (log, shard) = (self.parts.log.clone(), self.parts.id.clone());
         async move {
-            tokio::time::sleep(pause).await;
+            rest(pause).await;
             let states = log.load(shard, keys.clone()).await;
             Answer::Loaded(keys, states)
         }
@@ -448,7 +455,7 @@ impl<'p> Actor<'p> {
     fn fetch(&self, offsets: Vec<Offset>, pause: Duration) -> BoxFuture<'static, Answer> {
         let (log, routing) = (self.parts.log.clone(), self.parts.routing.clone());
         async move {
-            tokio::time::sleep(pause).await;
+            rest(pause).await;
             let messages = log.fetch(offsets.clone()).await.map(|messages| {
                 let routed = messages.into_iter().map(|message| message.map(|message| routing.route(&message)));
                 offsets.iter().copied().zip(routed).collect()
@@ -461,7 +468,7 @@ impl<'p> Actor<'p> {
     fn scan(&self, scan: Scan, pause: Duration) -> BoxFuture<'static, Answer> {
         let Parts { log, routing, id, .. } = self.parts.clone();
         async move {
-            tokio::time::sleep(pause).await;
+            rest(pause).await;
             let request = ReadRequest {
                 after: scan.after,
                 upto: scan.upto,
