@@ -87,6 +87,11 @@ impl Host {
         Ok(Self { stop, shards, reader })
     }
 
+    /// Shows how far the shards are, also those that had nothing to write.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// Takes nothing new, lets runs finish, commits and leaves.
     pub async fn stop(self) {
         self.stop.cancel();

@@ -34,11 +34,12 @@ pub mod views;
 
 use crate::config::{HttpSettings, Namespace};
 use crate::log::Log;
+use crate::reader::Reader;
 use crate::telemetry::{HttpMetrics, Metrics};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -105,6 +106,7 @@ pub struct Face {
     guard: guard::Guard,
     bounds: Bounds,
     tails: Arc<Semaphore>,
+    reader: OnceLock<Reader>,
     stop: CancellationToken,
 }
 
@@ -122,18 +124,23 @@ impl Face {
         let guard = guard::Guard::new(settings);
         let bounds = Bounds::default();
         let tails = Arc::new(Semaphore::new(bounds.tails_max));
-        Self { log, metrics, counts, readiness, namespace, guard, bounds, tails, stop }
+        Self { log, metrics, counts, readiness, namespace, guard, bounds, tails, reader: OnceLock::new(), stop }
+    }
+
+    /// From now on `status` knows how far the shards are that had nothing to write. The first one counts.
+    pub fn follow(&self, reader: Reader) {
+        let _ = self.reader.set(reader);
     }
 }
 
 /// Serves until the face's `stop` is cancelled; then finishes what is under way, within five seconds.
-pub async fn serve(listener: TcpListener, face: Face) {
+pub async fn serve(listener: TcpListener, face: Arc<Face>) {
     let stop = face.stop.clone();
     let connections = TaskTracker::new();
     let permits = Arc::new(Semaphore::new(face.bounds.connections_max));
     let open = face.counts.connections.clone();
     let head_timeout = face.bounds.head_timeout;
-    let router = routes::router(Arc::new(face));
+    let router = routes::router(face);
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {

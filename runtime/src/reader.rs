@@ -157,6 +157,12 @@ impl Reader {
         self.shared.positions().tell(shard);
     }
 
+    /// Up to where everything for the shard was delivered and taken out of its inbox; `None` while something is in it.
+    /// What a record says of a shard that had nothing to do is older.
+    pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
+        self.shared.positions().passed(shard)
+    }
+
     /// Ends all tasks, and all inboxes after what is in them and the positions reached.
     pub async fn stop(self) {
         self.shared.stop.cancel();

@@ -66,16 +66,17 @@ impl Service {
         }
 
         let address = settings.http.listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().unwrap_or(address);
         let readiness = Readiness::starting("the host is starting");
         let stop_http = CancellationToken::new();
         let namespace = settings.namespace.clone();
         let face =
             Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings.http, stop_http.clone());
-        let http = tokio::spawn(http::serve(listener, face));
+        let face = Arc::new(face);
+        let http = tokio::spawn(http::serve(listener, face.clone()));
         let host = Host::start(log.clone(), handlers, &metrics, reader::Options::default()).await?;
+        face.follow(host.reader().clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         Ok(Self { log, host, address, http, stop_http, readiness, summary: guarantees.summary })
@@ -159,7 +160,11 @@ async fn load(
         Ok(Err(source)) => return Err(StartError::Load { handler, path, source }),
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    linked.try_out().await.map_err(|source| StartError::Start { handler: handler.clone(), path: path.clone(), source })?;
+    linked.try_out().await.map_err(|source| StartError::Start {
+        handler: handler.clone(),
+        path: path.clone(),
+        source,
+    })?;
     crate::telemetry::events::module_in_force(&metrics.handler(&handler), digest);
     Ok(host::Handler {
         name: settings.name.clone(),

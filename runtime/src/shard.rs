@@ -261,6 +261,13 @@ impl Shard {
         self.lanes.len() + self.skipped.len()
     }
 
+    /// Whether the count of bytes held is the sum over all that is held; for tests.
+    #[doc(hidden)]
+    pub fn held_bytes_add_up(&self) -> bool {
+        let items = self.lanes.iter().flat_map(|(_, lane)| lane.items.iter()).chain(self.skipped.values());
+        items.map(Item::held_bytes).sum::<usize>() == self.held_bytes
+    }
+
     pub fn running(&self) -> usize {
         self.running
     }
@@ -311,7 +318,7 @@ impl Shard {
         debug_assert!(offset > self.read, "{}: {offset} after {}", self.setup.id, self.read);
         self.read = self.read.max(offset);
         if let Some(marks) = &mut self.marks {
-            marks.reached(message.time);
+            marks.taken_up(offset, message.time);
         }
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset);
         let Some(lane) = self.lanes.get_mut(at) else { return };
@@ -474,12 +481,13 @@ impl Shard {
         let skip = self.setup.policy.on_failure == OnFailure::Skip;
         let long = due.since(now) > self.setup.bounds.shed_after;
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let alone_in_memory = lane.items.len() == 1;
+        // Messages that gave up their place before cannot stand for the lane.
+        let is_last_own = lane.items.iter().skip(1).all(|item| item.alone);
         let Some(item) = lane.items.front_mut() else { return };
         (item.attempt, item.due, item.error, item.digest) = (attempt, due, error, digest);
         self.last_settled = Some(item.offset);
         // With the next message only in the log its offset is not known, so the lane's head could not move on: it waits.
-        let gives_up_place = skip && lane.key.is_some() && !(alone_in_memory && lane.more.is_some());
+        let gives_up_place = skip && lane.key.is_some() && !(is_last_own && lane.more.is_some());
         if gives_up_place || item.alone {
             let Some(mut item) = lane.items.pop_front() else { return };
             item.alone = true;
@@ -517,12 +525,13 @@ impl Shard {
 
     /// Decides what an idle lane does next.
     fn resume(&mut self, at: usize) {
+        let room = self.held_bytes < self.setup.bounds.held_bytes_max;
         let Some(lane) = self.lanes.get_mut(at) else { return };
         if lane.phase == Phase::Running {
             return;
         }
         lane.phase = Phase::Empty;
-        if lane.is_hungry(self.setup.bounds.lane_items_max) {
+        if lane.is_hungry(self.setup.bounds.lane_items_max) && (room || lane.items.is_empty()) {
             self.hungry.push(at);
         }
         let Some(item) = lane.items.front() else {
@@ -621,9 +630,10 @@ impl Shard {
     /// What must be read from the log. Empty most of the time.
     pub fn take_needs(&mut self) -> Needs {
         let mut needs = Needs { load: std::mem::take(&mut self.wanted_load), ..Needs::default() };
-        // Not all at once: after a long stop every open head may be due. But always one: what is held in memory may be
-        // waiting behind it.
-        while (self.fetching.is_empty() || self.held_bytes < self.setup.bounds.held_bytes_max)
+        // Not all at once: after a long stop every open head may be due. But one when nothing else moves: what is held in
+        // memory may be waiting behind it.
+        let stuck = self.fetching.is_empty() && self.ready.is_empty() && self.running == 0;
+        while (self.held_bytes < self.setup.bounds.held_bytes_max || (stuck && needs.fetch.is_empty()))
             && self.fetching.len() < FETCHES_MAX
             && let Some((offset, lane)) = self.wanted_fetch.pop_front()
         {
@@ -643,11 +653,18 @@ impl Shard {
         hungry.sort_unstable();
         hungry.dedup();
         let items_max = self.setup.bounds.lane_items_max;
-        hungry.retain(|&at| self.lanes.get(at).is_some_and(|lane| lane.is_hungry(items_max)));
+        hungry
+            .retain(|&at| self.lanes.get(at).is_some_and(|lane| lane.is_hungry(items_max) && self.has_room_for(lane)));
         let mores = || hungry.iter().filter_map(|&at| self.lanes.get(at)?.more);
         let scan = Scan { after: mores().map(|more| more.after).min()?, upto: mores().map(|more| more.last).max()? };
         self.scanning = hungry;
         Some(scan)
+    }
+
+    /// Whether a scan could give the lane anything. One that still holds something asks again when that is settled; an
+    /// empty one must be served.
+    fn has_room_for(&self, lane: &lanes::Lane) -> bool {
+        lane.items.is_empty() || self.held_bytes < self.setup.bounds.held_bytes_max
     }
 
     /// Takes loaded states.
@@ -672,16 +689,21 @@ impl Shard {
             let bytes = routed.message.bytes();
             if lane == usize::MAX {
                 if let Some(item) = self.skipped.get_mut(&offset) {
-                    item.routed = Some(routed);
-                    self.held_bytes += bytes;
+                    if item.routed.is_none() {
+                        item.routed = Some(routed);
+                        self.held_bytes += bytes;
+                    }
                     self.rejoin(offset);
                 }
                 continue;
             }
             let Some(waiting) = self.lanes.get_mut(lane) else { continue };
             let Some(item) = waiting.items.front_mut().filter(|item| item.offset == offset) else { continue };
-            item.routed = Some(routed);
-            self.held_bytes += bytes;
+            // It may have been asked for twice.
+            if item.routed.is_none() {
+                item.routed = Some(routed);
+                self.held_bytes += bytes;
+            }
             if waiting.phase == Phase::Fetching {
                 self.prepare(lane);
             }
@@ -691,6 +713,7 @@ impl Shard {
     /// Takes what a scan read: this shard's messages after `scan.after` and up to `upto`, routed again.
     pub fn scanned(&mut self, scan: Scan, messages: Vec<Routed>, upto: Offset) {
         let mut stalled: BTreeMap<usize, bool> = self.scanning.drain(..).map(|at| (at, false)).collect();
+        let mut fed = Vec::new();
         for routed in messages {
             let offset = routed.message.offset;
             let Some(at) = routed.key.as_ref().and_then(|key| self.lanes.find(routed.hash, key)) else { continue };
@@ -710,8 +733,13 @@ impl Shard {
             (more.after, more.own) = (offset, offset);
             let item = Item::new(routed);
             self.held_bytes += item.held_bytes();
+            if lane.items.is_empty() {
+                fed.push(at);
+            }
             lane.items.push_back(item);
         }
+        // Only where the head moved: there may be many thousand lanes.
+        fed.into_iter().for_each(|at| self.mark_dirty(at));
         for (at, stalled) in stalled {
             let Some(lane) = self.lanes.get_mut(at) else { continue };
             if let Some(more) = lane.more.as_mut().filter(|more| !stalled && more.after >= scan.after) {
@@ -721,12 +749,18 @@ impl Shard {
                 }
             }
             // Nothing of it is left: its head must not stay in the record.
-            self.flush |= lane.is_done();
-            let (phase, hungry) = (lane.phase, lane.is_hungry(self.setup.bounds.lane_items_max));
-            self.mark_dirty(at);
+            let (phase, done) = (lane.phase, lane.is_done());
+            self.flush |= done;
+            if done {
+                self.mark_dirty(at);
+            }
             if phase == Phase::Empty {
                 self.resume(at);
-            } else if hungry {
+            } else if self
+                .lanes
+                .get(at)
+                .is_some_and(|lane| lane.is_hungry(self.setup.bounds.lane_items_max) && self.has_room_for(lane))
+            {
                 self.hungry.push(at);
             }
         }

@@ -93,22 +93,29 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             return Err(format!("message {} was tried {} times", letter.message.offset, letter.attempts));
         }
     }
-    let mut done_ids: BTreeMap<(u16, u128), u64> = BTreeMap::new();
-    let remembers = handler.policy.dedup.is_some();
+    let mut done_ids: BTreeMap<(u16, u128), Vec<&Arc<Message>>> = BTreeMap::new();
+    let window = handler.policy.dedup.as_ref().map(|dedup| dedup.window);
+    let remembers = window.is_some();
+    let within =
+        |later: &Message, earlier: &Message| window.is_some_and(|window| later.time.since(earlier.time) < window);
     for message in &inputs {
         let routed = handler.routing.route(message);
         let identity = routed.id.filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
-        if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity)
-            && let Some(other) = done_ids.insert(identity, message.offset.0)
-        {
-            return Err(format!("messages {other} and {} have one id and were both handled", message.offset));
+        if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity) {
+            let others = done_ids.entry(identity).or_default();
+            if let Some(other) = others.iter().find(|other| within(message, other)) {
+                let (other, this) = (other.offset, message.offset);
+                return Err(format!("messages {other} and {this} have one id and were both handled within the window"));
+            }
+            others.push(message);
         }
     }
     for message in &inputs {
         let offset = message.offset.0;
         let routed = handler.routing.route(message);
-        let twin =
-            routed.id.filter(|_| remembers).and_then(|id| done_ids.get(&(routed.shard(handler.routing.shards), id.0)));
+        let identity = routed.id.filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
+        let twins = identity.and_then(|identity| done_ids.get(&identity));
+        let twin = twins.and_then(|twins| twins.iter().find(|twin| within(message, twin)));
         match (done.contains_key(&offset), dead.contains(&offset), twin) {
             (true, false, _) | (false, true, _) | (false, false, Some(_)) => {}
             (true, true, _) => return Err(format!("message {offset} was handled and is a dead letter")),

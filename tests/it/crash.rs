@@ -82,13 +82,7 @@ async fn history(place: &Place) -> History {
             routing,
         });
     }
-    History {
-        messages: everything(&log).await,
-        dead: dead_letters(&log).await,
-        handlers,
-        shown: vec![],
-        counted: None,
-    }
+    History { messages: everything(&log).await, dead: dead_letters(&log).await, handlers, shown: vec![], counted: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,7 +137,8 @@ async fn kill_9_under_load_loses_nothing_and_does_nothing_twice() {
 
     let history = history(&place).await;
     checker::check(&history).unwrap();
-    let ids: Vec<&str> = history.messages.iter().filter(|m| m.topic.as_str() == "in").filter_map(|m| m.id.as_deref()).collect();
+    let ids: Vec<&str> =
+        history.messages.iter().filter(|m| m.topic.as_str() == "in").filter_map(|m| m.id.as_deref()).collect();
     let known: BTreeSet<&str> = ids.iter().copied().collect();
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !known.contains(id.as_str())).collect();
     assert!(lost.is_empty(), "acknowledged and not in the log: {lost:?}");

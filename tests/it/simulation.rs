@@ -123,9 +123,13 @@ impl World {
         let mut rng = StdRng::seed_from_u64(seed);
         let log = MemoryCore::default();
         let mut setups = vec![];
+        // Of the log's time, which moves by a few milliseconds per append: shorter than a key may wait, or longer than all.
+        let window_ms = if rng.random_bool(0.5) { rng.random_range(20..400) } else { 3_600_000 };
         for (name, subscribe) in [("first", "in.*"), ("second", "out.first")] {
             let policy = Policy {
-                dedup: rng.random_bool(0.8).then(|| Dedup { window: Duration::from_secs(3600), ..Dedup::default() }),
+                dedup: rng
+                    .random_bool(0.8)
+                    .then(|| Dedup { window: Duration::from_millis(window_ms), ..Dedup::default() }),
                 retry: Retry {
                     attempts: rng.random_range(1..5),
                     min: Duration::from_millis(50),
@@ -387,8 +391,11 @@ impl World {
     fn answer_commit(&mut self, at: usize) {
         let Some(commit) = self.instances[at].commit.take() else { return };
         if self.fault(0.05) {
-            // Not taken: the same commit is tried again.
-            self.instances[at].commit = Some(commit);
+            // Not taken: the same commit may be tried again, or the shard claimed.
+            match self.chance(0.5) {
+                true => self.instances[at].commit = Some(commit),
+                false => self.reclaim(at, Caution::default()),
+            }
             return;
         }
         if self.fault(0.15) {
@@ -500,6 +507,7 @@ impl World {
             99 => self.old_log = self.log.clone(),
             _ => {}
         }
+        assert!(self.instances.iter().all(|instance| instance.shard.held_bytes_add_up()));
     }
 
     /// No more faults and no more input: everything must come to an end by itself.

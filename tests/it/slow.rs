@@ -50,7 +50,8 @@ async fn a_slow_handler_delays_nobody_and_costs_no_memory() {
                 format!("{{\"key\":\"k{key}\",\"body\":\"ok {}\"}}\n", "x".repeat(500))
             })
             .collect();
-        let request = host.client.post(format!("{}/v1/topics/in", host.url)).header("content-type", "application/x-ndjson");
+        let request =
+            host.client.post(format!("{}/v1/topics/in", host.url)).header("content-type", "application/x-ndjson");
         let answer = request.body(lines).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
         if chunk == MESSAGES / 2000 / 2 {

@@ -147,3 +147,19 @@ async fn an_empty_id_is_no_id() {
     }
     until_settled(&host, "order", "new_order", "done", 2).await;
 }
+
+#[tokio::test]
+async fn status_of_handlers_with_nothing_to_do_says_that_they_are_not_behind() {
+    let place = place(BOTH);
+    let host = place.start();
+    for _ in 0..3 {
+        publish(&host, "new_order", &new_order("o-1")).await;
+    }
+    until_settled(&host, "notify", "new_order", "duplicate", 2).await;
+    until_settled(&host, "order", "new_order", "duplicate", 2).await;
+    host.until("nobody is behind", async |host| {
+        let status: serde_json::Value = serde_json::from_str(&host.get("/v1/status").await).unwrap();
+        status["handlers"].as_array().unwrap().iter().all(|handler| handler["behind"] == 0)
+    })
+    .await;
+}

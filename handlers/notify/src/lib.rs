@@ -35,7 +35,9 @@ fn notify(message: Message, cx: &mut Context) -> Result<(), Failure> {
         let (euros, cents) = (accepted.amount_cents / 100, accepted.amount_cents % 100);
         let text = format!("Your order {} over {euros}.{cents:02} was accepted.", accepted.order);
         cx.count("notification_ok", 1)?;
-        cx.publish("notifications.order").key(&accepted.user).json(&Notification { user: accepted.user.clone(), text })?;
+        cx.publish("notifications.order")
+            .key(&accepted.user)
+            .json(&Notification { user: accepted.user.clone(), text })?;
         return Ok(());
     }
     match Json::from_message(&message)?.0 {

@@ -76,7 +76,8 @@ fn commands(handlers: &[HandlerSettings]) -> Vec<String> {
         let topic = topic.map_or("some.topic".into(), |pattern| pattern.as_str().replace(['*', '>'], "something"));
         return vec!["tail '>'".into(), format!("publish {topic} '{{}}'"), "dead list".into(), "status".into()];
     }
-    let order = r#"publish events.new_order '{"type":"new_order","id":"o-1","args":{"user":"ada","amount_cents":1250}}'"#;
+    let order =
+        r#"publish events.new_order '{"type":"new_order","id":"o-1","args":{"user":"ada","amount_cents":1250}}'"#;
     vec![
         "tail '>'                # leave it open and see what happens".into(),
         order.into(),

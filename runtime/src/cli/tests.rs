@@ -26,7 +26,7 @@ fn sluicebox(arguments: &[&str]) -> (Exit, String, String) {
         }
     };
     let written = Written::default();
-    let result = run(cli, &mut Output::into(arguments.contains(&"--json"), written.clone()));
+    let result = run(cli, Arc::default(), &mut Output::into(arguments.contains(&"--json"), written.clone()));
     let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     match result {
         Ok(exit) => (exit, text, String::new()),
@@ -121,7 +121,7 @@ impl Host {
         let namespace = crate::config::Namespace::parse("shop").unwrap();
         let (metrics, readiness) = (Arc::default(), Readiness::starting("loading handlers"));
         let face = Face::new(log.clone(), metrics, readiness, namespace, &settings, Default::default());
-        runtime.spawn(serve(listener, face));
+        runtime.spawn(serve(listener, Arc::new(face)));
         Self { url: format!("http://{listen}"), log, _runtime: runtime }
     }
 

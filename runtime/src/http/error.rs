@@ -69,7 +69,9 @@ impl From<LogError> for ApiError {
             LogError::Full { .. } => {
                 Self { retry_after_seconds: Some(RETRY_AFTER_FULL_SECONDS), ..Self::unavailable(error) }
             }
-            LogError::Unavailable { .. } | LogError::Unknown { .. } | LogError::Fenced { .. } => Self::unavailable(error),
+            LogError::Unavailable { .. } | LogError::Unknown { .. } | LogError::Fenced { .. } => {
+                Self::unavailable(error)
+            }
             LogError::Conflict | LogError::Refused { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error),
         }
     }

@@ -97,7 +97,11 @@ async fn ready(State(face): State<Arc<Face>>) -> Result<&'static str, ApiError> 
 
 async fn status(State(face): State<Arc<Face>>) -> Result<Json<StatusView>, ApiError> {
     let not_ready = face.readiness.reason();
-    Ok(Json(StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready).await?))
+    let mut status = StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready).await?;
+    if let Some(reader) = face.reader.get() {
+        status.follow(|shard| reader.passed(shard));
+    }
+    Ok(Json(status))
 }
 
 async fn dead_list(State(face): State<Arc<Face>>, mut parameters: Parameters) -> Result<Json<DeadPage>, ApiError> {

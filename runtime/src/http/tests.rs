@@ -44,7 +44,7 @@ impl Server {
         let stop = CancellationToken::new();
         let mut face = Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings, stop.clone());
         change(&mut face);
-        let task = tokio::spawn(serve(listener, face));
+        let task = tokio::spawn(serve(listener, Arc::new(face)));
         Self { address, log, readiness, metrics, stop, task, client: Client::new() }
     }
 

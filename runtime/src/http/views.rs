@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC. A body that is UTF-8 is `body`, any other `body_base64`.
 
+use crate::handler::{HandlerName, ShardId};
 use crate::log::{DeadQuery, Log, LogError, NumberedDeadLetter, ShardStatus};
 use crate::message::{Message, Offset};
 use base64::Engine as _;
@@ -212,6 +213,24 @@ impl StatusView {
             not_ready,
             handlers: handlers.into_values().collect(),
         })
+    }
+}
+
+impl StatusView {
+    /// Shards that had nothing to write are further than their records: `passed` says where.
+    pub fn follow(&mut self, passed: impl Fn(&ShardId) -> Option<Offset>) {
+        for handler in &mut self.handlers {
+            let Ok(name) = HandlerName::parse(&handler.name) else { continue };
+            for shard in &mut handler.shards {
+                let id = ShardId { handler: name.clone(), index: shard.index };
+                let Some(passed) = passed(&id).filter(|passed| passed.0 > shard.read) else { continue };
+                shard.read = passed.0;
+                if passed.0 >= self.log.end {
+                    shard.behind = 0;
+                }
+            }
+            handler.behind = handler.shards.iter().map(|shard| shard.behind).max().unwrap_or(0);
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use super::{ReadRequest, Routings, ShardStatus, Tail};
 use crate::clock::{self, Timestamp};
 use crate::commit::{CommitError, ShardCommit};
 use crate::effects::Entries;
-use crate::handler::{HandlerName, ShardId};
+use crate::handler::ShardId;
 use crate::invoke::BoxFuture;
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;

@@ -137,6 +137,10 @@ impl Queue {
     }
 
     /// Whether a catch-up read is worth while: at most half full, and a message that was refused would fit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held().deliveries.is_empty()
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.held().has_room(self.bounds)
     }

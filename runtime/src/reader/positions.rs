@@ -125,6 +125,12 @@ impl Positions {
         }
     }
 
+    pub(super) fn passed(&mut self, shard: &ShardId) -> Option<Offset> {
+        let tail = self.tail;
+        let seat = self.feed_of(shard)?.seats.get(usize::from(shard.index))?.as_ref()?;
+        seat.queue.is_empty().then(|| seat.position(tail))
+    }
+
     /// What the dispatcher routes by.
     pub(super) fn table(&self) -> &Arc<Table> {
         &self.table

@@ -13,17 +13,22 @@ pub(super) struct NotJson(String);
 
 /// The first field that yields a non-empty text: strings as they are, numbers and booleans as JSON text.
 pub(super) fn first<'m>(fields: &[Field], message: &'m Message) -> Result<Option<Cow<'m, str>>, NotJson> {
+    let mut broken = None;
     for field in fields {
         let found = match field {
             Field::Header(name) => message.headers.get(name).map(Cow::Borrowed),
             Field::TopicToken(number) => message.topic.tokens().nth(number.wrapping_sub(1)).map(Cow::Borrowed),
-            Field::Pointer(pointer) => at_pointer(&message.body, pointer)?,
+            // A later field may still yield.
+            Field::Pointer(pointer) => at_pointer(&message.body, pointer).unwrap_or_else(|error| {
+                broken = Some(error);
+                None
+            }),
         };
         if let Some(text) = found.filter(|text| !text.is_empty()) {
             return Ok(Some(text));
         }
     }
-    Ok(None)
+    broken.map_or(Ok(None), Err)
 }
 
 fn at_pointer<'b>(body: &'b [u8], pointer: &str) -> Result<Option<Cow<'b, str>>, NotJson> {

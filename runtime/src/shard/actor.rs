@@ -25,8 +25,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// Runs started before other tasks get a turn: about half a millisecond of work.
+/// Runs, and time, before other tasks get a turn.
 const TURN_RUNS: usize = 64;
+const TURN_TIME: Duration = Duration::from_micros(500);
 /// One read of a scan.
 const SCAN_MESSAGES_MAX: usize = 1024;
 const SCAN_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -204,8 +205,12 @@ impl<'p> Actor<'p> {
     async fn work(&mut self) -> Result<(), CommitError> {
         loop {
             let stopping = self.parts.stop.is_cancelled();
+            // Room first: with the last commit answered, what is staged goes out before the next runs.
+            self.send_commit();
             let turn = if stopping { Turn::Idle } else { self.start_runs().await };
-            self.read_needs();
+            if !stopping {
+                self.read_needs();
+            }
             if stopping && self.runs.is_empty() && self.commit.is_none() {
                 // What was taken up and is not settled has its head in the record; the rest is read again.
                 self.shard.reached(self.shard.read(), true);
@@ -226,6 +231,7 @@ impl<'p> Actor<'p> {
     /// Takes messages up and starts runs, until nothing can be started or the turn is over.
     async fn start_runs(&mut self) -> Turn {
         let mut permit = self.spare.take();
+        let begun = clock::instant();
         for _ in 0..TURN_RUNS {
             let now = clock::now();
             self.shard.wake(now);
@@ -244,6 +250,9 @@ impl<'p> Actor<'p> {
             match polled {
                 Poll::Ready(result) => {
                     self.finish(run.lane, result, started.elapsed());
+                    if begun.elapsed() > TURN_TIME {
+                        return Turn::Spent;
+                    }
                     permit = Some(held);
                 }
                 Poll::Pending => self.runs.push(

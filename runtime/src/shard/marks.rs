@@ -1,14 +1,18 @@
 //! The ids that were done, as far as they still matter.
 //!
-//! Expiry follows the log's time of the messages taken up, never the wall clock: a handler that was away for a day
-//! comes back with all its marks.
+//! Expiry follows the log's time of the messages settled, never the wall clock: a handler that was away for a day comes
+//! back with all its marks, and a message that waited long behind its key still finds the mark of its twin.
 
 use crate::clock::Timestamp;
 use crate::commit::{IdHash, Mark};
+use crate::message::Offset;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
+
+/// Most samples of when messages were taken up.
+const SAMPLES_MAX: usize = 8192;
 
 /// The marks of one shard: about 60 bytes each.
 #[derive(Debug)]
@@ -18,8 +22,10 @@ pub struct Marks {
     times: HashMap<IdHash, Timestamp, BuildHasherDefault<FirstWord>>,
     /// In the order they were made.
     order: VecDeque<Mark>,
-    /// The newest time of a message taken up.
-    newest: Timestamp,
+    /// Offsets and times of some of the messages taken up since `settled`, ascending.
+    taken_up: VecDeque<(Offset, Timestamp)>,
+    /// Messages up to this time are settled.
+    settled: Timestamp,
     evicted: u64,
 }
 
@@ -31,7 +37,8 @@ impl Marks {
             marks_max,
             times: HashMap::with_capacity_and_hasher(recorded.len(), BuildHasherDefault::default()),
             order: VecDeque::with_capacity(recorded.len()),
-            newest: Timestamp(0),
+            taken_up: VecDeque::new(),
+            settled: Timestamp(0),
             evicted: 0,
         };
         recorded.iter().for_each(|mark| marks.insert(*mark));
@@ -52,9 +59,32 @@ impl Marks {
         }
     }
 
-    /// A message of this time was taken up: what is older than the window goes.
-    pub fn reached(&mut self, time: Timestamp) {
-        self.newest = self.newest.max(time);
+    /// A message was taken up.
+    pub fn taken_up(&mut self, offset: Offset, time: Timestamp) {
+        // A sample a sixty-fourth of the window apart says enough about when marks may go.
+        let samples = self.taken_up.len();
+        match self.taken_up.back_mut() {
+            Some((last, at)) if time.since(*at) < self.window / 64 && samples > 1 => *last = offset,
+            _ => self.taken_up.push_back((offset, time)),
+        }
+        if self.taken_up.len() > SAMPLES_MAX {
+            // A key that is stuck for a hundred windows: coarser samples will do.
+            let mut index = 0;
+            self.taken_up.retain(|_| {
+                index += 1;
+                index % 2 == 0
+            });
+        }
+    }
+
+    /// Everything before `open` is settled (`None`: everything taken up): marks that no later message can need go.
+    pub fn expire(&mut self, open: Option<Offset>) {
+        while let Some(&(offset, time)) = self.taken_up.front()
+            && open.is_none_or(|open| offset < open)
+        {
+            self.settled = self.settled.max(time);
+            self.taken_up.pop_front();
+        }
         let since = self.since();
         while self.order.front().is_some_and(|mark| mark.time < since) {
             self.drop_oldest();
@@ -63,7 +93,7 @@ impl Marks {
 
     /// Marks older than this no longer matter.
     pub fn since(&self) -> Timestamp {
-        self.newest.before(self.window)
+        self.settled.before(self.window)
     }
 
     pub fn len(&self) -> usize {
@@ -128,10 +158,24 @@ mod tests {
     #[test]
     fn marks_expire_by_the_time_of_the_log() {
         let mut marks = Marks::new(Duration::from_millis(100), 10, &[mark("a", 1000)]);
-        marks.reached(Timestamp(1100));
+        marks.taken_up(Offset(1), Timestamp(1100));
+        marks.expire(None);
         assert_eq!(marks.order.len(), 1);
-        marks.reached(Timestamp(1101));
+        marks.taken_up(Offset(3), Timestamp(1101));
+        marks.expire(None);
         assert_eq!((marks.order.len(), marks.times.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_mark_stays_while_a_message_of_its_window_waits() {
+        let mut marks = Marks::new(Duration::from_millis(100), 10, &[mark("a", 1000)]);
+        for (offset, time) in [(5, 1050), (7, 5000), (9, 9000)] {
+            marks.taken_up(Offset(offset), Timestamp(time));
+        }
+        marks.expire(Some(Offset(5)));
+        assert!(marks.done(IdHash::of("a"), Timestamp(1050)));
+        marks.expire(Some(Offset(9)));
+        assert!(!marks.done(IdHash::of("a"), Timestamp(1050)));
     }
 
     #[test]
@@ -148,7 +192,8 @@ mod tests {
     #[test]
     fn a_later_mark_of_the_same_id_outlives_the_earlier_one() {
         let mut marks = Marks::new(Duration::from_millis(100), 10, &[mark("a", 1000), mark("a", 1150)]);
-        marks.reached(Timestamp(1200));
+        marks.taken_up(Offset(1), Timestamp(1200));
+        marks.expire(None);
         assert!(marks.done(IdHash::of("a"), Timestamp(1200)));
     }
 }

@@ -4,6 +4,7 @@ use crate::clock::Timestamp;
 use crate::commit::{Head, HeadScope};
 use crate::message::Offset;
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
 
 /// What of a head can change while its offset stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ impl Stamp {
 /// The heads of the record as of the last commit that was staged.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    heads: HashMap<Offset, Stamp>,
+    heads: BTreeMap<Offset, Stamp>,
 }
 
 /// The heads one commit changes. The last word on an offset counts.
@@ -51,6 +52,11 @@ impl Changes {
 impl Ledger {
     pub fn new(recorded: &[Head]) -> Self {
         Self { heads: recorded.iter().map(|head| (head.offset, Stamp::of(head))).collect() }
+    }
+
+    /// The oldest unsettled message is not before this; `None`: everything taken up is settled.
+    pub fn oldest(&self) -> Option<Offset> {
+        self.heads.keys().next().copied()
     }
 
     /// Reduces changes to what differs from the record, and takes them as recorded: heads to put, offsets to drop.

@@ -58,6 +58,9 @@ impl Shard {
             self.stage_lane(at, &mut changes);
         }
         let (open_put, open_drop) = self.ledger.apply(changes);
+        if let Some(marks) = &mut self.marks {
+            marks.expire(self.ledger.oldest());
+        }
         self.read_staged = self.read;
         let mut staged = std::mem::take(&mut self.staged);
         let state = staged.take_state();
@@ -96,6 +99,10 @@ impl Shard {
         {
             changes.drop(recorded);
         }
+        debug_assert!(
+            head.as_ref().is_none_or(|head| !self.skipped.contains_key(&head.offset)),
+            "a lane's head would take the place of a message that gave its place up"
+        );
         lane.recorded = head.as_ref().map(|head| head.offset);
         let done = lane.is_done();
         match head {

@@ -106,9 +106,7 @@ fn reply_commits(
 fn log_error(unwritten: &Unwritten) -> LogError {
     match unwritten {
         Unwritten::Nothing(failure) => failure.clone().into(),
-        Unwritten::Unknown(failure) => {
-            LogError::Unknown { reason: failure.to_string() }
-        }
+        Unwritten::Unknown(failure) => LogError::Unknown { reason: failure.to_string() },
     }
 }
 

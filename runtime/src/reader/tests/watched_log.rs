@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, ShardCommit};
 use crate::effects::Entries;
-use crate::handler::{HandlerName, ShardId};
+use crate::handler::ShardId;
 use crate::invoke::BoxFuture;
 use crate::log::memory::MemoryLog;
 use crate::log::{
