@@ -4,6 +4,8 @@
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes in the names and values of all headers together (16 KiB).
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Most headers.
+pub const HEADERS_MAX: usize = 256;
 /// Most bytes in a key.
 pub const KEY_BYTES_MAX: usize = 256;
 /// Most bytes in an id.

@@ -35,6 +35,7 @@ pub use cache::CacheError;
 pub use diagnostics::{Level, Line, RUN_BYTES_MAX, Sink, tracing_sink};
 pub use handler::Handler;
 pub use module::{LoadError, MODULE_BYTES_MAX, Module};
+pub use outbox::HEADERS_MAX;
 pub use settings::{Mode, Pool, Settings, WARM_RUNS};
 pub use staged::COUNTERS_MAX;
 

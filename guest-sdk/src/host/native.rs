@@ -81,6 +81,10 @@ impl Recorded {
         if outgoing.delay_ms.is_some_and(|delay| delay > DELAY_MS_MAX) {
             return Err(PublishError::Invalid(format!("the delay is longer than {DELAY_MS_MAX} ms")));
         }
+        if outgoing.headers.len() > HEADERS_MAX {
+            let reason = format!("{} headers, at most {HEADERS_MAX} are allowed", outgoing.headers.len());
+            return Err(PublishError::TooLarge(reason));
+        }
         let headers: usize = outgoing.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let key = outgoing.key.as_ref().map_or(0, String::len);
         let id = outgoing.id.as_ref().map_or(0, String::len);

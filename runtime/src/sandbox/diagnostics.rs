@@ -70,6 +70,8 @@ pub(super) struct Diagnostics {
     handler: HandlerName,
     offset: Option<Offset>,
     left_bytes: usize,
+    /// The note about the cut was written.
+    is_cut: bool,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     /// A line of stderr that announces a panic, and the one after it.
@@ -85,6 +87,7 @@ impl Diagnostics {
             handler,
             offset: None,
             left_bytes: RUN_BYTES_MAX,
+            is_cut: false,
             stdout: Vec::new(),
             stderr: Vec::new(),
             panic: None,
@@ -96,6 +99,7 @@ impl Diagnostics {
     pub(super) fn begin(&mut self, offset: Offset) {
         self.offset = Some(offset);
         self.left_bytes = RUN_BYTES_MAX;
+        self.is_cut = false;
         self.panic = None;
         self.last.clear();
     }
@@ -112,8 +116,13 @@ impl Diagnostics {
 
     /// A line, or several, from `wasi:logging`.
     pub(super) fn log(&mut self, level: Level, context: &str, message: &str) {
-        for text in message.lines() {
+        // Not a walk through megabytes of empty lines, which take no room.
+        let shown = &message[..message.floor_char_boundary(self.left_bytes)];
+        for text in shown.lines() {
             self.line(level, context, text.as_bytes());
+        }
+        if shown.len() < message.len() {
+            self.cut_off();
         }
     }
 
@@ -184,18 +193,22 @@ impl Diagnostics {
 
     fn line(&mut self, level: Level, context: &str, text: &[u8]) {
         for piece in text.chunks(LINE_BYTES_MAX) {
-            if self.left_bytes == 0 {
+            if self.is_cut {
                 return;
             }
             if piece.len() + context.len() > self.left_bytes {
-                self.left_bytes = 0;
-                let note = format!("the rest of this run's diagnostics is cut off after {RUN_BYTES_MAX} bytes");
-                self.send(Level::Warn, "", &note);
-                return;
+                return self.cut_off();
             }
-            // A line costs at least a byte, so that empty ones end too.
-            self.left_bytes -= (piece.len() + context.len()).max(1);
+            self.left_bytes -= piece.len() + context.len();
             self.send(level, &clean(context.as_bytes()), &clean(piece));
+        }
+    }
+
+    /// Ends the diagnostics of this run, once.
+    fn cut_off(&mut self) {
+        if !std::mem::replace(&mut self.is_cut, true) {
+            let note = format!("the rest of this run's diagnostics is cut off after {RUN_BYTES_MAX} bytes");
+            self.send(Level::Warn, "", &note);
         }
     }
 
@@ -251,8 +264,11 @@ mod tests {
             diagnostics.log(Level::Info, "", &"x".repeat(100));
         }
         let count = lines.lock().unwrap().len();
-        assert_eq!(count, RUN_BYTES_MAX / 100 + 1);
+        assert_eq!(count, RUN_BYTES_MAX / 100 + 2, "whole lines, a part of one, and the note");
         assert!(lines.lock().unwrap()[count - 1].contains("cut off after 16384 bytes"));
+        diagnostics.begin(Offset(1));
+        diagnostics.log(Level::Info, "", &"é\n".repeat(RUN_BYTES_MAX));
+        assert!(lines.lock().unwrap().last().unwrap().contains("cut off"));
         for _ in 0..1000 {
             diagnostics.write(Stream::Stdout, &[b'y'; 10_000]);
         }

@@ -7,6 +7,9 @@ use crate::message::{Headers, Key, MessageError, NewMessage};
 use crate::topic::{Pattern, Topic};
 use std::time::Duration;
 
+/// Most headers of a message: the limit on their bytes does not bound empty ones.
+pub const HEADERS_MAX: usize = 256;
+
 impl outbox::Host for Host {
     fn publish(&mut self, message: outbox::Outgoing) -> Result<(), PublishError> {
         let outgoing = checked(message, &self.settings().publish)?;
@@ -29,6 +32,9 @@ fn checked(message: outbox::Outgoing, grants: &[Pattern]) -> Result<Outgoing, Pu
     if delay.is_some_and(|delay| delay > DELAY_MAX) {
         let days = DELAY_MAX.as_secs() / 86_400;
         return Err(PublishError::Invalid(format!("a delay of more than {days} days")));
+    }
+    if headers.len() > HEADERS_MAX {
+        return Err(PublishError::TooLarge(format!("{} headers, at most {HEADERS_MAX} are allowed", headers.len())));
     }
     let key = key.map_or(Ok(None), |key| Key::parse(&key)).map_err(too_large)?;
     let id = id.filter(|id| !id.is_empty()).map(Into::into);
@@ -71,6 +77,8 @@ mod tests {
         check(outbox::Outgoing { id: Some("i".repeat(257)), ..message("out.a") }, "id has 257 bytes");
         let header = ("n".to_owned(), "v".repeat(16 * 1024));
         check(outbox::Outgoing { headers: vec![header], ..message("out.a") }, "headers have 16385 bytes");
+        let empty = vec![(String::new(), String::new()); 257];
+        check(outbox::Outgoing { headers: empty, ..message("out.a") }, "257 headers, at most 256");
         check(outbox::Outgoing { delay_ms: Some(u64::MAX), ..message("out.a") }, "more than 30 days");
     }
 

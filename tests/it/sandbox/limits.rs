@@ -14,6 +14,9 @@ async fn a_guest_that_allocates_without_end_is_stopped_at_its_bound() {
     };
     assert_eq!(at, limit_bytes);
     assert!(reason.contains("memory allocation of 1048576 bytes failed"), "{reason}");
+    run(&handler, "keep 6000000").await.unwrap();
+    let beyond = run(&handler, "keep 8000000").await;
+    assert!(matches!(beyond, Err(Failure::Memory { .. })), "{beyond:?}");
     run(&handler, "ok").await.unwrap();
 }
 
@@ -98,6 +101,7 @@ fn the_sdks_limits_are_the_hosts() {
     use sluicebox_sdk::limits as sdk;
     assert_eq!(sdk::BODY_BYTES_MAX, message::BODY_BYTES_MAX);
     assert_eq!(sdk::HEADERS_BYTES_MAX, message::HEADERS_BYTES_MAX);
+    assert_eq!(sdk::HEADERS_MAX, sluicebox::sandbox::HEADERS_MAX);
     assert_eq!(sdk::KEY_BYTES_MAX, message::KEY_BYTES_MAX);
     assert_eq!(sdk::ID_BYTES_MAX, message::ID_BYTES_MAX);
     assert_eq!(sdk::EFFECTS_MAX, effects::EFFECTS_MAX);
