@@ -65,9 +65,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            inbox_messages_max: 2048,
+            inbox_messages_max: 8192,
             inbox_bytes_max: 4 * 1024 * 1024,
-            chunk_messages_max: 1024,
+            chunk_messages_max: 4096,
             chunk_bytes_max: 2 * 1024 * 1024,
             reads_max: 4,
             recent_messages_max: 4096,
