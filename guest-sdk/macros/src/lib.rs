@@ -10,7 +10,7 @@ use syn::{Error, FnArg, ItemFn, ReturnType, parse_macro_input};
 
 /// Makes a function the handler of this crate.
 ///
-/// ```ignore
+/// ```text
 /// #[sluicebox_sdk::handler]
 /// fn order(event: Json<NewOrder>, cx: &mut Context) -> Result<(), Failure> { … }
 /// ```
