@@ -110,8 +110,8 @@ impl Sandboxes {
         &self.0.description
     }
 
-    /// One permit for each sandbox that may still start. A call takes its own, and waits for it within its deadline;
-    /// whoever takes messages up looks here first.
+    /// One permit for each sandbox that may still start. A call takes its own and waits for it; whoever takes messages up
+    /// can look here first.
     pub fn permits(&self) -> &Arc<Semaphore> {
         &self.0.permits
     }

@@ -11,7 +11,7 @@ pub struct Settings {
     pub handler: HandlerName,
     /// Topics it may publish to; anything else is refused, and with none the import is not there.
     pub publish: Vec<Pattern>,
-    /// A run is stopped this long after it began, waiting for a sandbox included.
+    /// A run is stopped this long after it began, which is when there was room for its sandbox.
     pub timeout: Duration,
     /// Most bytes of all linear memories of one sandbox.
     pub memory_bytes: u64,
