@@ -60,7 +60,8 @@ impl Failure {
 
 /// Runs the current version of one handler. Shared by all shards of the handler.
 pub trait Invoke: Send + Sync + 'static {
-    /// Runs the handler once. Deadline and limits are the implementation's; the future ends within the deadline.
+    /// Runs the handler once. Deadline and limits are the implementation's: the run ends within the deadline, which begins
+    /// when there is room for it.
     /// Dropping the future drops the sandbox.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Effects, Failure>>;
 

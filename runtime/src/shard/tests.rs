@@ -4,7 +4,7 @@ use super::*;
 use crate::commit::{HeadScope, Record};
 use crate::handler::{HandlerName, Retry};
 use crate::log::memory::MemoryCore;
-use crate::message::NewMessage;
+use crate::message::{Message, NewMessage};
 use crate::routing::{IdFrom, KeyFrom, Span};
 use crate::topic::{Pattern, Topic};
 
