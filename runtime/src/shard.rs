@@ -271,10 +271,6 @@ impl Shard {
         items.map(Item::held_bytes).sum::<usize>() == self.held_bytes
     }
 
-    pub fn running(&self) -> usize {
-        self.running
-    }
-
     pub fn marks_len(&self) -> usize {
         self.marks.as_ref().map_or(0, marks::Marks::len)
     }
@@ -528,13 +524,13 @@ impl Shard {
 
     /// Decides what an idle lane does next.
     fn resume(&mut self, at: usize) {
-        let room = self.held_bytes < self.setup.bounds.held_bytes_max;
+        let wants_fill = self.wants_fill(at);
         let Some(lane) = self.lanes.get_mut(at) else { return };
         if lane.phase == Phase::Running {
             return;
         }
         lane.phase = Phase::Empty;
-        if lane.is_hungry(self.setup.bounds.lane_items_max) && (room || lane.items.is_empty()) {
+        if wants_fill {
             self.hungry.push(at);
         }
         let Some(item) = lane.items.front() else {

@@ -16,7 +16,7 @@ mod tally;
 
 pub use families::{CommitMetrics, HttpMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
-pub use handler::{HandlerMetrics, Outcome, TOPIC_OTHER, TOPICS_MAX};
+pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
 pub use tally::Tally;
 
 use crate::handler::HandlerName;

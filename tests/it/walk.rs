@@ -61,6 +61,9 @@ async fn an_order_is_taken_once_however_often_it_is_sent_and_a_ban_each_time() {
         assert_eq!(host.metric(&format!("{name}_ban_user_ok")).await, 3);
     }
     host.until("one notification went out", async |host| host.metric("notify_notification_ok").await == 1).await;
+    assert!(host.metric("commit_duration_seconds_count").await > 0);
+    // Six events for each of two handlers, and what `order` accepted for `notify`.
+    host.until("all 13 are in commits", async |host| host.metric("commit_messages_sum").await == 13).await;
     assert!(host.stop().success());
 }
 

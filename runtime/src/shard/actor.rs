@@ -4,7 +4,7 @@
 //! leaves. Any doubt about the record (a commit fenced, refused, or of unknown fate) ends the shard's memory: it claims
 //! again and goes on from what the record says.
 
-use super::{Bounds, Caution, Needs, Report, Scan, Settled, Setup, Shard};
+use super::{Bounds, Caution, Needs, Report, Scan, Setup, Shard};
 use crate::clock;
 use crate::commit::{CommitError, ShardCommit};
 use crate::committer::Committer;
@@ -15,13 +15,13 @@ use crate::log::{Log, LogError, ReadRequest};
 use crate::message::{Key, Offset};
 use crate::reader::{Delivery, Inbox, Reader};
 use crate::routing::{Routed, Routing};
-use crate::telemetry::{CommitMetrics, HandlerMetrics, Outcome, Tally, events};
+use crate::telemetry::{CommitMetrics, HandlerMetrics, Tally, events};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -149,6 +149,7 @@ struct Actor<'p> {
     spare: Option<OwnedSemaphorePermit>,
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
     commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
+    commit_began: Instant,
     tally: Tally,
     gauges: Gauges,
     /// Whether a commit succeeded since the claim.
@@ -201,6 +202,7 @@ impl<'p> Actor<'p> {
             spare: None,
             reads: FuturesUnordered::new(),
             commit: None,
+            commit_began: clock::instant(),
             tally: Tally::new(parts.metrics.clone()),
             gauges: Gauges { metrics: parts.metrics.clone(), open: 0, marks: 0 },
             progressed: false,
@@ -316,6 +318,7 @@ impl<'p> Actor<'p> {
             return;
         }
         let Some(commit) = self.shard.stage() else { return };
+        self.commit_began = clock::instant();
         self.commit = Some(self.write(commit));
     }
 
@@ -337,24 +340,17 @@ impl<'p> Actor<'p> {
     /// Counts what a commit did, now that it is durable: an aborted run counts nothing.
     fn count(&mut self, report: Report) {
         let metrics = &self.parts.metrics;
-        for (topic, settled) in &report.settled {
-            self.tally.message(
-                topic,
-                match settled {
-                    Settled::Done => Outcome::Done,
-                    Settled::Duplicate => Outcome::Duplicate,
-                    Settled::Retry => Outcome::Retry,
-                    Settled::Dead => Outcome::Dead,
-                },
-            );
-        }
+        report.settled.iter().for_each(|(topic, settled)| self.tally.message(topic, *settled));
         report.counts.iter().for_each(|(name, by)| self.tally.guest(name, *by));
         self.tally.count();
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
         if let Some(oldest) = report.oldest {
             metrics.settled_after(clock::now().since(oldest));
         }
-        metrics.marks_evicted.inc_by(report.marks_evicted);
+        if report.marks_evicted > 0 {
+            events::marks_evicted(metrics, report.marks_evicted);
+        }
+        self.parts.commit_metrics.observe(self.commit_began.elapsed(), report.settled.len());
         self.gauges.show(self.shard.open_len(), self.shard.marks_len());
     }
 

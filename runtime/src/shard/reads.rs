@@ -1,8 +1,8 @@
 //! What a shard needs read from the log (states, messages it no longer holds, the rest of a lane) and what it makes of
 //! the answers.
 
-use super::lanes::{self, Item, Phase};
-use super::{FETCHES_MAX, Needs, Scan, Shard};
+use super::lanes::{Item, Phase};
+use super::{Bounds, FETCHES_MAX, Needs, Scan, Shard};
 use crate::clock::Timestamp;
 use crate::effects::Entries;
 use crate::message::{Key, Message, Offset};
@@ -36,19 +36,20 @@ impl Shard {
         let mut hungry = std::mem::take(&mut self.hungry);
         hungry.sort_unstable();
         hungry.dedup();
-        let items_max = self.setup.bounds.lane_items_max;
-        hungry
-            .retain(|&at| self.lanes.get(at).is_some_and(|lane| lane.is_hungry(items_max) && self.has_room_for(lane)));
+        hungry.retain(|&at| self.wants_fill(at));
         let mores = || hungry.iter().filter_map(|&at| self.lanes.get(at)?.more);
         let scan = Scan { after: mores().map(|more| more.after).min()?, upto: mores().map(|more| more.last).max()? };
         self.scanning = hungry;
         Some(scan)
     }
 
-    /// Whether a scan could give the lane anything. One that still holds something asks again when that is settled; an
-    /// empty one must be served.
-    fn has_room_for(&self, lane: &lanes::Lane) -> bool {
-        lane.items.is_empty() || self.held_bytes < self.setup.bounds.held_bytes_max
+    /// Whether the lane is to be filled from the log now. One that still holds something asks again when that is settled
+    /// and there is room; an empty one must be served.
+    pub(super) fn wants_fill(&self, at: usize) -> bool {
+        let Bounds { lane_items_max, held_bytes_max, .. } = self.setup.bounds;
+        self.lanes.get(at).is_some_and(|lane| {
+            lane.is_hungry(lane_items_max) && (lane.items.is_empty() || self.held_bytes < held_bytes_max)
+        })
     }
 
     /// Takes loaded states.
@@ -140,11 +141,7 @@ impl Shard {
             }
             if phase == Phase::Empty {
                 self.resume(at);
-            } else if self
-                .lanes
-                .get(at)
-                .is_some_and(|lane| lane.is_hungry(self.setup.bounds.lane_items_max) && self.has_room_for(lane))
-            {
+            } else if self.wants_fill(at) {
                 self.hungry.push(at);
             }
         }

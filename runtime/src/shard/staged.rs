@@ -18,11 +18,15 @@ pub const BYTES_MAX: usize = 8 * 1024 * 1024;
 pub enum Settled {
     Done,
     Duplicate,
+    /// A try failed; it will be tried again.
     Retry,
     Dead,
 }
 
 impl Settled {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Settled; 4] = [Settled::Done, Settled::Duplicate, Settled::Retry, Settled::Dead];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Settled::Done => "done",

@@ -45,9 +45,3 @@ pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
     metrics.marks_evicted.inc_by(marks);
     tracing::warn!(handler = %metrics.name(), marks, "forgot the oldest ids early: raise dedup.max or shorten dedup.window");
 }
-
-/// The handler was too slow for the tail and reads on from the log.
-pub fn fell_off_the_tail(metrics: &HandlerMetrics) {
-    metrics.tail_lagged.inc();
-    tracing::debug!(handler = %metrics.name(), "fell off the tail: catching up from the log");
-}

@@ -24,14 +24,10 @@ pub(super) struct Families {
     pub(super) attempts: IntCounterVec,
     pub(super) call_seconds: HistogramVec,
     pub(super) age_seconds: HistogramVec,
-    pub(super) behind: IntGaugeVec,
     pub(super) open_heads: IntGaugeVec,
-    pub(super) queued: IntGaugeVec,
     pub(super) dead: IntCounterVec,
     pub(super) marks: IntGaugeVec,
     pub(super) marks_evicted: IntCounterVec,
-    pub(super) sandboxes: IntGaugeVec,
-    pub(super) tail_lagged: IntCounterVec,
     pub(super) module: IntGaugeVec,
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
@@ -39,19 +35,19 @@ pub(super) struct Families {
     pub(super) http: HttpMetrics,
 }
 
-/// What the committer counts.
+/// What is counted of commits.
 #[derive(Clone)]
 pub struct CommitMetrics {
-    /// Seconds of one write, all its shards together.
+    /// Seconds from handing a shard's commit over until the log answered.
     pub seconds: Histogram,
-    /// Messages settled by one write.
+    /// Messages settled by one commit of a shard.
     pub messages: Histogram,
     /// Shard commits by answer: `ok`, `fenced`, `refused`, `unavailable`, `unknown`.
     pub shard_commits: IntCounterVec,
 }
 
 impl CommitMetrics {
-    /// One write that settled `messages`.
+    /// One durable commit of a shard that settled `messages`.
     pub fn observe(&self, took: Duration, messages: usize) {
         self.seconds.observe(took.as_secs_f64());
         self.messages.observe(messages as f64);
@@ -91,20 +87,12 @@ impl Families {
                 AGE_SECONDS,
                 &["handler"],
             ),
-            behind: r.gauges("behind_messages", "Messages in the log that the handler has not taken up", &["handler"]),
             open_heads: r.gauges("open_heads", "Unsettled messages that stand for their keys", &["handler"]),
-            queued: r.gauges("queued_messages", "Messages in the inboxes and lanes of the handler", &["handler"]),
             dead: r.counters("dead_letters_total", "Messages given up, by kind of failure", &["handler", "kind"]),
             marks: r.gauges("marks", "Ids remembered as done", &["handler"]),
             marks_evicted: r.counters(
                 "marks_evicted_total",
                 "Ids forgotten before their window ended, because of dedup.max",
-                &["handler"],
-            ),
-            sandboxes: r.gauges("sandboxes_in_use", "Sandboxes that run the handler now", &["handler"]),
-            tail_lagged: r.counters(
-                "tail_lagged_total",
-                "Times that the handler fell off the tail and had to catch up from the log",
                 &["handler"],
             ),
             module: r.gauges("module_info", "1 for the module in force", &["handler", "digest"]),
@@ -115,8 +103,12 @@ impl Families {
             ),
             diagnostics_dropped: r.counter("diagnostics_dropped_total", "Lines of diagnostics that were dropped"),
             commits: CommitMetrics {
-                seconds: r.histogram("commit_duration_seconds", "Duration of one write of commits", COMMIT_SECONDS),
-                messages: r.histogram("commit_messages", "Messages settled by one write of commits", COMMIT_MESSAGES),
+                seconds: r.histogram(
+                    "commit_duration_seconds",
+                    "From handing over a shard's commit to the answer of the log",
+                    COMMIT_SECONDS,
+                ),
+                messages: r.histogram("commit_messages", "Messages settled by one commit of a shard", COMMIT_MESSAGES),
                 shard_commits: r.counters("shard_commits_total", "Commits of shards by the log's answer", &["result"]),
             },
             http: HttpMetrics {

@@ -3,6 +3,7 @@
 use super::families::Families;
 use super::guest::{GuestCounters, OwnCounters};
 use crate::handler::{Digest, HandlerName};
+use crate::shard::Settled;
 use crate::topic::Topic;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::collections::HashMap;
@@ -14,40 +15,16 @@ pub const TOPICS_MAX: usize = 100;
 /// The label of the others. Users cannot publish to such a topic.
 pub const TOPIC_OTHER: &str = "_other";
 
-/// What became of a message, as `messages_total` names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Done,
-    Duplicate,
-    /// A try failed; it will be tried again.
-    Retry,
-    Dead,
-}
-
-impl Outcome {
-    /// All of them, in the order of their indices.
-    pub(super) const ALL: [Outcome; 4] = [Outcome::Done, Outcome::Duplicate, Outcome::Retry, Outcome::Dead];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Outcome::Done => "done",
-            Outcome::Duplicate => "duplicate",
-            Outcome::Retry => "retry",
-            Outcome::Dead => "dead",
-        }
-    }
-}
-
 /// The counters of one topic of a handler, by outcome.
-pub(super) struct TopicCounters([IntCounter; Outcome::ALL.len()]);
+pub(super) struct TopicCounters([IntCounter; Settled::ALL.len()]);
 
 impl TopicCounters {
     fn new(messages: &IntCounterVec, handler: &HandlerName, topic: &str) -> Arc<Self> {
-        let counter = |outcome: Outcome| messages.with_label_values(&[handler.as_str(), topic, outcome.as_str()]);
-        Arc::new(Self(Outcome::ALL.map(counter)))
+        let counter = |outcome: Settled| messages.with_label_values(&[handler.as_str(), topic, outcome.as_str()]);
+        Arc::new(Self(Settled::ALL.map(counter)))
     }
 
-    pub(super) fn add(&self, counts: [u64; Outcome::ALL.len()]) {
+    pub(super) fn add(&self, counts: [u64; Settled::ALL.len()]) {
         for (counter, count) in self.0.iter().zip(counts).filter(|(_, count)| *count > 0) {
             counter.inc_by(count);
         }
@@ -57,17 +34,11 @@ impl TopicCounters {
 /// Handles of one handler's metrics.
 pub struct HandlerMetrics {
     name: HandlerName,
-    /// Messages in the log that the handler has not taken up.
-    pub behind: IntGauge,
     /// Heads, all shards together: each shard adds and subtracts its own.
     pub open_heads: IntGauge,
-    /// Messages in inboxes and lanes; each shard adds and subtracts its own.
-    pub queued: IntGauge,
     /// Marks, all shards together: each shard adds and subtracts its own.
     pub marks: IntGauge,
     pub marks_evicted: IntCounter,
-    pub sandboxes_in_use: IntGauge,
-    pub tail_lagged: IntCounter,
     call_seconds: Histogram,
     age_seconds: Histogram,
     attempts: IntCounterVec,
@@ -86,13 +57,9 @@ impl HandlerMetrics {
         let label = &[name.as_str()];
         Self {
             name: name.clone(),
-            behind: families.behind.with_label_values(label),
             open_heads: families.open_heads.with_label_values(label),
-            queued: families.queued.with_label_values(label),
             marks: families.marks.with_label_values(label),
             marks_evicted: families.marks_evicted.with_label_values(label),
-            sandboxes_in_use: families.sandboxes.with_label_values(label),
-            tail_lagged: families.tail_lagged.with_label_values(label),
             call_seconds: families.call_seconds.with_label_values(label),
             age_seconds: families.age_seconds.with_label_values(label),
             attempts: families.attempts.clone(),
@@ -129,7 +96,7 @@ impl HandlerMetrics {
     }
 
     /// Counts a message at once; for batches there is [`Tally`](super::Tally).
-    pub fn count_message(&self, topic: &Topic, outcome: Outcome) {
+    pub fn count_message(&self, topic: &Topic, outcome: Settled) {
         let counters = self.topic(topic).unwrap_or_else(|| self.other.clone());
         counters.0[outcome as usize].inc();
     }

@@ -1,6 +1,7 @@
 //! What a batch will have done once its commit is durable.
 
-use super::handler::{HandlerMetrics, Outcome, TopicCounters};
+use super::handler::{HandlerMetrics, TopicCounters};
+use crate::shard::Settled;
 use crate::topic::Topic;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ impl Tally {
     }
 
     /// A message with this outcome.
-    pub fn message(&mut self, topic: &Topic, outcome: Outcome) {
+    pub fn message(&mut self, topic: &Topic, outcome: Settled) {
         let counts = match self.topics.get_mut(topic) {
             Some((_, counts)) => counts,
             None => match self.metrics.topic(topic) {

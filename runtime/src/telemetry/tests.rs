@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::commit::{CommitError, DeadLetter};
 use crate::handler::{Digest, ShardId};
 use crate::message::{Message, NewMessage, Offset};
+use crate::shard::Settled;
 use crate::topic::Topic;
 
 fn name(text: &str) -> HandlerName {
@@ -24,7 +25,7 @@ fn check(metrics: &Metrics, line: &str) {
 #[test]
 fn messages_are_counted_by_handler_concrete_topic_and_outcome() {
     let metrics = Metrics::new();
-    metrics.handler(&name("order")).count_message(&topic("events.new_order"), Outcome::Duplicate);
+    metrics.handler(&name("order")).count_message(&topic("events.new_order"), Settled::Duplicate);
     let line = r#"messages_total{handler="order",outcome="duplicate",topic="events.new_order"} 1"#;
     check(&metrics, line);
 }
@@ -34,8 +35,8 @@ fn a_tally_counts_when_its_commit_is_durable_and_an_aborted_one_counts_nothing()
     let metrics = Metrics::new();
     let mut tally = Tally::new(metrics.handler(&name("order")));
     let fill = |tally: &mut Tally| {
-        tally.message(&topic("events.new_order"), Outcome::Done);
-        tally.message(&topic("events.new_order"), Outcome::Done);
+        tally.message(&topic("events.new_order"), Settled::Done);
+        tally.message(&topic("events.new_order"), Settled::Done);
         tally.guest(&"new_order_ok".into(), 2);
     };
     fill(&mut tally);
@@ -55,14 +56,14 @@ fn topics_beyond_the_bound_share_one_label() {
     let handler = metrics.handler(&name("order"));
     let mut tally = Tally::new(handler.clone());
     for number in 0..TOPICS_MAX + 50 {
-        tally.message(&topic(&format!("t.{number}")), Outcome::Done);
+        tally.message(&topic(&format!("t.{number}")), Settled::Done);
     }
     tally.count();
-    handler.count_message(&topic("t.too-late"), Outcome::Done);
+    handler.count_message(&topic("t.too-late"), Settled::Done);
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="t.99"} 1"#);
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="_other"} 51"#);
     let labels = metrics.render().lines().filter(|line| line.starts_with("messages_total{")).count();
-    assert_eq!(labels, (TOPICS_MAX + 1) * Outcome::ALL.len());
+    assert_eq!(labels, (TOPICS_MAX + 1) * Settled::ALL.len());
 }
 
 #[test]
