@@ -52,6 +52,10 @@ fn commit(shard: &ShardId, term: Term, number: u64, topic: &Topic, first: usize,
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_max: u64::MAX,
+        dead_drop: vec![],
+        controlled: Offset::START,
+        control: None,
     }
 }
 

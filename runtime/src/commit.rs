@@ -1,6 +1,7 @@
 //! What a commit is: the one atomic write of a shard's outcomes, and the record it moves on.
 
 use crate::clock::Timestamp;
+use crate::control::Control;
 use crate::effects::StateWrite;
 use crate::handler::{Digest, ShardId};
 use crate::message::{Key, Message, NewMessage, Offset};
@@ -23,6 +24,9 @@ pub struct Record {
     pub marks: Vec<Mark>,
     /// Messages held back until they are due, in no order.
     pub delayed: Vec<Delayed>,
+    /// Every operator command up to here is applied. A shard that the log does not know starts at the log's end.
+    pub controlled: Offset,
+    pub control: Control,
 }
 
 /// An unsettled message at or below `read`.
@@ -136,6 +140,14 @@ pub struct ShardCommit {
     /// Numbers of delayed messages that are now among `outputs`.
     pub delayed_drop: Vec<u64>,
     pub dead: Vec<DeadLetter>,
+    /// Most dead letters worth keeping of the handler, over all its shards; the oldest beyond it are deleted.
+    pub dead_max: u64,
+    /// Numbers of dead letters of this shard that are deleted; when they are retried they are among `outputs`.
+    pub dead_drop: Vec<u64>,
+    /// The new `controlled`; never less than the one before.
+    pub controlled: Offset,
+    /// Replaces what operators asked for; `None`: as it was.
+    pub control: Option<Control>,
 }
 
 /// Why a shard's commit was not, or may not have been, written.

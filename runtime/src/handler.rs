@@ -1,12 +1,15 @@
 //! What a handler is to the host once its settings are valid: names, policies and bounds, with their defaults.
 
+use crate::pipeline::{breaker, rate};
 use crate::topic::Pattern;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// A handler's name: `[a-z][a-z0-9_-]{0,62}`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct HandlerName(Arc<str>);
 
 /// A text that is not a handler name.
@@ -25,6 +28,20 @@ impl HandlerName {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for HandlerName {
+    type Error = BadHandlerName;
+
+    fn try_from(text: String) -> Result<Self, BadHandlerName> {
+        Self::parse(&text)
+    }
+}
+
+impl From<HandlerName> for String {
+    fn from(name: HandlerName) -> Self {
+        name.as_str().to_owned()
     }
 }
 
@@ -63,8 +80,13 @@ pub struct Policy {
     pub on_failure: OnFailure,
     /// Most runs at a time over all shards of the handler on one host.
     pub concurrency: usize,
+    /// Most runs begun in a time, over all shards of the handler on one host; `None`: as many as there are messages.
+    pub rate: Option<rate::Limit>,
     /// A larger body is a dead letter without a run. Bytes.
     pub body_bytes_max: usize,
+    /// `None`: a handler that fails goes on trying.
+    pub breaker: Option<breaker::Settings>,
+    pub dead: DeadBox,
 }
 
 impl Default for Policy {
@@ -74,7 +96,10 @@ impl Default for Policy {
             retry: Retry::default(),
             on_failure: OnFailure::Park,
             concurrency: 64,
+            rate: None,
             body_bytes_max: crate::message::BODY_BYTES_MAX,
+            breaker: Some(breaker::Settings::default()),
+            dead: DeadBox::default(),
         }
     }
 }
@@ -113,6 +138,28 @@ impl Default for Retry {
     }
 }
 
+/// How many dead letters of a handler are kept, and what happens beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadBox {
+    pub letters_max: u64,
+    pub full: DeadFull,
+}
+
+impl Default for DeadBox {
+    fn default() -> Self {
+        Self { letters_max: 10_000, full: DeadFull::DropOldest }
+    }
+}
+
+/// What a full box of dead letters means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadFull {
+    /// The oldest go, counted and logged.
+    DropOldest,
+    /// The handler runs nothing more until an operator retried or dropped some.
+    Stop,
+}
+
 /// What a message that waits for its retry does to its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
@@ -123,7 +170,8 @@ pub enum OnFailure {
 }
 
 /// The sha-256 of a module's bytes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
@@ -143,6 +191,20 @@ impl Digest {
             *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
         }
         Some(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| "a digest is 64 hexadecimal digits".to_owned())
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
     }
 }
 

@@ -36,6 +36,7 @@ pub mod clock;
 pub mod commit;
 pub mod committer;
 pub mod config;
+pub mod control;
 pub mod effects;
 pub mod handler;
 pub mod host;

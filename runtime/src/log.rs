@@ -10,14 +10,18 @@
 //! - `load` is never older than the last acknowledged commit of the key's shard.
 //! - The tail delivers every message after its start once, in order, or says that it fell behind.
 
+mod dead;
 pub mod embedded;
 mod limits;
 mod live;
 pub mod memory;
 pub(crate) mod routings;
 
+pub use dead::{DeadCount, DeadFilter, DeadOrder, DeadQuery, NumberedDeadLetter};
+
 use crate::clock::Timestamp;
-use crate::commit::{CommitError, DeadLetter, Record, ShardCommit, Term};
+use crate::commit::{CommitError, Record, ShardCommit, Term};
+use crate::control::Control;
 use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
 use crate::invoke::BoxFuture;
@@ -63,22 +67,6 @@ pub struct Routings {
     pub routings: Vec<Routing>,
 }
 
-/// Which dead letters to list, newest first.
-#[derive(Clone, Debug)]
-pub struct DeadQuery {
-    pub handler: Option<HandlerName>,
-    /// Only letters numbered below this; `None`: from the newest.
-    pub below: Option<u64>,
-    pub letters_max: usize,
-}
-
-/// A dead letter and the number under which the log keeps it (rises, has gaps).
-#[derive(Clone, Debug, PartialEq)]
-pub struct NumberedDeadLetter {
-    pub number: u64,
-    pub letter: DeadLetter,
-}
-
 /// The durable position of one shard, for `status`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardStatus {
@@ -92,6 +80,35 @@ pub struct ShardStatus {
     pub delayed: u64,
     /// Messages after `read`, of any topic; some kinds count about.
     pub behind: u64,
+    /// What operators asked of it and is in force.
+    pub control: Control,
+}
+
+/// What `retain` lets go: messages that no holder needs and that are too old, or the oldest while there are too many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trim {
+    /// Messages older than this go.
+    pub older_than: Option<Timestamp>,
+    /// While the log takes more bytes than this, the oldest messages go.
+    pub bytes_max: Option<u64>,
+    /// Handlers whose shards still need what they have not settled: nothing at or after the oldest open head, or after
+    /// `read`, or after the last applied command, of any of their shards goes; nothing after a routing's start goes
+    /// for those that have no shard yet.
+    pub holders: Vec<HandlerName>,
+    /// Most messages deleted by one call: commits wait for it.
+    pub messages_max: usize,
+}
+
+/// What a trim did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    pub deleted: u64,
+    /// There is more to delete: call again.
+    pub more: bool,
+    /// Bytes the log takes now; 0 where the kind cannot say.
+    pub bytes: u64,
+    /// The shard that kept messages which would have gone otherwise.
+    pub held_by: Option<ShardId>,
 }
 
 /// What this log really offers; printed at start, and the parameters of the conformance suite.
@@ -187,6 +204,17 @@ pub trait Log: Send + Sync + 'static {
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>>;
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>>;
+
+    /// How many dead letters a filter means.
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>>;
+
+    /// Deletes old messages, as many as one step may.
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>>;
+
+    /// Deletes everything of a handler: routing, records, marks, state, delayed messages and dead letters. Claims and
+    /// commits of its shards that come later are those of a new handler, or fenced. Whether it is still in use the
+    /// caller knows. Unknown handlers are already forgotten.
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>>;
 
     /// The durable position of every shard the log knows.
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>>;

@@ -3,6 +3,7 @@
 use crate::clock::Timestamp;
 use crate::topic::Topic;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -35,7 +36,8 @@ impl fmt::Display for Offset {
 }
 
 /// A key: UTF-8, 1 to [`KEY_BYTES_MAX`] bytes. Messages of one key are handled in order; state belongs to it.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -50,6 +52,20 @@ impl Key {
 
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).map_err(|error| error.to_string())?.ok_or_else(|| "a key is not empty".to_owned())
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.as_str().to_owned()
     }
 }
 

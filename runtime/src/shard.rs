@@ -135,6 +135,7 @@ pub struct Shard {
     committed: u64,
     in_flight: Option<InFlight>,
     read: Offset,
+    controlled: Offset,
     read_staged: Offset,
     /// Write the record even if nothing was settled.
     flush: bool,
@@ -189,6 +190,7 @@ impl Shard {
             committed: record.commit_number,
             in_flight: None,
             read: record.read,
+            controlled: record.controlled,
             read_staged: record.read,
             flush: false,
             lanes: Lanes::default(),

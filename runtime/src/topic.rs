@@ -3,6 +3,7 @@
 //! A topic is 1 to 16 tokens of `[A-Za-z0-9_-]{1,64}` joined by dots. Topics whose first token begins with `_` are the
 //! host's own and cannot be published to by users. A pattern may use `*` for one token and a last `>` for one or more.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ pub const TOKEN_BYTES_MAX: usize = 64;
 pub struct Topic(Arc<str>);
 
 /// A valid pattern such as `orders.*` or `events.>`; a topic is a pattern that matches itself.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Pattern(Arc<str>);
 
 /// Why a text is not a topic or a pattern; says what to write instead.
@@ -92,6 +94,20 @@ impl Topic {
     }
 }
 
+impl TryFrom<String> for Pattern {
+    type Error = TopicError;
+
+    fn try_from(text: String) -> Result<Self, TopicError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.as_str().to_owned()
+    }
+}
+
 impl Pattern {
     /// Parses a pattern.
     pub fn parse(text: &str) -> Result<Self, TopicError> {
@@ -103,8 +119,12 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether `topic` is one of those this pattern names.
+    /// Whether `topic` is one of those this pattern names. The host's own topics are never meant by a wildcard in the
+    /// first place: who follows everything does not want the host's own bookkeeping.
     pub fn matches(&self, topic: &Topic) -> bool {
+        if topic.0.starts_with('_') && self.0.starts_with(['*', '>']) {
+            return false;
+        }
         let mut names = topic.0.split('.');
         for token in self.0.split('.') {
             match (token, names.next()) {

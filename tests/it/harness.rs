@@ -7,7 +7,7 @@ pub mod native;
 pub mod process;
 
 use sluicebox::handler::ShardId;
-use sluicebox::log::{DeadQuery, Log, ReadRequest};
+use sluicebox::log::{DeadFilter, DeadQuery, Log, ReadRequest};
 use sluicebox::message::{Key, Message, Offset};
 use sluicebox::routing::Routing;
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub async fn everything(log: &dyn Log) -> Vec<Arc<Message>> {
 
 /// Every dead letter.
 pub async fn dead_letters(log: &dyn Log) -> Vec<sluicebox::commit::DeadLetter> {
-    let query = DeadQuery { handler: None, below: None, letters_max: usize::MAX };
+    let query = DeadQuery::newest(DeadFilter::default(), usize::MAX);
     log.dead(query).await.unwrap().into_iter().map(|numbered| numbered.letter).collect()
 }
 

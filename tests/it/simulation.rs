@@ -13,7 +13,7 @@ use sluicebox::effects::{Effects, Outgoing, StateWrite};
 use sluicebox::handler::{Dedup, HandlerName, OnFailure, Policy, Retry, ShardId};
 use sluicebox::invoke::{Call, Failure};
 use sluicebox::log::memory::MemoryCore;
-use sluicebox::log::{DeadQuery, ReadRequest};
+use sluicebox::log::{DeadFilter, DeadQuery, ReadRequest};
 use sluicebox::message::{Headers, Key, Message, NewMessage, Offset};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
 use sluicebox::shard::{Bounds, Caution, Needs, Run, Scan, Setup, Shard};
@@ -565,7 +565,7 @@ impl World {
             bytes_max: usize::MAX,
         };
         let messages = self.log.read(&everything).messages;
-        let dead = self.log.dead(&DeadQuery { handler: None, below: None, letters_max: usize::MAX });
+        let dead = self.log.dead(&DeadQuery::newest(DeadFilter::default(), usize::MAX));
         let mut keys: Vec<Key> = (0..KEYS).filter_map(|key| Key::parse(&format!("k{key}")).unwrap()).collect();
         keys.extend(Key::parse("*").unwrap());
         let mut handlers: Vec<Handler> = vec![];

@@ -176,6 +176,10 @@ async fn plain_commits(log: Arc<dyn Log>, messages: usize, batch: usize) -> anyh
             delayed_put: vec![],
             delayed_drop: vec![],
             dead: vec![],
+            dead_max: u64::MAX,
+            dead_drop: vec![],
+            controlled: Offset::START,
+            control: None,
         };
         for answer in log.commit(vec![commit]).await {
             answer?;

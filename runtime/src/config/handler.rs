@@ -198,6 +198,7 @@ fn policy(findings: &mut Findings<'_>, section: &mut Section<'_>, subscribe: &[P
         on_failure: on_failure.unwrap_or(default.on_failure),
         concurrency: concurrency.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(default.concurrency),
         body_bytes_max: body.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(default.body_bytes_max),
+        ..default
     }
 }
 

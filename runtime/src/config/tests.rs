@@ -309,6 +309,7 @@ fn every_setting_is_read() {
         on_failure: OnFailure::Skip,
         concurrency: 4,
         body_bytes_max: 1024,
+        ..Policy::default()
     };
     assert_eq!(order.policy, expected);
     let values: Vec<_> = order.config.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();

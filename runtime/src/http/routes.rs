@@ -5,7 +5,7 @@ use super::parameters::{Parameters, PathText};
 use super::views::{DeadLetterView, DeadPage, StatusView};
 use super::{Face, guard, publish, tail};
 use crate::handler::HandlerName;
-use crate::log::DeadQuery;
+use crate::log::{DeadFilter, DeadOrder, DeadQuery};
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware;
@@ -107,8 +107,9 @@ async fn status(State(face): State<Arc<Face>>) -> Result<Json<StatusView>, ApiEr
 async fn dead_list(State(face): State<Arc<Face>>, mut parameters: Parameters) -> Result<Json<DeadPage>, ApiError> {
     let handler = parameters.take("handler").map(|name| HandlerName::parse(&name));
     let query = DeadQuery {
-        handler: handler.transpose().map_err(ApiError::bad_request)?,
-        below: parameters.number("below")?,
+        filter: DeadFilter { handler: handler.transpose().map_err(ApiError::bad_request)?, ..DeadFilter::default() },
+        order: DeadOrder::Newest { below: parameters.number("below")? },
+        bytes_max: usize::MAX,
         letters_max: parameters
             .number("limit")?
             .map_or(DEAD_DEFAULT, |limit| usize::try_from(limit).unwrap_or(DEAD_MAX).clamp(1, DEAD_MAX)),

@@ -492,6 +492,10 @@ async fn dead_letters_and_status_are_shown() {
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: letters.collect(),
+        dead_max: u64::MAX,
+        dead_drop: vec![],
+        controlled: Offset::START,
+        control: None,
     };
     server.log.commit(vec![commit]).await.into_iter().collect::<Result<(), _>>().unwrap();
 

@@ -3,7 +3,7 @@
 //! Times are RFC 3339 in UTC. A body that is UTF-8 is `body`, any other `body_base64`.
 
 use crate::handler::{HandlerName, ShardId};
-use crate::log::{DeadQuery, Log, LogError, NumberedDeadLetter, ShardStatus};
+use crate::log::{DeadFilter, DeadOrder, DeadQuery, Log, LogError, NumberedDeadLetter, ShardStatus};
 use crate::message::{Message, Offset};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -108,7 +108,14 @@ impl DeadLetterView {
     pub async fn find(log: &dyn Log, number: u64) -> Result<Option<Self>, LogError> {
         // None can be numbered above the largest number, so `None` asks for the same.
         let below = number.checked_add(1);
-        let found = log.dead(DeadQuery { handler: None, below, letters_max: 1 }).await?;
+        let found = log
+            .dead(DeadQuery {
+                filter: DeadFilter::default(),
+                order: DeadOrder::Newest { below },
+                letters_max: 1,
+                bytes_max: usize::MAX,
+            })
+            .await?;
         Ok(found.first().filter(|letter| letter.number == number).map(Self::from))
     }
 }

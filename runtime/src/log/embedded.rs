@@ -29,12 +29,12 @@ use self::readers::{Length, Readers};
 use self::requests::Request;
 use self::shared::Shared;
 use self::writer::{Parts, Unanswered, Writer};
-use super::{Batch, Claim, DeadQuery, Guarantees, Log, LogError, NumberedDeadLetter};
-use super::{ReadRequest, Routings, ShardStatus, Tail};
+use super::{Batch, Claim, DeadCount, DeadFilter, DeadQuery, Guarantees, Log, LogError, NumberedDeadLetter};
+use super::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::clock::{self, Timestamp};
 use crate::commit::{CommitError, ShardCommit};
 use crate::effects::Entries;
-use crate::handler::ShardId;
+use crate::handler::{HandlerName, ShardId};
 use crate::invoke::BoxFuture;
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
@@ -273,6 +273,18 @@ impl Log for EmbeddedLog {
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
         Box::pin(self.query(Length::Scan, move |reader| reader.dead(&query)))
+    }
+
+    fn dead_count(&self, _filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
+        Box::pin(async { Err(LogError::Unavailable { reason: "dead_count".into() }) })
+    }
+
+    fn trim(&self, _trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
+        Box::pin(async { Err(LogError::Unavailable { reason: "trim".into() }) })
+    }
+
+    fn forget(&self, _handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async { Err(LogError::Unavailable { reason: "forget".into() }) })
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {

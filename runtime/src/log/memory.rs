@@ -9,12 +9,12 @@ mod core;
 pub use self::core::MemoryCore;
 
 use super::live::Live;
-use super::{Batch, Claim, DeadQuery, Guarantees, Log, LogError, NumberedDeadLetter};
-use super::{ReadRequest, Routings, ShardStatus, Tail};
+use super::{Batch, Claim, DeadCount, DeadFilter, DeadQuery, Guarantees, Log, LogError, NumberedDeadLetter};
+use super::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::clock::{self, Timestamp};
 use crate::commit::{CommitError, ShardCommit};
 use crate::effects::Entries;
-use crate::handler::ShardId;
+use crate::handler::{HandlerName, ShardId};
 use crate::invoke::BoxFuture;
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
@@ -131,6 +131,21 @@ impl Log for MemoryLog {
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
         Box::pin(async move { Ok(self.core().dead(&query)) })
+    }
+
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
+        Box::pin(async move { Ok(self.core().dead_count(&filter)) })
+    }
+
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
+        Box::pin(async move { Ok(self.core().trim(&trim)) })
+    }
+
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            self.core().forget(&handler);
+            Ok(())
+        })
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {

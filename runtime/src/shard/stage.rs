@@ -87,6 +87,10 @@ impl Shard {
             delayed_put,
             delayed_drop,
             dead,
+            dead_max: u64::MAX,
+            dead_drop: vec![],
+            controlled: self.controlled,
+            control: None,
         })
     }
 

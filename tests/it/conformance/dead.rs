@@ -3,8 +3,9 @@
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{DeadLetter, Delayed, Head, HeadScope, IdHash, Mark, ShardCommit};
+use sluicebox::control::Control;
 use sluicebox::handler::{Digest, ShardId};
-use sluicebox::log::{DeadQuery, Log, ShardStatus};
+use sluicebox::log::{DeadFilter, DeadOrder, DeadQuery, Log, ShardStatus};
 use sluicebox::message::{Headers, Message, NewMessage, Offset};
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ on_every_kind! {
         let bare = DeadLetter { key: None, digest: None, attempts: 0, ..letter(&id, "") };
         let written = vec![letter(&id, "ключ"), bare];
         assert_eq!(log.commit(vec![ShardCommit { dead: written.clone(), ..commit(&id, term, 1) }]).await, [Ok(())]);
-        let found = log.dead(DeadQuery { handler: None, below: None, letters_max: 10 }).await.unwrap();
+        let found = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
         assert!(found[0].number > found[1].number);
         let found: Vec<DeadLetter> = found.into_iter().rev().map(|dead| dead.letter).collect();
         assert_eq!(found, written);
@@ -54,12 +55,12 @@ on_every_kind! {
                 assert_eq!(log.commit(vec![ShardCommit { dead, ..commit(id, term, number) }]).await, [Ok(())]);
             }
         }
-        let all = DeadQuery { handler: None, below: None, letters_max: usize::MAX };
+        let all = DeadQuery::newest(DeadFilter::default(), usize::MAX);
         let expected = ["b5", "b4", "b3", "b2", "b1", "a5", "a4", "a3", "a2", "a1"];
         assert_eq!(listed(&*log, all.clone()).await, expected);
-        let of_a = DeadQuery { handler: Some(a.handler.clone()), ..all.clone() };
+        let of_a = DeadQuery { filter: DeadFilter { handler: Some(a.handler.clone()), ..DeadFilter::default() }, ..all.clone() };
         assert_eq!(listed(&*log, of_a.clone()).await, expected[5..]);
-        let of_nobody = DeadQuery { handler: Some(shard("c", 0).handler), ..all.clone() };
+        let of_nobody = DeadQuery { filter: DeadFilter { handler: Some(shard("c", 0).handler), ..DeadFilter::default() }, ..all.clone() };
         assert!(listed(&*log, of_nobody).await.is_empty());
 
         let mut pages = vec![];
@@ -68,7 +69,7 @@ on_every_kind! {
             let page = log.dead(query.clone()).await.unwrap();
             let Some(last) = page.last() else { break };
             assert!(page.len() <= 2);
-            query.below = Some(last.number);
+            query.order = DeadOrder::Newest { below: Some(last.number) };
             pages.extend(page.into_iter().map(|dead| dead.letter.error));
         }
         assert_eq!(pages, expected[5..]);
@@ -99,8 +100,8 @@ on_every_kind! {
         };
         assert_eq!(log.commit(vec![full]).await, [Ok(())]);
         let expected = [
-            ShardStatus { shard: first, term, commit_number: 1, read: offsets[1], open: 1, marks: 2, dead: 1, delayed: 1, behind: 2 },
-            ShardStatus { shard: second, term: second_term, commit_number: 0, read: offsets[3], open: 0, marks: 0, dead: 0, delayed: 0, behind: 0 },
+            ShardStatus { shard: first, term, commit_number: 1, read: offsets[1], open: 1, marks: 2, dead: 1, delayed: 1, behind: 2, control: Control::default() },
+            ShardStatus { shard: second, term: second_term, commit_number: 0, read: offsets[3], open: 0, marks: 0, dead: 0, delayed: 0, behind: 0, control: Control::default() },
         ];
         assert_eq!(log.status().await.unwrap(), expected);
     }

@@ -60,6 +60,10 @@ pub fn commit(shard: &ShardId, term: Term, number: u64) -> ShardCommit {
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_max: u64::MAX,
+        dead_drop: vec![],
+        controlled: Offset::START,
+        control: None,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, Delayed, Head, Record, Term};
 use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
-use crate::log::{Batch, DeadQuery, NumberedDeadLetter, ReadRequest, Routings, ShardStatus, routings};
+use crate::log::{Batch, DeadOrder, DeadQuery, NumberedDeadLetter, ReadRequest, Routings, ShardStatus, routings};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::topic::Topic;
 use bytes::Bytes;
@@ -156,6 +156,8 @@ impl Reader {
             open: self.open(id)?,
             marks: Vec::with_capacity(usize::try_from(marks).unwrap_or(0)),
             delayed: self.delayed(id)?,
+            controlled: Offset::START,
+            control: Default::default(),
         };
         let mut select =
             snapshot.prepare_cached("SELECT marks FROM marks WHERE shard_id = ?1 ORDER BY commit_number")?;
@@ -230,9 +232,11 @@ impl Reader {
              FROM dead JOIN shards ON shards.id = shard_id JOIN handlers ON handlers.id = handler_id \
              WHERE number < ?1 AND (?2 IS NULL OR name = ?2) ORDER BY number DESC LIMIT ?3",
         )?;
-        let below = query.below.map_or(i64::MAX, |below| i64::try_from(below).unwrap_or(i64::MAX));
+        let DeadOrder::Newest { below } = query.order else { return Ok(vec![]) };
+        let below = below.map_or(i64::MAX, |below| i64::try_from(below).unwrap_or(i64::MAX));
         let letters_max = i64::try_from(query.letters_max).unwrap_or(i64::MAX);
-        let mut found = select.query(params![below, query.handler.as_ref().map(|name| name.as_str()), letters_max])?;
+        let mut found =
+            select.query(params![below, query.filter.handler.as_ref().map(|name| name.as_str()), letters_max])?;
         let mut letters = vec![];
         while let Some(row) = found.next()? {
             letters.push(NumberedDeadLetter { number: uint(row, 0)?, letter: letter(row)? });
@@ -266,6 +270,7 @@ impl Reader {
                 marks: uint(row, 6)?,
                 dead: uint(row, 7)?,
                 delayed: uint(row, 8)?,
+                control: Default::default(),
                 behind: end.0.saturating_sub(read.max(before_oldest).0),
             });
         }

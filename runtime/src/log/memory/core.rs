@@ -2,10 +2,14 @@
 
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, Delayed, Head, KeyWrites, Mark, Record, ShardCommit, Term};
+use crate::control::Control;
 use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::limits::{check_commit, check_messages};
-use crate::log::{Batch, Claim, DeadQuery, LogError, NumberedDeadLetter, ReadRequest, Routings, ShardStatus};
+use crate::log::{
+    Batch, Claim, DeadCount, DeadFilter, DeadOrder, DeadQuery, LogError, NumberedDeadLetter, ReadRequest, Routings,
+    ShardStatus, Trim, Trimmed,
+};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -16,10 +20,15 @@ use std::sync::Arc;
 pub struct MemoryCore {
     /// Ascending by offset.
     messages: Vec<Arc<Message>>,
+    /// Offset and time of the last message, which may be gone.
+    last: (Offset, Timestamp),
+    /// Messages ever appended.
+    appended: u64,
     shards: BTreeMap<ShardId, Shard>,
     state: BTreeMap<HandlerName, HashMap<Key, Entries>>,
     /// Ascending by number.
     dead: Vec<NumberedDeadLetter>,
+    dead_last: u64,
     routings: Routings,
 }
 
@@ -32,6 +41,8 @@ struct Shard {
     open: BTreeMap<Offset, Head>,
     marks: VecDeque<Mark>,
     delayed: BTreeMap<u64, Delayed>,
+    controlled: Offset,
+    control: Control,
 }
 
 impl MemoryCore {
@@ -44,10 +55,11 @@ impl MemoryCore {
     fn append_checked(&mut self, messages: Vec<NewMessage>, now: Timestamp) -> Batch {
         let first = self.messages.len();
         for new in messages {
-            let (last, time) =
-                self.messages.last().map_or((0, now), |message| (message.offset.0, message.time.max(now)));
+            let (last, time) = (self.last.0.0, self.last.1.max(now));
             // Offsets have gaps of 1 to 3, so that whoever adds one to an offset fails in the tests.
-            let offset = Offset(last + 1 + (self.messages.len() % 3) as u64);
+            let offset = Offset(last + 1 + self.appended % 3);
+            self.last = (offset, time);
+            self.appended += 1;
             self.messages.push(Arc::new(Message::from_new(new, offset, time)));
         }
         Batch { messages: self.messages[first..].to_vec(), upto: self.end() }
@@ -84,17 +96,22 @@ impl MemoryCore {
 
     /// Offset of the last message.
     pub fn end(&self) -> Offset {
-        self.messages.last().map_or(Offset::START, |message| message.offset)
+        self.last.0
     }
 
     /// Offset of the last message older than `time`.
     pub fn offset_before(&self, time: Timestamp) -> Offset {
         let older = self.messages.partition_point(|message| message.time < time);
-        older.checked_sub(1).map_or(Offset::START, |at| self.messages[at].offset)
+        match older.checked_sub(1) {
+            Some(at) => self.messages[at].offset,
+            // Everything older is gone, so whatever is left is newer.
+            None => Offset::START,
+        }
     }
 
     /// Raises the shard's term and returns its record.
     pub fn claim(&mut self, shard: &ShardId, start: Offset) -> Claim {
+        let end = self.end();
         let shard = self.shards.entry(shard.clone()).or_insert_with(|| Shard {
             term: Term(0),
             commit_number: 0,
@@ -102,6 +119,8 @@ impl MemoryCore {
             open: BTreeMap::new(),
             marks: VecDeque::new(),
             delayed: BTreeMap::new(),
+            controlled: end,
+            control: Control::default(),
         });
         shard.term.0 += 1;
         let record = Record {
@@ -110,6 +129,8 @@ impl MemoryCore {
             open: shard.open.values().cloned().collect(),
             marks: shard.marks.iter().copied().collect(),
             delayed: shard.delayed.values().cloned().collect(),
+            controlled: shard.controlled,
+            control: shard.control.clone(),
         };
         Claim { term: shard.term, record }
     }
@@ -149,11 +170,14 @@ impl MemoryCore {
                 state.remove(key);
             }
         }
+        let mine = |dead: &NumberedDeadLetter| dead.letter.shard == commit.shard;
+        self.dead.retain(|dead| !(mine(dead) && commit.dead_drop.contains(&dead.number)));
         for letter in commit.dead {
             // Numbers have gaps, as on the other kinds.
-            let number = self.dead.last().map_or(1, |last| last.number + 2);
-            self.dead.push(NumberedDeadLetter { number, letter });
+            self.dead_last += 2;
+            self.dead.push(NumberedDeadLetter { number: self.dead_last, letter });
         }
+        self.bound_dead(&commit.shard.handler, commit.dead_max);
         self.append_checked(commit.outputs, now);
         Ok(())
     }
@@ -172,13 +196,97 @@ impl MemoryCore {
         Ok(())
     }
 
-    /// Dead letters, newest first.
+    fn bound_dead(&mut self, handler: &HandlerName, letters_max: u64) {
+        let count = self.dead.iter().filter(|dead| dead.letter.shard.handler == *handler).count() as u64;
+        let mut beyond = count.saturating_sub(letters_max);
+        self.dead.retain(|dead| {
+            let goes = beyond > 0 && dead.letter.shard.handler == *handler;
+            beyond -= u64::from(goes);
+            !goes
+        });
+    }
+
+    /// Dead letters of a filter, in the order asked for.
     pub fn dead(&self, query: &DeadQuery) -> Vec<NumberedDeadLetter> {
-        let wanted = |dead: &&NumberedDeadLetter| {
-            query.below.is_none_or(|below| dead.number < below)
-                && query.handler.as_ref().is_none_or(|handler| dead.letter.shard.handler == *handler)
+        let wanted = |dead: &&NumberedDeadLetter| query.filter.matches(dead.number, &dead.letter);
+        let mut bytes = 0;
+        let fits = |dead: &&NumberedDeadLetter| {
+            let room = bytes < query.bytes_max;
+            bytes = bytes.saturating_add(dead.letter.message.bytes());
+            room
         };
-        self.dead.iter().rev().filter(wanted).take(query.letters_max).cloned().collect()
+        match query.order {
+            DeadOrder::Newest { below } => {
+                let from = self.dead.iter().rev().filter(|dead| below.is_none_or(|below| dead.number < below));
+                from.filter(wanted).take(query.letters_max).take_while(fits).cloned().collect()
+            }
+            DeadOrder::Oldest { above } => {
+                let from = self.dead.iter().filter(|dead| dead.number > above);
+                from.filter(wanted).take(query.letters_max).take_while(fits).cloned().collect()
+            }
+        }
+    }
+
+    /// How many dead letters a filter means.
+    pub fn dead_count(&self, filter: &DeadFilter) -> DeadCount {
+        let found = self.dead.iter().filter(|dead| filter.matches(dead.number, &dead.letter));
+        found.fold(DeadCount::default(), |count, dead| DeadCount { letters: count.letters + 1, newest: dead.number })
+    }
+
+    /// See [`Log::trim`](crate::log::Log::trim). Bytes are those of the messages.
+    pub fn trim(&mut self, trim: &Trim) -> Trimmed {
+        let mut bytes: u64 = self.messages.iter().map(|message| message.bytes() as u64).sum();
+        let (floor, holder) = self.floor(&trim.holders);
+        let (mut going, mut held_by) = (0, None);
+        for message in &self.messages {
+            let old = trim.older_than.is_some_and(|time| message.time < time);
+            if !old && trim.bytes_max.is_none_or(|max| bytes <= max) {
+                break;
+            }
+            if message.offset >= floor {
+                held_by = holder;
+                break;
+            }
+            going += 1;
+            bytes -= message.bytes() as u64;
+        }
+        let deleted = going.min(trim.messages_max);
+        self.messages.drain(..deleted);
+        Trimmed { deleted: deleted as u64, more: going > deleted, bytes, held_by }
+    }
+
+    /// The first offset that these handlers need, and who needs it.
+    fn floor(&self, holders: &[HandlerName]) -> (Offset, Option<ShardId>) {
+        let mut floor = (Offset::END, None);
+        for handler in holders {
+            let mut claimed = false;
+            for (id, shard) in self.shards.iter().filter(|(id, _)| id.handler == *handler) {
+                claimed = true;
+                let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
+                let needs = shard.open.keys().next().map_or(after, |open| after.min(*open));
+                if needs < floor.0 {
+                    floor = (needs, Some(id.clone()));
+                }
+            }
+            let routing = self.routings.routings.iter().find(|routing| routing.handler == *handler);
+            if let Some(routing) = routing.filter(|_| !claimed) {
+                let needs = Offset(routing.start().0.saturating_add(1));
+                if needs < floor.0 {
+                    floor = (needs, Some(ShardId { handler: handler.clone(), index: 0 }));
+                }
+            }
+        }
+        floor
+    }
+
+    /// See [`Log::forget`](crate::log::Log::forget).
+    pub fn forget(&mut self, handler: &HandlerName) {
+        self.shards.retain(|id, _| id.handler != *handler);
+        self.state.remove(handler);
+        self.dead.retain(|dead| dead.letter.shard.handler != *handler);
+        let before = self.routings.routings.len();
+        self.routings.routings.retain(|routing| routing.handler != *handler);
+        self.routings.version += u64::from(self.routings.routings.len() != before);
     }
 
     /// The position of every shard, by handler and index.
@@ -192,6 +300,7 @@ impl MemoryCore {
             marks: shard.marks.len() as u64,
             dead: self.dead.iter().filter(|dead| dead.letter.shard == *id).count() as u64,
             delayed: shard.delayed.len() as u64,
+            control: shard.control.clone(),
             behind: (self.messages.len() - self.index_after(shard.read)) as u64,
         };
         self.shards.iter().map(status).collect()
@@ -206,6 +315,10 @@ impl Shard {
     fn apply(&mut self, commit: &ShardCommit) {
         self.commit_number = commit.number;
         self.read = commit.read;
+        self.controlled = self.controlled.max(commit.controlled);
+        if let Some(control) = &commit.control {
+            self.control = control.clone();
+        }
         commit.open_drop.iter().for_each(|offset| drop(self.open.remove(offset)));
         self.open.extend(commit.open_put.iter().map(|head| (head.offset, head.clone())));
         commit.delayed_drop.iter().for_each(|number| drop(self.delayed.remove(number)));

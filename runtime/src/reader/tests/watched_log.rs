@@ -3,12 +3,12 @@
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, ShardCommit};
 use crate::effects::Entries;
-use crate::handler::ShardId;
+use crate::handler::{HandlerName, ShardId};
 use crate::invoke::BoxFuture;
 use crate::log::memory::MemoryLog;
 use crate::log::{
-    Batch, Claim, DeadQuery, Guarantees, Lagged, Log, LogError, NumberedDeadLetter, ReadRequest, Routings, ShardStatus,
-    Tail,
+    Batch, Claim, DeadCount, DeadFilter, DeadQuery, Guarantees, Lagged, Log, LogError, NumberedDeadLetter, ReadRequest,
+    Routings, ShardStatus, Tail, Trim, Trimmed,
 };
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
@@ -101,6 +101,18 @@ impl Log for WatchedLog {
 
     fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>> {
         self.inner.offset_before(time)
+    }
+
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
+        self.inner.dead_count(filter)
+    }
+
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
+        self.inner.trim(trim)
+    }
+
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
+        self.inner.forget(handler)
     }
 
     fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>> {

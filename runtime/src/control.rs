@@ -1,0 +1,263 @@
+//! Operator commands: messages on a control topic, which each shard of the handler applies in its own commit.
+//!
+//! A command is appended by a face to `_control.<handler>` and so has a place in the log like everything else. It does
+//! not wait in line with the handler's messages (a handler that is paused or far behind must hear it all the same):
+//! shards read their control topic beside their inbox, and their record says up to where every command is applied. What
+//! is in force afterwards is the shard's [`Control`], part of its record, so it survives restarts and takeovers.
+//!
+//! Everything here is pure: what to do about a command is the shard's business.
+
+use crate::commit::DeadLetter;
+use crate::handler::{Digest, HandlerName};
+use crate::log::DeadFilter;
+use crate::message::{Headers, Key, Message, NewMessage, Offset};
+use crate::topic::{Pattern, Topic};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// First token of the topics of commands.
+pub const CONTROL_TOKEN: &str = "_control";
+/// First token of the topics on which dead letters return to their handler.
+pub const RETRY_TOKEN: &str = "_retry";
+/// Holds the topic that a returned dead letter had.
+const TOPIC_HEADER: &str = "_topic";
+/// Most keys paused at a time in one shard: pausing more is an outage of the handler, so pause that.
+pub const PAUSED_KEYS_MAX: usize = 1000;
+/// Most commands about dead letters under way at a time in one shard.
+pub const JOBS_MAX: usize = 16;
+
+/// What an operator asks of a handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Command {
+    /// Runs nothing more until `resume`; what runs ends.
+    Pause,
+    Resume,
+    /// The messages of this key wait.
+    PauseKey {
+        key: Key,
+    },
+    ResumeKey {
+        key: Key,
+    },
+    /// Opens the breaker by hand: it stays open until `reset`.
+    Trip,
+    /// Closes the breaker.
+    Reset,
+    /// Dead letters go back to the end of their keys' lanes, attempts reset.
+    RetryDead {
+        filter: DeadFilter,
+    },
+    /// Dead letters are deleted.
+    DropDead {
+        filter: DeadFilter,
+    },
+    /// An earlier module, instead of the one in the file while that does not change.
+    Rollback {
+        pin: Pin,
+    },
+    /// The module in the file again.
+    Unpin,
+}
+
+/// The module version that an operator rolled back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The version to run.
+    pub digest: Digest,
+    /// The version in the file at that time. Another one in the file ends the pin.
+    pub over: Digest,
+}
+
+/// A command about dead letters that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadJob {
+    /// Offset of its command.
+    pub command: u64,
+    pub action: DeadAction,
+    pub filter: DeadFilter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeadAction {
+    Retry,
+    Drop,
+}
+
+/// What operators asked of a shard and is in force or under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Control {
+    pub paused: bool,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub paused_keys: BTreeSet<Key>,
+    /// The breaker was opened by hand.
+    pub tripped: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<DeadJob>,
+}
+
+/// What applying a command led to, beyond the changed [`Control`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Applied {
+    Done,
+    /// A bound was reached or the text cannot be read: nothing changed.
+    Refused(String),
+}
+
+impl Control {
+    /// Takes a command in force. `offset` is its place in the log.
+    pub fn apply(&mut self, offset: Offset, command: Command) -> Applied {
+        match command {
+            Command::Pause => self.paused = true,
+            Command::Resume => self.paused = false,
+            Command::PauseKey { key } => {
+                if self.paused_keys.len() >= PAUSED_KEYS_MAX && !self.paused_keys.contains(&key) {
+                    return Applied::Refused(format!(
+                        "{PAUSED_KEYS_MAX} keys of this shard are paused: pause the handler"
+                    ));
+                }
+                self.paused_keys.insert(key);
+            }
+            Command::ResumeKey { key } => {
+                self.paused_keys.remove(&key);
+            }
+            Command::Trip => self.tripped = true,
+            Command::Reset => self.tripped = false,
+            Command::RetryDead { filter } => return self.take_job(offset, DeadAction::Retry, filter),
+            Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter),
+            Command::Rollback { pin } => self.pin = Some(pin),
+            Command::Unpin => self.pin = None,
+        }
+        Applied::Done
+    }
+
+    fn take_job(&mut self, offset: Offset, action: DeadAction, filter: DeadFilter) -> Applied {
+        if self.jobs.len() >= JOBS_MAX {
+            return Applied::Refused(format!("{JOBS_MAX} commands about dead letters are under way: wait for them"));
+        }
+        self.jobs.push(DeadJob { command: offset.0, action, filter });
+        Applied::Done
+    }
+}
+
+impl Command {
+    /// The message that brings the command to the handler's shards.
+    pub fn message(&self, handler: &HandlerName) -> NewMessage {
+        let body = serde_json::to_vec(self).expect("text, numbers and lists can always be written as JSON");
+        NewMessage::new(control_topic(handler), body)
+    }
+
+    /// The command in a message of a control topic.
+    pub fn read(message: &Message) -> Result<Self, String> {
+        serde_json::from_slice(&message.body).map_err(|error| format!("the command cannot be read: {error}"))
+    }
+}
+
+/// Where the commands for a handler are.
+pub fn control_topic(handler: &HandlerName) -> Topic {
+    Topic::parse(&format!("{CONTROL_TOKEN}.{handler}")).expect("a handler's name is a token")
+}
+
+/// Where the dead letters that return to a handler are.
+pub fn retry_topic(handler: &HandlerName) -> Topic {
+    Topic::parse(&format!("{RETRY_TOKEN}.{handler}")).expect("a handler's name is a token")
+}
+
+/// The pattern that matches one topic.
+pub fn pattern_of(topic: &Topic) -> Pattern {
+    Pattern::parse(topic.as_str()).expect("a topic is a pattern")
+}
+
+/// A dead letter's message as it returns to its handler, and to no other: after all that is in the log now.
+pub fn returned(letter: &DeadLetter) -> NewMessage {
+    let message = &letter.message;
+    let headers = message.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let topic = (TOPIC_HEADER.to_owned(), message.topic.as_str().to_owned());
+    NewMessage {
+        topic: retry_topic(&letter.shard.handler),
+        key: message.key.clone(),
+        id: message.id.clone(),
+        headers: Headers::new(std::iter::once(topic).chain(headers).collect()),
+        body: message.body.clone(),
+        hops: message.hops,
+    }
+}
+
+/// The message that a returned dead letter was, at its new place; `None` for any other message.
+pub fn original(message: &Message) -> Option<Message> {
+    if !message.topic.as_str().starts_with(RETRY_TOKEN) {
+        return None;
+    }
+    let topic = Topic::parse(message.headers.get(TOPIC_HEADER)?).ok()?;
+    let rest = message.headers.iter().filter(|(name, _)| *name != TOPIC_HEADER);
+    let headers = Headers::new(rest.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+    Some(Message { topic, headers, ..message.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::handler::ShardId;
+    use std::sync::Arc;
+
+    fn key(text: &str) -> Key {
+        Key::parse(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn commands_round_trip_through_the_log() {
+        let handler = HandlerName::parse("order").unwrap();
+        let digest = Digest::of(b"a");
+        let filter = DeadFilter { kind: Some("trap".into()), numbers: vec![1, 2], upto: Some(9), ..Default::default() };
+        for command in [
+            Command::Pause,
+            Command::PauseKey { key: key("ü") },
+            Command::RetryDead { filter },
+            Command::Rollback { pin: Pin { digest, over: Digest::of(b"b") } },
+        ] {
+            let message = Message::from_new(command.message(&handler), Offset(1), Timestamp(0));
+            assert_eq!(message.topic.as_str(), "_control.order");
+            assert_eq!(Command::read(&message).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn paused_keys_and_jobs_are_bounded() {
+        let mut control = Control::default();
+        for number in 0..PAUSED_KEYS_MAX {
+            assert_eq!(control.apply(Offset(1), Command::PauseKey { key: key(&number.to_string()) }), Applied::Done);
+        }
+        assert!(matches!(control.apply(Offset(1), Command::PauseKey { key: key("more") }), Applied::Refused(_)));
+        let drop = || Command::DropDead { filter: DeadFilter::default() };
+        (0..JOBS_MAX).for_each(|_| assert_eq!(control.apply(Offset(1), drop()), Applied::Done));
+        assert!(matches!(control.apply(Offset(1), drop()), Applied::Refused(_)));
+    }
+
+    #[test]
+    fn a_returned_dead_letter_is_the_message_it_was() {
+        let new = NewMessage {
+            id: Some("i".into()),
+            headers: Headers::new(vec![("a".into(), "b".into())]),
+            ..NewMessage::new(Topic::parse("events.made").unwrap(), "body")
+        };
+        let was = Message::from_new(new, Offset(3), Timestamp(5));
+        let letter = DeadLetter {
+            shard: ShardId { handler: HandlerName::parse("order").unwrap(), index: 0 },
+            message: Arc::new(was.clone()),
+            key: None,
+            attempts: 8,
+            kind: "retry".into(),
+            error: "busy".into(),
+            digest: None,
+            time: Timestamp(6),
+        };
+        let back = Message::from_new(returned(&letter), Offset(9), Timestamp(7));
+        assert_eq!(back.topic.as_str(), "_retry.order");
+        assert_eq!(original(&back), Some(Message { offset: Offset(9), time: Timestamp(7), ..was }));
+    }
+}
