@@ -5,7 +5,9 @@
 //! duplicate is found at each try anew, since its twin may have been done meanwhile.
 
 pub mod backoff;
+pub mod breaker;
 pub mod limits;
+pub mod rate;
 
 use crate::clock::Timestamp;
 use crate::effects::Effects;
