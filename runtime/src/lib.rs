@@ -38,6 +38,7 @@ pub mod committer;
 pub mod config;
 pub mod control;
 pub mod effects;
+pub mod gate;
 pub mod handler;
 pub mod host;
 pub mod http;

@@ -75,7 +75,7 @@ impl Service {
             Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings.http, stop_http.clone());
         let face = Arc::new(face);
         let http = tokio::spawn(http::serve(listener, face.clone()));
-        let host = Host::start(log.clone(), handlers, &metrics, reader::Options::default()).await?;
+        let host = Host::start(log.clone(), handlers, metrics.clone(), reader::Options::default()).await?;
         face.follow(host.reader().clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
