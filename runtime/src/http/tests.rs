@@ -494,7 +494,7 @@ async fn dead_letters_and_status_are_shown() {
         dead: letters.collect(),
         dead_max: u64::MAX,
         dead_drop: vec![],
-        controlled: Offset::START,
+        controlled: claim.record.controlled,
         control: None,
     };
     server.log.commit(vec![commit]).await.into_iter().collect::<Result<(), _>>().unwrap();
