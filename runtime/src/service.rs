@@ -53,7 +53,7 @@ pub struct Service {
 impl Service {
     /// Starts everything; when it returns, messages are handled and requests are answered.
     pub async fn start(settings: &Settings, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let LogSettings::Embedded { path } = &settings.log;
+        let LogSettings::Embedded { path, .. } = &settings.log;
         let log = open_log(path).await?;
         let guarantees = log.guarantees();
         let pool = sandbox::Pool { cache: Some(path.join(CACHE_FOLDER)), ..sandbox::Pool::default() };
