@@ -23,7 +23,7 @@ pub const CLEARED_MAX: usize = 256;
 /// Bytes of an alarm in state or digest beside its id: names, quotes, status and 30 characters of time.
 const ALARM_BYTES_MAX: usize = 100;
 const ITEM_BYTES_MAX: usize = ALARM_ID_BYTES_MAX + ALARM_BYTES_MAX;
-// What is taken can always be stored and sent. A user's name may double by escapes, and in control characters grow sixfold.
+// What is taken can always be stored and sent. The user's name is bounded as a key, and grows sixfold where all of it is escaped.
 const _: () = assert!((ACTIVE_MAX + CLEARED_MAX) * ITEM_BYTES_MAX + ALARM_BYTES_MAX <= VALUE_BYTES_MAX);
 const _: () = assert!(ACTIVE_MAX * ITEM_BYTES_MAX + 6 * KEY_BYTES_MAX + ALARM_BYTES_MAX <= BODY_BYTES_MAX);
 

@@ -122,7 +122,7 @@ fn rng() -> StdRng {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_of_10_000_users_gets_the_digests_of_its_own_messages_in_order() {
     const USERS: usize = 10_000;
-    let imports = imports(USERS, 3, 15_000, &mut rng());
+    let imports = imports(USERS, 3, 12_000, &mut rng());
     let place = place();
     let host = place.start();
     for import in &imports {
