@@ -43,8 +43,32 @@ pub enum StartError {
     Routing(Vec<Fixed>),
 }
 
+/// The places for runs of one handler, shared by its shards.
+#[derive(Clone)]
+pub struct Places {
+    permits: Arc<Semaphore>,
+    all: usize,
+}
+
+impl Places {
+    fn new(all: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(all)), all }
+    }
+
+    /// Runs at a time.
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
+    /// Runs under way.
+    pub fn taken(&self) -> usize {
+        self.all.saturating_sub(self.permits.available_permits())
+    }
+}
+
 /// The running shards of one host.
 pub struct Host {
+    places: HashMap<HandlerName, Places>,
     stop: CancellationToken,
     shards: TaskTracker,
     reader: Reader,
@@ -62,11 +86,12 @@ impl Host {
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::start(log.clone());
         let (stop, shards) = (CancellationToken::new(), TaskTracker::new());
+        let mut all_places = HashMap::with_capacity(handlers.len());
         for handler in handlers {
             let Some(routing) = routings.get(&handler.name).cloned() else { continue };
             reader.route(routing.clone());
             let policy = Arc::new(handler.policy);
-            let permits = Arc::new(Semaphore::new(policy.concurrency));
+            let places = Places::new(policy.concurrency);
             for index in 0..routing.shards {
                 shards.spawn(actor::run(actor::Parts {
                     id: ShardId { handler: handler.name.clone(), index },
@@ -76,20 +101,26 @@ impl Host {
                     reader: reader.clone(),
                     committer: committer.clone(),
                     invoke: handler.invoke.clone(),
-                    permits: permits.clone(),
+                    permits: places.permits.clone(),
                     metrics: metrics.handler(&handler.name),
                     commit_metrics: metrics.commits(),
                     stop: stop.clone(),
                 }));
             }
+            all_places.insert(handler.name, places);
         }
         shards.close();
-        Ok(Self { stop, shards, reader })
+        Ok(Self { places: all_places, stop, shards, reader })
     }
 
     /// Shows how far the shards are, also those that had nothing to write.
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// The places of every handler that was started.
+    pub fn places(&self) -> &HashMap<HandlerName, Places> {
+        &self.places
     }
 
     /// Takes nothing new, lets runs finish, commits and leaves.

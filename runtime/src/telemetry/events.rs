@@ -1,8 +1,10 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics};
+use super::{CommitMetrics, HandlerMetrics, HttpMetrics};
 use crate::commit::{CommitError, DeadLetter};
-use crate::handler::Digest;
+use crate::control::Command;
+use crate::handler::{Digest, HandlerName};
+use crate::message::Offset;
 
 /// A message was given up; the commit that says so is durable.
 pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
@@ -44,4 +46,28 @@ pub fn module_in_force(metrics: &HandlerMetrics, digest: Digest) {
 pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
     metrics.marks_evicted.inc_by(marks);
     tracing::warn!(handler = %metrics.name(), marks, "forgot the oldest ids early: raise dedup.max or shorten dedup.window");
+}
+
+/// An operator's command is in the log.
+pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Command, offset: Offset) {
+    let name = match command {
+        Command::Pause => "pause",
+        Command::Resume => "resume",
+        Command::PauseKey { .. } => "pause-key",
+        Command::ResumeKey { .. } => "resume-key",
+        Command::Trip => "trip",
+        Command::Reset => "reset",
+        Command::RetryDead { .. } => "retry-dead",
+        Command::DropDead { .. } => "drop-dead",
+        Command::Rollback { .. } => "rollback",
+        Command::Unpin => "unpin",
+    };
+    metrics.commands.with_label_values(&[name]).inc();
+    tracing::info!(%handler, offset = offset.0, ?command, "took an operator's command");
+}
+
+/// Everything of a handler was deleted.
+pub fn handler_forgotten(metrics: &HttpMetrics, handler: &HandlerName) {
+    metrics.commands.with_label_values(&["forget"]).inc();
+    tracing::info!(%handler, "forgot a handler");
 }

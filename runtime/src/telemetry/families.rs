@@ -61,6 +61,8 @@ pub struct HttpMetrics {
     pub requests: IntCounterVec,
     /// Messages appended for clients.
     pub appended: IntCounter,
+    /// What operators asked for and is durable.
+    pub commands: IntCounterVec,
     pub connections: IntGauge,
     /// Open tails.
     pub tails: IntGauge,
@@ -114,6 +116,7 @@ impl Families {
             http: HttpMetrics {
                 requests: r.counters("http_requests_total", "HTTP requests by route and code", &["route", "code"]),
                 appended: r.counter("http_messages_appended_total", "Messages appended for HTTP clients"),
+                commands: r.counters("commands_total", "Commands of operators taken into the log", &["command"]),
                 connections: r.gauge("http_connections", "Open HTTP connections"),
                 tails: r.gauge("http_tails", "Open HTTP tails"),
             },
