@@ -1,12 +1,15 @@
 //! One host from its settings: opens the log, loads the modules, starts the shards and the HTTP face, and stops them in
 //! the reverse order.
 
+use crate::clock;
 use crate::config::{HandlerSettings, LogSettings, SandboxMode, Settings};
-use crate::handler::HandlerName;
-use crate::host::{self, Host};
+use crate::handler::{HandlerName, ShardId};
+use crate::host::{self, Host, Overview};
+use crate::http::running::{BreakerView, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Log, LogError};
+use crate::message::Offset;
 use crate::reader;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::Metrics;
@@ -42,7 +45,7 @@ pub enum StartError {
 /// A running host.
 pub struct Service {
     log: Arc<dyn Log>,
-    host: Host,
+    host: Arc<Host>,
     address: SocketAddr,
     http: JoinHandle<()>,
     stop_http: CancellationToken,
@@ -61,8 +64,11 @@ impl Service {
         tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
         tracing::info!(in_force = sandboxes.describe(), "sandboxes are ready");
         let mut handlers = Vec::with_capacity(settings.handlers.len());
+        let mut modules = Vec::with_capacity(settings.handlers.len());
         for handler in &settings.handlers {
-            handlers.push(load(&sandboxes, handler, &metrics).await?);
+            let (handler, version) = load(&sandboxes, handler, &metrics).await?;
+            modules.push((handler.name.clone(), version));
+            handlers.push(handler);
         }
 
         let address = settings.http.listen;
@@ -76,7 +82,8 @@ impl Service {
         let face = Arc::new(face);
         let http = tokio::spawn(http::serve(listener, face.clone()));
         let host = Host::start(log.clone(), handlers, metrics.clone(), reader::Options::default()).await?;
-        face.follow(host.reader().clone());
+        let host = Arc::new(host);
+        face.attach(Arc::new(Started { host: host.clone(), modules }));
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         Ok(Self { log, host, address, http, stop_http, readiness, summary: guarantees.summary })
@@ -135,7 +142,7 @@ async fn load(
     sandboxes: &Sandboxes,
     settings: &HandlerSettings,
     metrics: &Metrics,
-) -> Result<host::Handler, StartError> {
+) -> Result<(host::Handler, VersionView), StartError> {
     let (handler, path) = (settings.name.clone(), settings.module.clone());
     let read = tokio::fs::read(&path).await;
     let bytes = read.map_err(|source| StartError::Read { handler: handler.clone(), path: path.clone(), source })?;
@@ -166,7 +173,7 @@ async fn load(
         source,
     })?;
     crate::telemetry::events::module_in_force(&metrics.handler(&handler), digest);
-    Ok(host::Handler {
+    let handler = host::Handler {
         name: settings.name.clone(),
         subscribe: settings.subscribe.clone(),
         key: settings.key.clone(),
@@ -175,5 +182,35 @@ async fn load(
         start: settings.start,
         policy: settings.policy.clone(),
         invoke: Arc::new(linked),
-    })
+    };
+    Ok((handler, VersionView { digest, first_seen: clock::now() }))
+}
+
+/// What the HTTP face asks: the handlers as they were started.
+struct Started {
+    host: Arc<Host>,
+    modules: Vec<(HandlerName, VersionView)>,
+}
+
+impl Running for Started {
+    fn passed(&self, shard: &ShardId) -> Option<Offset> {
+        self.host.reader().passed(shard)
+    }
+
+    fn handlers(&self) -> Vec<RunningHandler> {
+        let running = |overview: Overview| {
+            let version = self.modules.iter().find(|(name, _)| *name == overview.name).map(|(_, version)| *version);
+            RunningHandler {
+                name: overview.name,
+                digest: overview.digest,
+                file_digest: version.map(|version| version.digest),
+                versions: version.into_iter().collect(),
+                breaker: BreakerView::of(overview.breaker),
+                running: overview.running,
+                concurrency: overview.concurrency,
+                problem: None,
+            }
+        };
+        self.host.overview().into_iter().map(running).collect()
+    }
 }
