@@ -152,7 +152,7 @@ impl Server {
             dead: vec![],
             dead_max: u64::MAX,
             dead_drop: vec![],
-            controlled: Offset::START,
+            controlled: claim.record.controlled,
             control: None,
         };
         change(&mut commit);
