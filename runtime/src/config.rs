@@ -7,37 +7,22 @@
 //! Flags win over `SLUICEBOX_*` variables, which win over the file; the command line merges the first two into
 //! [`Overrides`]. Paths are relative to the file.
 //!
-//! # Defaults
-//!
-//! | setting | default |
-//! |---|---|
-//! | `namespace` | `default` |
-//! | `log.kind`, `log.path` | `embedded`, `data` |
-//! | `log.retain` | `{ age = "7d" }`, no bound in bytes |
-//! | `http.listen` | `127.0.0.1:8080`; any other than loopback needs `http.token_file` |
-//! | `handlers.*.start` | `latest` |
-//! | `handlers.*.publish` | nothing |
-//! | `handlers.*.key`, `id` | the message's own |
-//! | `handlers.*.shards` | 8, at most 1024 |
-//! | `handlers.*.sandbox` | `fresh` |
-//! | `handlers.*.timeout` | `2s`, from `10ms` to `1h` |
-//! | `handlers.*.memory` | `64MiB`, from `1MiB` to `4GiB` |
-//! | `handlers.*.dedup` | `{ window = "24h", max = 1_000_000 }`, all topics |
-//! | `handlers.*.retry` | `{ attempts = 8, min = "100ms", max = "1m" }` |
-//! | `handlers.*.on_failure` | `park` |
-//! | `handlers.*.breaker` | `{ trip = "consecutive", failures = 5, wait = "500ms", max_wait = "1m" }` |
-//! | `handlers.*.limit` | `{ concurrency = 64, body = "512KiB" }`, no rate |
-//! | `handlers.*.dead` | `{ max = 10_000, full = "drop-oldest" }` |
+//! Every setting is declared once, in `declared`; the parser takes names, bounds and defaults from there, and
+//! [`reference`] describes them.
 
 mod breaker;
+mod declared;
 mod fields;
 mod findings;
 mod global;
 mod handler;
+mod kinds;
 mod policy;
 mod problem;
+pub mod reference;
 mod secret;
 mod section;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -180,10 +165,14 @@ pub enum SandboxMode {
 /// What flags and variables say instead of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
+    /// `--namespace`, `SLUICEBOX_NAMESPACE`.
+    pub namespace: Option<String>,
     /// `--listen`, `SLUICEBOX_LISTEN`.
     pub listen: Option<String>,
     /// `--data`, `SLUICEBOX_DATA`; relative to the current directory.
     pub data: Option<PathBuf>,
+    /// `--token-file`, `SLUICEBOX_TOKEN_FILE`; relative to the current directory.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Valid settings and what is doubtful about them.
@@ -242,27 +231,28 @@ fn parse(
     }
 
     let directory = global::directory_of(file);
-    let mut root = Section::new(Section::ROOT, Some(root.get_ref()));
-    let namespace = root.read(&mut findings, "namespace", global::namespace);
-    let log = root.section(&mut findings, "log");
+    let mut root = Section::root(root.get_ref());
+    let namespace = global::namespace(&mut findings, &mut root, overrides);
+    let log = root.section(&mut findings, &declared::host::LOG);
     let log = global::log(&mut findings, log, &directory, overrides);
-    let http = root.section(&mut findings, "http");
+    let http = root.section(&mut findings, &declared::host::HTTP);
     let http = global::http(&mut findings, http, &directory, overrides);
     let handlers = root
-        .read(&mut findings, "handlers", |findings, item| match item.value.get_ref() {
+        .read(&mut findings, &declared::host::HANDLERS, |findings, item| match item.value.get_ref() {
             DeValue::Table(table) => Some(handlers(findings, table, &directory, environment)),
             _ => {
-                values::wrong(findings, item, "sections such as [handlers.order]");
+                values::wrong(findings, item, declared::host::HANDLERS.kind.0);
                 None
             }
         })
         .unwrap_or_default();
     root.finish(&mut findings, LATER);
 
-    let settings = Settings { namespace: namespace.unwrap_or_else(global::namespace_default), log, http, handlers };
     let problems = Problems(findings.into_problems());
-    match problems.errors() {
-        0 => Ok(Loaded { settings, warnings: problems.0 }),
+    match (problems.errors(), namespace) {
+        (0, Some(namespace)) => {
+            Ok(Loaded { settings: Settings { namespace, log, http, handlers }, warnings: problems.0 })
+        }
         _ => Err(problems),
     }
 }
@@ -287,17 +277,19 @@ fn handlers(
         let name = match HandlerName::parse(typed.get_ref()) {
             Ok(name) => name,
             Err(error) => {
-                findings.error(typed.span(), error.to_string());
+                let problem = findings.error(typed.span(), error.to_string());
+                problem.expected("[handlers.NAME] with such a name").hint("the log knows a handler by its name");
                 continue;
             }
         };
         if let Some(other) = names.iter().find(|other| metric_prefix(other) == metric_prefix(&name)) {
             findings
                 .error(typed.span(), format!("the handlers `{other}` and `{name}` clash: their metrics have one name"))
+                .expected("names that differ in more than `-` and `_`")
                 .hint("in the names of metrics `-` becomes `_`: rename one of them");
         }
         names.push(name.clone());
-        let section = Section::new(title, Some(settings));
+        let section = Section::new(title, "handlers.*", Some(settings));
         handlers.extend(handler::read(findings, name, typed.span(), section, directory, environment));
     }
     handlers

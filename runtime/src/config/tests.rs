@@ -165,7 +165,7 @@ fn bad_policies_are_refused() {
     check_handler("limit = { rate = 5 }", "4:18", &["`rate` is an integer", "from \"1/h\" to"]);
     check_handler("limit = { rate = \"5\" }", "4:18", &["does not say in which time", "write `5/s`"]);
     check_handler("dead = 5", "4:8", &["`dead` is an integer", "a table, dead = { … }"]);
-    check_handler("dead = { max = 0 }", "4:16", &["`max` is out of range: 0", "from 1 to 10000000"]);
+    check_handler("dead = { max = 0 }", "4:16", &["`max` is out of range: 0", "from 1 to 10_000_000"]);
     check_handler("dead = { full = \"drop\" }", "4:17", &["`full` cannot be \"drop\"", "mean \"drop-oldest\"?"]);
     check_handler("limit = { body = \"1MiB\" }", "4:18", &["out of range", "to \"512KiB\""]);
     check_handler("limit = { concurrency = 1.5 }", "4:25", &["a number with a fraction"]);
@@ -391,13 +391,14 @@ fn a_handler_that_may_get_its_own_messages_is_taken_with_a_warning() {
 #[test]
 fn flags_and_variables_win_over_the_file() {
     let files = Files::new();
-    let overrides = Overrides { listen: Some("localhost:1".into()), data: Some("elsewhere".into()) };
+    let overrides =
+        Overrides { listen: Some("localhost:1".into()), data: Some("elsewhere".into()), ..Overrides::default() };
     let settings = files.parse("[http]\nlisten = \"127.0.0.1:80\"\n[log]\npath = \"x\"", &overrides).unwrap().settings;
     assert_eq!(settings.http.listen, ([127, 0, 0, 1], 1).into());
     assert_eq!(settings.log, LogSettings::Embedded { path: "elsewhere".into(), retain: Retain::default() });
 
     for (listen, expected) in [("nonsense", "is not an address"), ("0.0.0.0:80", "needs `token_file`")] {
-        let overrides = Overrides { listen: Some(listen.into()), data: None };
+        let overrides = Overrides { listen: Some(listen.into()), ..Overrides::default() };
         let shown = files.parse("", &overrides).unwrap_err().to_string();
         assert!(shown.contains(expected) && shown.contains("--> --listen or SLUICEBOX_LISTEN\n"), "{shown}");
     }
