@@ -27,6 +27,7 @@
 //! | `handlers.*.limit` | `{ concurrency = 64, body = "512KiB" }` |
 
 mod fields;
+mod files;
 mod findings;
 mod global;
 mod handler;
@@ -38,6 +39,7 @@ mod tests;
 mod units;
 mod values;
 
+pub use files::files;
 pub use handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
 pub use problem::{Excerpt, Place, Problem, Problems, Severity};
 pub use secret::Secret;

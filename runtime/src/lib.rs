@@ -52,3 +52,4 @@ pub mod service;
 pub mod shard;
 pub mod telemetry;
 pub mod topic;
+pub mod watch;
