@@ -13,6 +13,7 @@ mod look;
 
 pub use look::{Fingerprint, Look, Scope};
 
+use crate::blocking::blocking;
 use bell::{Bell, Bells};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,14 +103,7 @@ impl Watch {
 
     async fn look(&self) -> Look {
         let scope = self.scope.clone();
-        match tokio::task::spawn_blocking(move || scope.look()).await {
-            Ok(look) => look,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime is going down, and whoever waits with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
+        blocking(move || scope.look()).await
     }
 
     fn watch(&mut self, look: &Look) {

@@ -118,14 +118,12 @@ fn directories_of(path: &Path, found: &mut BTreeSet<PathBuf>) {
 }
 
 fn parts(path: &Path) -> impl DoubleEndedIterator<Item = OsString> {
-    path.components().filter(|part| !matches!(part, Component::RootDir | Component::CurDir)).map(|part| part.as_os_str().to_owned())
+    path.components()
+        .filter(|part| !matches!(part, Component::RootDir | Component::CurDir))
+        .map(|part| part.as_os_str().to_owned())
 }
 
-fn look_below(
-    tree: &Path,
-    files: &mut BTreeMap<PathBuf, Option<Fingerprint>>,
-    directories: &mut BTreeSet<PathBuf>,
-) {
+fn look_below(tree: &Path, files: &mut BTreeMap<PathBuf, Option<Fingerprint>>, directories: &mut BTreeSet<PathBuf>) {
     let mut left = vec![tree.to_owned()];
     while let Some(directory) = left.pop() {
         let Ok(entries) = fs::read_dir(&directory) else {
