@@ -5,7 +5,9 @@
 //! shards read their control topic beside their inbox, and their record says up to where every command is applied. What
 //! is in force afterwards is the shard's [`Control`], part of its record, so it survives restarts and takeovers.
 //!
-//! Everything here is pure: what to do about a command is the shard's business.
+//! Everything but [`follow`] is pure: what to do about a command is the shard's business.
+
+pub mod follow;
 
 use crate::commit::DeadLetter;
 use crate::handler::{Digest, HandlerName};

@@ -39,6 +39,7 @@ pub mod committer;
 pub mod config;
 pub mod control;
 pub mod effects;
+pub mod gate;
 pub mod handler;
 pub mod host;
 pub mod http;

@@ -106,12 +106,12 @@ impl Registry {
     /// nothing but its file changed: then what runs stays, and the reason becomes its problem.
     pub async fn prepare(&self, wanted: &[HandlerSettings], pins: &Pins) -> Result<Prepared, LoadError> {
         let before = self.lock().handlers.clone();
-        let entries = stream::iter(wanted).map(|settings| {
-            let before = before.get(&settings.name);
-            let pin = pins.get(&settings.name).copied();
-            async move { self.entry(settings, pin, before).await.map(|entry| (settings, entry)) }
-        });
-        let entries: Vec<(&HandlerSettings, Entry)> = entries.buffered(LOADS_MAX).try_collect().await?;
+        let mut loads = Vec::with_capacity(wanted.len());
+        for settings in wanted {
+            loads.push(self.entry(settings, pins.get(&settings.name).copied(), before.get(&settings.name)));
+        }
+        let loaded: Vec<Entry> = stream::iter(loads).buffered(LOADS_MAX).try_collect().await?;
+        let entries: Vec<(&HandlerSettings, Entry)> = wanted.iter().zip(loaded).collect();
         let is_same = |name: &HandlerName, entry: &Entry| {
             before.get(name).is_some_and(|before| Arc::ptr_eq(&before.invoke, &entry.invoke))
         };

@@ -102,12 +102,12 @@ impl Routed {
 impl Routing {
     /// Whether the handler gets messages with this offset and topic.
     pub fn subscribes(&self, message: &Message) -> bool {
+        let Some(span) = self.spans.iter().rev().find(|span| span.after < message.offset) else { return false };
         if message.topic.is_reserved() {
             // Dead letters that return to this handler; nothing else of the host's own is a handler's business.
-            return message.offset > self.start() && self.is_own_retry(&message.topic);
+            return !span.subscribe.is_empty() && self.is_own_retry(&message.topic);
         }
-        let span = self.spans.iter().rev().find(|span| span.after < message.offset);
-        span.is_some_and(|span| span.subscribe.iter().any(|pattern| pattern.matches(&message.topic)))
+        span.subscribe.iter().any(|pattern| pattern.matches(&message.topic))
     }
 
     /// Every pattern that any message after `after` may match: what a catch-up read asks for.
@@ -115,7 +115,9 @@ impl Routing {
         let first = self.spans.iter().rposition(|span| span.after <= after).unwrap_or(0);
         let mut patterns: Vec<Pattern> =
             self.spans[first..].iter().flat_map(|span| span.subscribe.iter().cloned()).collect();
-        patterns.push(control::pattern_of(&control::retry_topic(&self.handler)));
+        if !patterns.is_empty() {
+            patterns.push(control::pattern_of(&control::retry_topic(&self.handler)));
+        }
         patterns.sort();
         patterns.dedup();
         patterns

@@ -61,11 +61,7 @@ pub struct Service {
 impl Service {
     /// Starts everything; when it returns, messages are handled and requests are answered. With a `source`, changes of the
     /// settings and of what they name are taken up from then on.
-    pub async fn start(
-        settings: &Settings,
-        source: Option<Source>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, StartError> {
+    pub async fn start(settings: &Settings, source: Option<Source>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let LogSettings::Embedded { path } = &settings.log;
         let log = open_log(path).await?;
         let guarantees = log.guarantees();
@@ -86,15 +82,14 @@ impl Service {
             Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings.http, stop_http.clone());
         let face = Arc::new(face);
         let http = tokio::spawn(http::serve(listener, face.clone()));
-        let host = Host::start(log.clone(), prepared.handlers(), &metrics, reader::Options::default()).await?;
+        let host = Host::start(log.clone(), prepared.handlers(), metrics.clone(), reader::Options::default()).await?;
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
         face.follow(host.reader().clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());
-        let reloading =
-            Reloading::start(Reload { source, settings, registry: registry_of, host: host_of, metrics });
+        let reloading = Reloading::start(Reload { source, settings, registry: registry_of, host: host_of, metrics });
         Ok(Self { log, host, registry, reloading, address, http, stop_http, readiness, summary: guarantees.summary })
     }
 

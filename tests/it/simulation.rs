@@ -157,7 +157,14 @@ impl World {
             };
             for index in 0..routing.shards {
                 let id = ShardId { handler: routing.handler.clone(), index };
-                setups.push(Setup { id, routing: routing.clone(), policy: policy.clone(), uses_state: true, bounds });
+                setups.push(Setup {
+                    id,
+                    routing: routing.clone(),
+                    policy: policy.clone(),
+                    uses_state: true,
+                    digest: None,
+                    bounds,
+                });
             }
         }
         let mut world = World {

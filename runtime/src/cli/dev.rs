@@ -2,10 +2,10 @@
 
 use super::build::build_handlers;
 use super::output::{Output, note};
-use super::run::host;
+use super::run::{Hangup, host};
 use super::{Exit, Failure};
 use crate::config::{self, HandlerSettings, Overrides};
-use crate::service::Service;
+use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
 use std::path::PathBuf;
@@ -32,10 +32,11 @@ pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) ->
     let built = build_handlers(&args.dir)?;
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
     let overrides = Overrides { listen: args.listen.clone(), data: args.data.clone() };
-    let loaded = config::load(&args.dir.join(config::FILE_NAME), &overrides)
-        .map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides };
+    let loaded =
+        config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
-    host(loaded, metrics, output, |service, output| show(service, &handlers, output))
+    host(loaded, source, Hangup::Stops, metrics, output, |service, output| show(service, &handlers, output))
 }
 
 fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {

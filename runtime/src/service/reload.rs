@@ -165,12 +165,7 @@ impl Reload {
     }
 
     /// Prepares the handlers and has the host run them.
-    async fn bring(
-        &self,
-        handlers: &[HandlerSettings],
-        pins: &Pins,
-        stop: &CancellationToken,
-    ) -> Result<(), Refusal> {
+    async fn bring(&self, handlers: &[HandlerSettings], pins: &Pins, stop: &CancellationToken) -> Result<(), Refusal> {
         let prepared = tokio::select! {
             // Safe to cancel: nothing runs what is being prepared.
             prepared = self.registry.prepare(handlers, pins) => prepared.map_err(|error| Refusal::Never(told(&error)))?,

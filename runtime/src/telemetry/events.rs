@@ -2,7 +2,9 @@
 
 use super::{CommitMetrics, HandlerMetrics, Metrics};
 use crate::commit::{CommitError, DeadLetter};
-use crate::handler::{Digest, HandlerName};
+use crate::handler::{Digest, HandlerName, ShardId};
+use crate::message::Offset;
+use crate::pipeline::breaker::Event;
 
 /// A message was given up; the commit that says so is durable.
 pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
@@ -68,4 +70,60 @@ pub fn reloaded(metrics: &Metrics, handlers: usize) {
 pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
     metrics.marks_evicted.inc_by(marks);
     tracing::warn!(handler = %metrics.name(), marks, "forgot the oldest ids early: raise dedup.max or shorten dedup.window");
+}
+
+/// What happened to a handler's breaker.
+pub fn breaker(metrics: &HandlerMetrics, event: Event) {
+    let handler = metrics.name();
+    match event {
+        // Every failed run: the runs' own metrics and dead letters tell people more.
+        Event::Fail => metrics.count_breaker("fail"),
+        Event::Tripped { wait } => {
+            metrics.count_breaker("tripped");
+            tracing::warn!(%handler, ?wait, "breaker tripped: nothing runs until then, messages wait in the log");
+        }
+        Event::Ready => {
+            metrics.count_breaker("ready");
+            tracing::info!(%handler, "breaker is half-open: one run is tried");
+        }
+        Event::Reset => {
+            metrics.count_breaker("reset");
+            tracing::info!(%handler, "breaker closed");
+        }
+    }
+}
+
+/// An operator opened the breaker.
+pub fn breaker_tripped_by_hand(metrics: &HandlerMetrics) {
+    metrics.count_breaker("tripped");
+    tracing::warn!(handler = %metrics.name(), "breaker tripped by hand: nothing runs until it is reset");
+}
+
+/// The box of dead letters is full and the handler stops (`dead.full = "stop"`).
+pub fn dead_box_full(metrics: &HandlerMetrics, letters_max: u64) {
+    tracing::error!(
+        handler = %metrics.name(),
+        letters_max,
+        "the handler stopped: its box of dead letters is full; retry or drop some with `sluicebox dead`"
+    );
+}
+
+/// The oldest dead letters left a full box.
+pub fn dead_letters_dropped(metrics: &HandlerMetrics, letters: u64) {
+    metrics.dead_dropped.inc_by(letters);
+    tracing::warn!(handler = %metrics.name(), letters, "dropped the oldest dead letters: the box is full (`dead.max`)");
+}
+
+/// A shard took an operator's command in force, or could not.
+pub fn command(metrics: &HandlerMetrics, shard: &ShardId, offset: Offset, refused: Option<&str>) {
+    match refused {
+        None => {
+            metrics.count_command("applied");
+            tracing::debug!(%shard, offset = offset.0, "applied an operator's command");
+        }
+        Some(reason) => {
+            metrics.count_command("refused");
+            tracing::warn!(%shard, offset = offset.0, reason, "an operator's command was refused");
+        }
+    }
 }

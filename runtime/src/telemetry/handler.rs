@@ -39,6 +39,19 @@ pub struct HandlerMetrics {
     /// Marks, all shards together: each shard adds and subtracts its own.
     pub marks: IntGauge,
     pub marks_evicted: IntCounter,
+    /// Runs under way.
+    pub running: IntGauge,
+    /// Messages held back until they are due, all shards together.
+    pub delayed: IntGauge,
+    /// Messages delivered to shards and not yet taken up.
+    pub queued: IntGauge,
+    /// Dead letters kept.
+    pub dead_letters: IntGauge,
+    pub(super) dead_dropped: IntCounter,
+    /// 0 closed or none, 1 half-open, 2 open, 3 tripped by hand.
+    pub breaker_state: IntGauge,
+    breaker_events: IntCounterVec,
+    commands: IntCounterVec,
     call_seconds: Histogram,
     age_seconds: Histogram,
     attempts: IntCounterVec,
@@ -60,6 +73,14 @@ impl HandlerMetrics {
             open_heads: families.open_heads.with_label_values(label),
             marks: families.marks.with_label_values(label),
             marks_evicted: families.marks_evicted.with_label_values(label),
+            running: families.running.with_label_values(label),
+            delayed: families.delayed.with_label_values(label),
+            queued: families.queued.with_label_values(label),
+            dead_letters: families.dead_letters.with_label_values(label),
+            dead_dropped: families.dead_dropped.with_label_values(label),
+            breaker_state: families.breaker_state.with_label_values(label),
+            breaker_events: families.breaker_events.clone(),
+            commands: families.commands.clone(),
             call_seconds: families.call_seconds.with_label_values(label),
             age_seconds: families.age_seconds.with_label_values(label),
             attempts: families.attempts.clone(),
@@ -104,6 +125,16 @@ impl HandlerMetrics {
     /// Adds to a counter of the guest: `<handler>_<name>`. A name that cannot be had is refused and counted.
     pub fn count_guest(&self, name: &str, by: u64) {
         self.own.add(name, by);
+    }
+
+    /// A breaker event: `tripped`, `ready`, `reset`, `fail`.
+    pub(super) fn count_breaker(&self, event: &str) {
+        self.breaker_events.with_label_values(&[self.name.as_str(), event]).inc();
+    }
+
+    /// An operator's command was applied by a shard, or refused.
+    pub(super) fn count_command(&self, result: &str) {
+        self.commands.with_label_values(&[self.name.as_str(), result]).inc();
     }
 
     /// A dead letter of this kind.
