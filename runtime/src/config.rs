@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `namespace` | `default` |
 //! | `log.kind`, `log.path` | `embedded`, `data` |
+//! | `log.retain` | `{ age = "7d" }`, no bound in bytes |
 //! | `http.listen` | `127.0.0.1:8080`; any other than loopback needs `http.token_file` |
 //! | `handlers.*.start` | `latest` |
 //! | `handlers.*.publish` | nothing |
@@ -24,13 +25,17 @@
 //! | `handlers.*.dedup` | `{ window = "24h", max = 1_000_000 }`, all topics |
 //! | `handlers.*.retry` | `{ attempts = 8, min = "100ms", max = "1m" }` |
 //! | `handlers.*.on_failure` | `park` |
-//! | `handlers.*.limit` | `{ concurrency = 64, body = "512KiB" }` |
+//! | `handlers.*.breaker` | `{ trip = "consecutive", failures = 5, wait = "500ms", max_wait = "1m" }` |
+//! | `handlers.*.limit` | `{ concurrency = 64, body = "512KiB" }`, no rate |
+//! | `handlers.*.dead` | `{ max = 10_000, full = "drop-oldest" }` |
 
+mod breaker;
 mod fields;
 mod files;
 mod findings;
 mod global;
 mod handler;
+mod policy;
 mod problem;
 mod secret;
 mod section;
@@ -62,8 +67,7 @@ pub const FILE_NAME: &str = "sluicebox.toml";
 /// A larger file is a mistake (1 MiB).
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-const LATER: &[Later] =
-    &[("flows", "remove it: flows are not there yet"), ("breaker", "remove it: breakers are not there yet")];
+const LATER: &[Later] = &[("flows", "remove it: flows are not there yet")];
 
 /// Everything that a host needs to know, valid.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,7 +107,23 @@ pub enum LogSettings {
     Embedded {
         /// The data directory.
         path: PathBuf,
+        retain: Retain,
     },
+}
+
+/// What may be deleted from the log: messages that every handler has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retain {
+    /// Older messages go, by the log's time; `None`: none goes for its age.
+    pub age: Option<Duration>,
+    /// The oldest go so that the data stays below; at it appends are refused. `None`: the disk is the bound.
+    pub bytes_max: Option<u64>,
+}
+
+impl Default for Retain {
+    fn default() -> Self {
+        Self { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes_max: None }
+    }
 }
 
 /// The HTTP face.

@@ -184,10 +184,10 @@ impl Host {
     }
 
     /// Takes nothing new, lets runs finish, commits and leaves.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         let running = self.take_out(|_| true);
         futures_util::future::join_all(running.into_iter().map(|running| running.stop(&self.parts.reader))).await;
-        self.parts.reader.stop().await;
+        self.parts.reader.clone().stop().await;
     }
 
     fn take_out(&self, takes: impl Fn(&Running) -> bool) -> Vec<Running> {

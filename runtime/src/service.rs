@@ -7,10 +7,13 @@ pub use reload::Source;
 
 use crate::blocking::blocking;
 use crate::config::{LogSettings, Settings};
-use crate::host::{self, Host};
+use crate::handler::ShardId;
+use crate::host::{self, Host, Overview};
+use crate::http::running::{BreakerView, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Log, LogError};
+use crate::message::Offset;
 use crate::reader;
 use crate::registry::{self, Pins, Registry};
 use crate::sandbox::{self, Sandboxes};
@@ -62,7 +65,7 @@ impl Service {
     /// Starts everything; when it returns, messages are handled and requests are answered. With a `source`, changes of the
     /// settings and of what they name are taken up from then on.
     pub async fn start(settings: &Settings, source: Option<Source>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let LogSettings::Embedded { path } = &settings.log;
+        let LogSettings::Embedded { path, .. } = &settings.log;
         let log = open_log(path).await?;
         let guarantees = log.guarantees();
         let pool = sandbox::Pool { cache: Some(path.join(CACHE_FOLDER)), ..sandbox::Pool::default() };
@@ -85,7 +88,7 @@ impl Service {
         let host = Host::start(log.clone(), prepared.handlers(), metrics.clone(), reader::Options::default()).await?;
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
-        face.follow(host.reader().clone());
+        face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());
@@ -131,8 +134,7 @@ impl Service {
     pub async fn stop(self) {
         self.readiness.set_unready("the host is stopping");
         self.reloading.stop().await;
-        let host = Arc::into_inner(self.host).expect("only the task that takes up changes shared it, and it has ended");
-        host.stop().await;
+        self.host.stop().await;
         self.stop_http.cancel();
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP face ended badly");
@@ -156,4 +158,38 @@ async fn pins(log: &dyn Log) -> Result<Pins, StartError> {
     let shards = log.status().await.map_err(host::StartError::from)?;
     let of_first = shards.into_iter().filter(|status| status.shard.index == 0);
     Ok(of_first.filter_map(|status| Some((status.shard.handler, status.control.pin?))).collect())
+}
+
+/// What the HTTP face asks.
+struct Started {
+    host: Arc<Host>,
+    registry: Arc<Registry>,
+}
+
+impl Running for Started {
+    fn passed(&self, shard: &ShardId) -> Option<Offset> {
+        self.host.reader().passed(shard)
+    }
+
+    fn handlers(&self) -> Vec<RunningHandler> {
+        let views = self.registry.views();
+        let unlike_file = self.registry.problem();
+        let running = |overview: Overview| {
+            let view = views.iter().find(|view| view.name == overview.name);
+            let versions = view.into_iter().flat_map(|view| &view.versions);
+            RunningHandler {
+                name: overview.name.clone(),
+                digest: overview.digest,
+                file_digest: view.and_then(|view| view.file_digest),
+                versions: versions
+                    .map(|version| VersionView { digest: version.digest, first_seen: version.first_seen })
+                    .collect(),
+                breaker: BreakerView::of(overview.breaker),
+                running: overview.running,
+                concurrency: overview.concurrency,
+                problem: view.and_then(|view| view.problem.clone()).or_else(|| unlike_file.clone()),
+            }
+        };
+        self.host.overview().into_iter().map(running).collect()
+    }
 }

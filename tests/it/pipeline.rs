@@ -60,6 +60,7 @@ async fn history(log: &dyn Log, handlers: &[Handler], outputs: &[&str], keys: us
         handlers: checked,
         shown: vec![],
         counted: None,
+        removed: Default::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use super::tail::line_of;
 use super::{Exit, Failure};
 use crate::handler::HandlerName;
 use crate::http::views::{DeadLetterView, DeadPage};
-use crate::log::{DeadFilter, DeadOrder, DeadQuery};
+use crate::log::DeadFilter;
 use clap::{Args, Subcommand};
 
 /// Characters of an error that the list shows.
@@ -72,13 +72,8 @@ fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
         &args.data,
         |client| client.get_json(&path),
         async |data| {
-            let query = DeadQuery {
-                filter: DeadFilter { handler: args.handler.clone(), ..DeadFilter::default() },
-                order: DeadOrder::Newest { below: args.below },
-                letters_max: usize::from(args.limit),
-                bytes_max: usize::MAX,
-            };
-            Ok(DeadPage::of(&data.log, query).await?)
+            let filter = DeadFilter { handler: args.handler.clone(), ..DeadFilter::default() };
+            Ok(DeadPage::of(&data.log, filter, args.below, usize::from(args.limit)).await?)
         },
     )?;
     if output.json {

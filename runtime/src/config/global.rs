@@ -3,20 +3,26 @@
 use super::findings::Findings;
 use super::secret::{self, Secret};
 use super::section::{Item, Later, Section};
-use super::{HttpSettings, LogSettings, Namespace, Overrides, values};
+use super::{HttpSettings, LogSettings, Namespace, Overrides, Retain, values};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::DeValue;
 
 const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const PATH_DEFAULT: &str = "data";
 const NAMESPACE_DEFAULT: &str = "default";
+/// Shorter than this, a message could be gone before anyone saw it.
+const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
+const RETAIN_AGE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// The log with its indexes and the reserve for commits does not work in less.
+const RETAIN_BYTES_MIN: u64 = 64 << 20;
 /// A shorter token can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 const EXPECTED_LISTEN: &str = "an address and a port, such as \"127.0.0.1:8080\"";
 const LISTEN_ORIGIN: &str = "--listen or SLUICEBOX_LISTEN";
 
 const LOG_LATER: &[Later] = &[
-    ("retain", "everything is kept until a later version can delete; watch the size of the data directory"),
     ("url", "it belongs to kind = \"nats\" or \"redis\", which this version does not have: use `path`"),
     ("ingress", "it belongs to kind = \"nats\", which this version does not have"),
     ("egress", "it belongs to kind = \"nats\", which this version does not have"),
@@ -65,9 +71,32 @@ pub(super) fn log(
         }
         Some(directory.join(text))
     });
+    let retain = section.read(findings, "retain", retain).unwrap_or_default();
     section.finish(findings, LOG_LATER);
     let path = path.unwrap_or_else(|| directory.join(PATH_DEFAULT));
-    LogSettings::Embedded { path: overrides.data.clone().unwrap_or(path) }
+    LogSettings::Embedded { path: overrides.data.clone().unwrap_or(path), retain }
+}
+
+/// How long messages are kept; `false` keeps everything.
+fn retain(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Retain> {
+    const EXPECTED: &str = "false, or a table such as { age = \"7d\", max_bytes = \"50GiB\" }";
+    let table = match item.value.get_ref() {
+        DeValue::Boolean(false) => return Some(Retain { age: None, bytes_max: None }),
+        DeValue::Table(table) => table,
+        _ => {
+            values::wrong(findings, item, EXPECTED);
+            findings.last_hint("`retain = false` keeps everything");
+            return None;
+        }
+    };
+    let mut section = Section::new("`retain`", Some(table));
+    let age = section.read(findings, "age", |findings, item| match item.value.get_ref() {
+        DeValue::Boolean(false) => Some(None),
+        _ => values::duration(findings, item, RETAIN_AGE_MIN..=RETAIN_AGE_MAX).map(Some),
+    });
+    let bytes_max = section.read(findings, "max_bytes", |f, item| values::size(f, item, RETAIN_BYTES_MIN..=1 << 50));
+    section.finish(findings, &[]);
+    Some(Retain { age: age.unwrap_or(Retain::default().age), bytes_max })
 }
 
 pub(super) fn http(

@@ -2,12 +2,11 @@
 
 use super::findings::Findings;
 use super::secret::{self, Environment};
-use super::section::{Item, Later, Section, kind};
+use super::section::{Item, Later, Section};
 use super::values::{self, PatternAt};
-use super::{HandlerSettings, SandboxMode, Start, fields};
+use super::{HandlerSettings, SandboxMode, Start, fields, policy};
 use crate::clock::Timestamp;
-use crate::handler::{Dedup, HandlerName, OnFailure, Policy, Retry};
-use crate::message::BODY_BYTES_MAX;
+use crate::handler::HandlerName;
 use crate::routing::{IdFrom, KeyFrom};
 use crate::topic::Pattern;
 use std::ops::Range;
@@ -21,18 +20,12 @@ const SHARDS_MAX: u64 = 1024;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
 const LATER: &[Later] = &[
-    ("breaker", "remove it: a failing handler is retried with growing waits"),
-    ("dead", "remove it: every dead letter is kept"),
     ("http", "remove it: handlers of this version cannot call out"),
     ("reply", "remove it: handlers of this version answer no requests"),
     ("signals", "remove it: use `subscribe`"),
     ("group", "remove it: it belongs to `signals`, which this version does not have"),
 ];
-const LIMIT_LATER: &[Later] = &[("rate", "use `concurrency`")];
 
 /// Reads one handler. `None`: it is unusable; the reasons are reported.
 pub(super) fn read(
@@ -60,7 +53,7 @@ pub(super) fn read(
         values::duration(f, item, Duration::from_millis(10)..=Duration::from_secs(3600))
     });
     let memory = section.read(findings, "memory", |f, item| values::size(f, item, 1 << 20..=4 << 30));
-    let policy = policy(findings, &mut section, subscribed);
+    let policy = policy::read(findings, &mut section, subscribed);
     let config = section.read(findings, "config", |f, item| secret::config(f, item, directory, environment));
     section.finish(findings, LATER);
 
@@ -92,7 +85,7 @@ pub(super) fn read(
     })
 }
 
-fn plain(patterns: Vec<PatternAt>) -> Vec<Pattern> {
+pub(super) fn plain(patterns: Vec<PatternAt>) -> Vec<Pattern> {
     patterns.into_iter().map(|at| at.pattern).collect()
 }
 
@@ -178,84 +171,4 @@ fn start(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Start> {
             ms.map(|ms| Start::At(Timestamp(ms)))
         }
     }
-}
-
-fn policy(findings: &mut Findings<'_>, section: &mut Section<'_>, subscribe: &[PatternAt]) -> Policy {
-    let default = Policy::default();
-    let dedup = section.read(findings, "dedup", |f, item| dedup(f, item, subscribe)).unwrap_or(default.dedup);
-    let retry_section = section.section(findings, "retry");
-    let retry = retry(findings, retry_section);
-    let on_failure = section.read(findings, "on_failure", |f, item| {
-        values::choice(f, item, &[("park", OnFailure::Park), ("skip", OnFailure::Skip)])
-    });
-    let mut limit = section.section(findings, "limit");
-    let concurrency = limit.read(findings, "concurrency", |f, item| values::integer(f, item, 1..=100_000));
-    let body = limit.read(findings, "body", |f, item| values::size(f, item, 1..=BODY_BYTES_MAX as u64));
-    limit.finish(findings, LIMIT_LATER);
-    Policy {
-        dedup,
-        retry,
-        on_failure: on_failure.unwrap_or(default.on_failure),
-        concurrency: concurrency.and_then(|runs| usize::try_from(runs).ok()).unwrap_or(default.concurrency),
-        body_bytes_max: body.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(default.body_bytes_max),
-        ..default
-    }
-}
-
-fn dedup(findings: &mut Findings<'_>, item: &Item<'_>, subscribe: &[PatternAt]) -> Option<Option<Dedup>> {
-    let table = match item.value.get_ref() {
-        DeValue::Boolean(false) => return Some(None),
-        DeValue::Table(table) => table,
-        other => {
-            let message = format!("`dedup` is {}", kind(other));
-            findings
-                .error(item.span(), message)
-                .expected("false, or a table such as { window = \"24h\", max = 1_000_000 }")
-                .hint("it is on unless it is false");
-            return None;
-        }
-    };
-    let default = Dedup::default();
-    let mut section = Section::new("`dedup`", Some(table));
-    let window = section.read(findings, "window", |f, item| values::duration(f, item, SECOND..=365 * DAY));
-    let max = section.read(findings, "max", |f, item| values::integer(f, item, 1..=100_000_000));
-    let topics = section.read(findings, "topics", values::patterns);
-    section.finish(findings, &[]);
-    for at in topics.iter().flatten() {
-        if !subscribe.is_empty() && !subscribe.iter().any(|own| own.pattern.overlaps(&at.pattern)) {
-            findings
-                .error(
-                    at.span.clone(),
-                    format!("`{}` can never match: the handler subscribes to no such topic", at.pattern),
-                )
-                .hint("`dedup.topics` names some of the subscribed topics");
-        }
-    }
-    Some(Some(Dedup {
-        window: window.unwrap_or(default.window),
-        marks_max: max.and_then(|max| usize::try_from(max).ok()).unwrap_or(default.marks_max),
-        topics: topics.map(plain),
-    }))
-}
-
-fn retry(findings: &mut Findings<'_>, mut section: Section<'_>) -> Retry {
-    let default = Retry::default();
-    let attempts = section.read(findings, "attempts", |f, item| values::integer(f, item, 1..=1_000_000));
-    let waits = Duration::from_millis(1)..=7 * DAY;
-    let min = section.read(findings, "min", |f, item| values::duration(f, item, waits.clone()));
-    let max_item = section.item("max");
-    let max = max_item.as_ref().and_then(|item| values::duration(findings, item, waits.clone()));
-    section.finish(findings, &[]);
-    let retry = Retry {
-        attempts: attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(default.attempts),
-        min: min.unwrap_or(default.min),
-        // A larger first wait alone moves the default maximum along.
-        max: max.unwrap_or(default.max.max(min.unwrap_or(default.min))),
-    };
-    if let Some(item) = max_item.filter(|_| retry.max < retry.min) {
-        findings
-            .error(item.span(), "the longest wait of `retry` is shorter than the first")
-            .hint("raise `max`, or lower `min`");
-    }
-    retry
 }

@@ -3,6 +3,7 @@
 use super::findings::Findings;
 use super::section::{Item, kind, nearest};
 use super::units::{self, BadUnit};
+use crate::pipeline::rate;
 use crate::topic::{Pattern, TopicError};
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
@@ -70,6 +71,19 @@ pub(super) fn duration(
 /// A size in bytes.
 pub(super) fn size(findings: &mut Findings<'_>, item: &Item<'_>, range: RangeInclusive<u64>) -> Option<u64> {
     quantity(findings, item, range, "a size", units::size, |bytes| units::show_size(*bytes))
+}
+
+/// Runs in a time.
+pub(super) fn rate(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<rate::Limit> {
+    let typed = text(findings, item, units::EXPECTED_RATE)?;
+    match units::rate(typed) {
+        Ok(limit) => Some(limit),
+        Err(BadUnit { message, hint }) => {
+            let problem = findings.error(item.span(), format!("{}: {message}", item.name));
+            problem.expected(units::EXPECTED_RATE).hint(hint);
+            None
+        }
+    }
 }
 
 fn quantity<T: PartialOrd>(

@@ -1,7 +1,8 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics, Metrics};
+use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics};
 use crate::commit::{CommitError, DeadLetter};
+use crate::control::Command;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
 use crate::pipeline::breaker::Event;
@@ -126,4 +127,28 @@ pub fn command(metrics: &HandlerMetrics, shard: &ShardId, offset: Offset, refuse
             tracing::warn!(%shard, offset = offset.0, reason, "an operator's command was refused");
         }
     }
+}
+
+/// An operator's command is in the log.
+pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Command, offset: Offset) {
+    let name = match command {
+        Command::Pause => "pause",
+        Command::Resume => "resume",
+        Command::PauseKey { .. } => "pause-key",
+        Command::ResumeKey { .. } => "resume-key",
+        Command::Trip => "trip",
+        Command::Reset => "reset",
+        Command::RetryDead { .. } => "retry-dead",
+        Command::DropDead { .. } => "drop-dead",
+        Command::Rollback { .. } => "rollback",
+        Command::Unpin => "unpin",
+    };
+    metrics.commands.with_label_values(&[name]).inc();
+    tracing::info!(%handler, offset = offset.0, ?command, "took an operator's command");
+}
+
+/// Everything of a handler was deleted.
+pub fn handler_forgotten(metrics: &HttpMetrics, handler: &HandlerName) {
+    metrics.commands.with_label_values(&["forget"]).inc();
+    tracing::info!(%handler, "forgot a handler");
 }

@@ -70,6 +70,8 @@ pub struct HttpMetrics {
     pub requests: IntCounterVec,
     /// Messages appended for clients.
     pub appended: IntCounter,
+    /// What operators asked for and is durable.
+    pub commands: IntCounterVec,
     pub connections: IntGauge,
     /// Open tails.
     pub tails: IntGauge,
@@ -118,7 +120,7 @@ impl Families {
             delayed: r.gauges("delayed_messages", "Messages held back until they are due", &["handler"]),
             queued: r.gauges("queued_messages", "Messages delivered to shards and not yet taken up", &["handler"]),
             commands: r.counters(
-                "commands_total",
+                "commands_applied_total",
                 "Operators' commands by result, counted once by each shard: applied, refused",
                 &["handler", "result"],
             ),
@@ -152,6 +154,7 @@ impl Families {
             http: HttpMetrics {
                 requests: r.counters("http_requests_total", "HTTP requests by route and code", &["route", "code"]),
                 appended: r.counter("http_messages_appended_total", "Messages appended for HTTP clients"),
+                commands: r.counters("commands_total", "Commands of operators taken into the log", &["command"]),
                 connections: r.gauge("http_connections", "Open HTTP connections"),
                 tails: r.gauge("http_tails", "Open HTTP tails"),
             },
