@@ -7,6 +7,7 @@ mod checker;
 mod conformance;
 mod crash;
 mod harness;
+mod hotload;
 mod pipeline;
 mod sandbox;
 mod simulation;

@@ -2,11 +2,11 @@
 
 use super::build::build_handlers;
 use super::output::{Output, note};
-use super::run::host;
+use super::run::{Hangup, host};
 use super::settings::AboveArgs;
 use super::{Exit, Failure};
 use crate::config::{self, HandlerSettings};
-use crate::service::Service;
+use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
 use std::path::PathBuf;
@@ -28,10 +28,11 @@ pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) ->
     note(format!("building the handlers in {}", args.dir.display()));
     let built = build_handlers(&args.dir)?;
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
-    let loaded = config::load(&args.dir.join(config::FILE_NAME), &args.above.overrides())
-        .map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
+    let loaded =
+        config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
-    host(loaded, metrics, output, |service, output| show(service, &handlers, output))
+    host(loaded, source, Hangup::Stops, metrics, output, |service, output| show(service, &handlers, output))
 }
 
 fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
@@ -105,7 +106,7 @@ mod tests {
         for name in ["order", "notify", "alarm"] {
             std::fs::write(directory.path().join(format!("{name}.wasm")), "").unwrap();
         }
-        let handlers = config::load(&file, &Overrides::default()).unwrap().settings.handlers;
+        let handlers = config::load(&file, &config::Overrides::default()).unwrap().settings.handlers;
         let count = |handlers: &[HandlerSettings], what: &str| {
             commands(handlers).iter().filter(|(command, _)| command.starts_with(what)).count()
         };

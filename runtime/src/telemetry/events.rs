@@ -1,6 +1,6 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics, HttpMetrics};
+use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics};
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
 use crate::handler::{Digest, HandlerName, ShardId};
@@ -41,6 +41,30 @@ pub fn commit_answered(metrics: &CommitMetrics, answer: &Result<(), CommitError>
 pub fn module_in_force(metrics: &HandlerMetrics, digest: Digest) {
     metrics.show_module(digest);
     tracing::info!(handler = %metrics.name(), %digest, "module in force");
+}
+
+/// The settings no longer name this handler: it runs nothing more and goes on where it was when it comes back.
+pub fn handler_left(metrics: &HandlerMetrics) {
+    metrics.hide_module();
+    tracing::info!(handler = %metrics.name(), "the handler left");
+}
+
+/// A changed module or another version cannot be put in force; what ran goes on.
+pub fn module_refused(metrics: &Metrics, handler: &HandlerName, reason: &str) {
+    metrics.reloads("refused").inc();
+    tracing::warn!(%handler, "{reason}; the version in force goes on");
+}
+
+/// A changed settings file cannot be put in force; what ran goes on.
+pub fn settings_refused(metrics: &Metrics, reason: &str) {
+    metrics.reloads("refused").inc();
+    tracing::warn!("the changed settings are refused, those in force go on: {reason}");
+}
+
+/// A change was put in force while running.
+pub fn reloaded(metrics: &Metrics, handlers: usize) {
+    metrics.reloads("ok").inc();
+    tracing::info!(handlers, "a change is in force");
 }
 
 /// Ids were forgotten before their window ended: resends of them will run.

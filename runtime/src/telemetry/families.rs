@@ -37,6 +37,7 @@ pub(super) struct Families {
     pub(super) marks: IntGaugeVec,
     pub(super) marks_evicted: IntCounterVec,
     pub(super) module: IntGaugeVec,
+    pub(super) reloads: IntCounterVec,
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
     pub(super) commits: CommitMetrics,
@@ -130,6 +131,11 @@ impl Families {
                 &["handler"],
             ),
             module: r.gauges("module_info", "1 for the module in force", &["handler", "digest"]),
+            reloads: r.counters(
+                "reloads_total",
+                "Changes of settings, modules and versions while running, by result: ok or refused",
+                &["result"],
+            ),
             guest_counters_refused: r.counters(
                 "guest_counters_refused_total",
                 "Increments of counters that a handler may not have: a bad or taken name, or too many",

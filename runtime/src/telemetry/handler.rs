@@ -152,6 +152,15 @@ impl HandlerMetrics {
         self.module.with_label_values(&[self.name.as_str(), &digest.to_string()]).set(1);
     }
 
+    /// Shows no module: the handler does not run.
+    pub(super) fn hide_module(&self) {
+        let mut shown = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = shown.take() {
+            // As above.
+            let _ = self.module.remove_label_values(&[self.name.as_str(), &old.to_string()]);
+        }
+    }
+
     /// The counters of a topic; `None`: it shares those of [`HandlerMetrics::other`].
     pub(super) fn topic(&self, topic: &Topic) -> Option<Arc<TopicCounters>> {
         let known = self.topics.read().unwrap_or_else(PoisonError::into_inner);
