@@ -13,6 +13,7 @@
 mod breaker;
 mod declared;
 mod fields;
+mod files;
 mod findings;
 mod global;
 mod handler;
@@ -28,6 +29,7 @@ mod tests;
 mod units;
 mod values;
 
+pub use files::files;
 pub use handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
 pub use problem::{Excerpt, Place, Problem, Problems, Severity};
 pub use secret::Secret;

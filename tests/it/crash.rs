@@ -82,7 +82,14 @@ async fn history(place: &Place) -> History {
             routing,
         });
     }
-    History { messages: everything(&log).await, dead: dead_letters(&log).await, handlers, shown: vec![], counted: None }
+    History {
+        messages: everything(&log).await,
+        dead: dead_letters(&log).await,
+        handlers,
+        shown: vec![],
+        counted: None,
+        removed: BTreeSet::new(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,10 @@
 
 mod checkpoint;
 mod crash;
+mod dead;
+mod dead_box;
 mod failure;
+mod forget;
 mod format;
 mod lock;
 mod queries;
@@ -20,6 +23,7 @@ mod shard;
 mod shared;
 mod statements;
 mod tables;
+mod trim;
 mod writer;
 
 use self::failure::Failure;
@@ -275,16 +279,31 @@ impl Log for EmbeddedLog {
         Box::pin(self.query(Length::Scan, move |reader| reader.dead(&query)))
     }
 
-    fn dead_count(&self, _filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
-        Box::pin(async { Err(LogError::Unavailable { reason: "dead_count".into() }) })
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
+        Box::pin(self.query(Length::Scan, move |reader| reader.dead_count(&filter)))
     }
 
-    fn trim(&self, _trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
-        Box::pin(async { Err(LogError::Unavailable { reason: "trim".into() }) })
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
+        Box::pin(async move {
+            let writer = self.writer()?;
+            let holders = trim.holders.clone();
+            let floor = self.query(Length::Scan, move |reader| reader.floor(&holders)).await?;
+            let asked = writer.ask(|answer| Request::Trim { trim, floor, answer }).await;
+            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
+        })
     }
 
-    fn forget(&self, _handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(async { Err(LogError::Unavailable { reason: "forget".into() }) })
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            let asked = self.writer()?.ask(|answer| Request::Forget { handler, answer }).await;
+            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))?;
+            loop {
+                let asked = self.writer()?.ask(|answer| Request::Erase { answer }).await;
+                if asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))? {
+                    return Ok(());
+                }
+            }
+        })
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {

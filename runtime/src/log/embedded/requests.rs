@@ -2,19 +2,24 @@
 
 use super::failure::Failure;
 use super::tables::{Tables, Unwritten};
+use super::trim::Floor;
 use crate::commit::{CommitError, ShardCommit, Term};
-use crate::handler::ShardId;
-use crate::log::LogError;
+use crate::handler::{HandlerName, ShardId};
+use crate::log::{LogError, Trim, Trimmed};
 use crate::message::{NewMessage, Offset};
 use crate::routing::Routing;
 use tokio::sync::oneshot;
 
-/// Something to write.
+/// Something to write. `Erase` deletes some of what forgotten handlers left, and is answered with true when nothing is
+/// left.
 pub(super) enum Request {
     Append { messages: Vec<NewMessage>, answer: oneshot::Sender<Result<Vec<Offset>, LogError>> },
     Commit { commits: Vec<ShardCommit>, answer: oneshot::Sender<Vec<Result<(), CommitError>>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
+    Trim { trim: Trim, floor: Floor, answer: oneshot::Sender<Result<Trimmed, LogError>> },
+    Forget { handler: HandlerName, answer: oneshot::Sender<Result<(), LogError>> },
+    Erase { answer: oneshot::Sender<Result<bool, LogError>> },
 }
 
 /// Sends the answer to one request; `Err` when its transaction was not written.
@@ -27,7 +32,13 @@ impl Request {
             Request::Append { messages, .. } => messages.iter().map(NewMessage::bytes).sum(),
             Request::Commit { commits, .. } => commits.iter().map(commit_weight).sum(),
             Request::Claim { .. } | Request::PutRoutings { .. } => 1024,
+            Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
         }
+    }
+
+    /// Whether it has a transaction to itself: what can wait and takes long must not delay what cannot.
+    pub(super) fn stands_alone(&self) -> bool {
+        matches!(self, Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. })
     }
 
     /// Writes it within the transaction under way. On an error the transaction must be undone.
@@ -38,6 +49,9 @@ impl Request {
             Request::PutRoutings { version, routings, answer } => {
                 reply(answer, tables.put_routings(version, &routings))
             }
+            Request::Trim { trim, floor, answer } => reply(answer, tables.trim(&trim, &floor).map(Ok)),
+            Request::Forget { handler, answer } => reply(answer, tables.forget(&handler).map(Ok)),
+            Request::Erase { answer } => reply(answer, tables.erase().map(Ok)),
             Request::Commit { commits, answer } => {
                 let mut answers = Vec::with_capacity(commits.len());
                 let mut written = Ok(());
@@ -64,6 +78,9 @@ impl Request {
             Request::Append { answer, .. } => drop(answer.send(Err(error()))),
             Request::Claim { answer, .. } => drop(answer.send(Err(error()))),
             Request::PutRoutings { answer, .. } => drop(answer.send(Err(error()))),
+            Request::Trim { answer, .. } => drop(answer.send(Err(error()))),
+            Request::Forget { answer, .. } => drop(answer.send(Err(error()))),
+            Request::Erase { answer } => drop(answer.send(Err(error()))),
             Request::Commit { commits, answer } => {
                 let shards = commits.into_iter().map(|commit| (commit.shard, Ok(()))).collect();
                 reply_commits(answer, shards)(Err(&Unwritten::Nothing(failure.clone())));

@@ -4,15 +4,18 @@
 //! so a statement only fails when the disk does. Then the whole transaction is rolled back and what was remembered is
 //! read again.
 
+use super::dead_box::DeadBoxes;
 use super::failure::Failure;
+use super::forget;
 use super::rows::{self, int};
 use super::shard::Shard;
 use super::statements::Statements;
+use super::trim::{self, Floor};
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, ShardCommit, Term};
 use crate::handler::{HandlerName, ShardId};
 use crate::log::limits::{check_commit, check_messages};
-use crate::log::{Batch, LogError, routings};
+use crate::log::{Batch, LogError, Trim, Trimmed, routings};
 use crate::message::{Message, NewMessage, Offset};
 use crate::routing::Routing;
 use crate::topic::Topic;
@@ -32,6 +35,7 @@ pub(super) struct Tables<'c> {
     topics: HashMap<Topic, i64>,
     handlers: HashMap<HandlerName, i64>,
     shards: HashMap<ShardId, Shard>,
+    dead: DeadBoxes,
     /// In this transaction.
     appended: Vec<Arc<Message>>,
     /// Appends are refused at this many pages.
@@ -57,6 +61,7 @@ impl<'c> Tables<'c> {
             topics: HashMap::new(),
             handlers: HashMap::new(),
             shards: HashMap::new(),
+            dead: DeadBoxes::default(),
             appended: vec![],
             pages_max,
         };
@@ -69,6 +74,7 @@ impl<'c> Tables<'c> {
         self.topics.clear();
         self.handlers.clear();
         self.shards.clear();
+        self.dead.forget_counts();
         self.appended.clear();
         (self.end, self.time) = self.sql.end.query_row([], |row| {
             Ok((Offset(row.get::<_, i64>(0)?.cast_unsigned()), Timestamp(row.get::<_, i64>(1)?.cast_unsigned())))
@@ -151,7 +157,8 @@ impl<'c> Tables<'c> {
                 Some(known) => known,
                 None => self.sql.handler_add.insert([id.handler.as_str()])?,
             };
-            self.sql.shard_add.execute(params![handler_id, id.index, int(start.0)])?;
+            let end = int(self.end.0);
+            self.sql.shard_add.execute(params![handler_id, id.index, int(start.0), end])?;
         }
         let shard = self.find(id)?.ok_or_else(|| Failure::damaged("a shard just written is not there"))?;
         let (id, term) = (shard.id, Term(shard.term.0 + 1));
@@ -167,16 +174,12 @@ impl<'c> Tables<'c> {
         if shard.term != commit.term || commit.number != shard.commit_number + 1 {
             return Ok(fenced);
         }
-        let checked = if commit.read < shard.read {
-            Err(format!("its read {} is before {}", commit.read, shard.read))
-        } else {
-            check_commit(&commit)
-        };
-        if let Err(reason) = checked {
+        if let Err(reason) = check_commit(&commit, shard.read, shard.controlled) {
             return Ok(Err(CommitError::Refused { shard: commit.shard, reason }));
         }
         let shard = self.shards.get_mut(&commit.shard).expect("it was found above");
         shard.write(&mut self.sql, &commit)?;
+        self.dead.write(&mut self.sql, shard.handler_id, shard.id, &commit)?;
         self.append_checked(commit.outputs)?;
         Ok(Ok(()))
     }
@@ -189,6 +192,26 @@ impl<'c> Tables<'c> {
         }
         self.sql.routings_set.execute(params![int(version + 1), routings::encode(routings)])?;
         Ok(Ok(()))
+    }
+
+    /// Deletes old messages below `floor`, as many as one step may.
+    pub(super) fn trim(&mut self, trim: &Trim, floor: &Floor) -> Result<Trimmed, Failure> {
+        trim::step(self.connection, trim, floor)
+    }
+
+    /// From here on nobody finds the handler; its rows are left to [`Tables::erase`].
+    pub(super) fn forget(&mut self, handler: &HandlerName) -> Result<(), Failure> {
+        forget::hide(self.connection, handler)?;
+        self.handlers.remove(handler);
+        self.shards.retain(|id, _| id.handler != *handler);
+        Ok(())
+    }
+
+    /// Deletes some rows of forgotten handlers; true when nothing is left.
+    pub(super) fn erase(&mut self) -> Result<bool, Failure> {
+        // The number of a handler that is gone may be given out again.
+        self.dead.forget_counts();
+        forget::erase(self.connection)
     }
 
     /// The shard as last committed; `None` when it was never claimed.
@@ -210,6 +233,7 @@ impl<'c> Tables<'c> {
                 commit_number: row.get::<_, i64>(2)?.cast_unsigned(),
                 read: Offset(row.get::<_, i64>(3)?.cast_unsigned()),
                 marks: row.get::<_, i64>(4)?.cast_unsigned(),
+                controlled: Offset(row.get::<_, i64>(5)?.cast_unsigned()),
                 oldest: Default::default(),
             })
         });

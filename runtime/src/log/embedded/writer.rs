@@ -117,10 +117,13 @@ fn write(parts: Parts, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failur
     let mut checkpoints = Checkpoints::start(&mut connection, second_connection, shared.clone())?;
     let mut tables = Tables::open(&connection, pages_max)?;
     let mut crash = CrashPoint::from_environment();
-    while let Some(first) = queue.blocking_recv() {
-        let group = waiting(first, queue);
+    // What came while a group was put together and has a transaction to itself.
+    let mut next = None;
+    while let Some(first) = next.take().or_else(|| queue.blocking_recv()) {
+        let group;
+        (group, next) = waiting(first, queue);
         if let Err(stopped) = shared.check() {
-            group.into_iter().for_each(|request| request.refuse(&stopped));
+            group.into_iter().chain(next).for_each(|request| request.refuse(&stopped));
             return Err(stopped);
         }
         let (replies, written) = write_group(&mut tables, group, clock(), &mut crash);
@@ -141,7 +144,11 @@ fn write(parts: Parts, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failur
                 }
             }
         };
-        stop?;
+        if let Err(failure) = stop {
+            let stopped = Failure::Broken(format!("it stopped: {failure}"));
+            next.into_iter().for_each(|request: Request| request.refuse(&stopped));
+            return Err(failure);
+        }
     }
     drop(tables);
     drop(checkpoints);
@@ -150,17 +157,23 @@ fn write(parts: Parts, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failur
     Ok(())
 }
 
-/// The request and what waits behind it, up to the weight of one transaction.
-fn waiting(first: Request, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
+/// The request and what waits behind it, up to the weight of one transaction; and the one that comes next if it was
+/// taken already.
+fn waiting(first: Request, queue: &mut mpsc::Receiver<Request>) -> (Vec<Request>, Option<Request>) {
+    let alone = first.stands_alone();
     let mut weight = first.weight();
     let mut group = vec![first];
-    while weight < GROUP_BYTES_MAX
+    while !alone
+        && weight < GROUP_BYTES_MAX
         && let Ok(next) = queue.try_recv()
     {
+        if next.stands_alone() {
+            return (group, Some(next));
+        }
         weight += next.weight();
         group.push(next);
     }
-    group
+    (group, None)
 }
 
 fn write_group(
