@@ -192,24 +192,44 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
 
 fn read_text(file: &Path) -> Result<String, Problems> {
     let mut bytes = vec![];
-    let problem = |message: String, hint: Option<&str>| {
-        let (severity, hint) = (Severity::Error, hint.map(str::to_owned));
-        Problems(vec![Problem { severity, file: file.into(), place: None, message, expected: None, hint }])
-    };
     let read = std::fs::File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        let hint = (error.kind() == std::io::ErrorKind::NotFound)
-            .then_some("name the file with --config or SLUICEBOX_CONFIG, or go to the directory where it is");
-        return Err(problem(format!("failed to read the settings: {error}"), hint));
+        return Err(unreadable(file, &error));
     }
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(problem(format!("the settings are larger than {FILE_BYTES_MAX} bytes"), None));
+        let message = format!("the settings are larger than {FILE_BYTES_MAX} bytes");
+        return Err(refused(file, message, "is this the right file? settings of that size are none"));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-        problem(format!("the settings are not UTF-8: line {line} has a byte that is no text"), Some("save it as UTF-8"))
-    })
+        let message = format!("the settings are not UTF-8: line {line} has a byte that is no text");
+        refused(file, message, "save it as UTF-8")
+    })?;
+    // Some editors begin a file so; it is no part of the text.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// A file of which nothing can be read.
+fn unreadable(file: &Path, error: &std::io::Error) -> Problems {
+    use std::io::ErrorKind;
+    let hint = match error.kind() {
+        ErrorKind::NotFound => {
+            "name the file with --config or SLUICEBOX_CONFIG, go to the directory where it is, or make one with \
+             `sluicebox new`"
+        }
+        ErrorKind::PermissionDenied => "give the user that runs sluicebox leave to read it",
+        ErrorKind::IsADirectory => "name the file in it, such as sluicebox.toml",
+        _ => "name another file with --config or SLUICEBOX_CONFIG",
+    };
+    refused(file, format!("failed to read the settings: {error}"), hint)
+}
+
+/// A problem of the whole file.
+fn refused(file: &Path, message: String, hint: &str) -> Problems {
+    let expected = Some(format!("a TOML file of at most {FILE_BYTES_MAX} bytes with at least one setting"));
+    let (severity, hint) = (Severity::Error, Some(hint.to_owned()));
+    Problems(vec![Problem { severity, file: file.into(), place: None, message, expected, hint }])
 }
 
 fn parse(
@@ -223,13 +243,24 @@ fn parse(
     if !syntax_errors.is_empty() {
         // What follows a syntax error was read in a broken context: more errors would be guesses.
         for error in syntax_errors {
-            let hint = match error.message() {
-                "duplicate key" => "a name may be there once: remove or rename one",
-                _ => "the file is TOML: see https://toml.io",
+            let (expected, hint) = match error.message() {
+                "duplicate key" => ("each name once in its section", "a name may be there once: remove or rename one"),
+                _ => (
+                    "TOML: [sections], and lines such as name = \"value\"",
+                    "the file is TOML, see https://toml.io; if it looks cut off, save it again",
+                ),
             };
-            findings.error(error.span().unwrap_or(0..0), error.message()).hint(hint);
+            // At the end of a text there is no character to point at.
+            let span = error.span().unwrap_or(text.len()..text.len());
+            findings.error(span, error.message()).expected(expected).hint(hint);
         }
         return Err(Problems(findings.into_problems()));
+    }
+
+    if root.get_ref().is_empty() {
+        // A file that was cut off before its first setting; taken as one, it would take every handler away.
+        let hint = "was it cut off? a host without handlers says at least its `namespace`";
+        return Err(refused(file, "the settings are empty".into(), hint));
     }
 
     let directory = global::directory_of(file);

@@ -38,7 +38,8 @@ pub(super) fn namespace(
         let text = values::text(findings, item, &expected())?;
         let namespace = Namespace::parse(text);
         if namespace.is_none() {
-            findings.error(item.span(), format!("`{text}` is not a namespace")).expected(expected());
+            let message = format!("`{text}` is not a namespace");
+            findings.error(item.span(), message).expected(expected()).hint(item.more());
         }
         namespace
     });
@@ -46,7 +47,7 @@ pub(super) fn namespace(
     let namespace = Namespace::parse(text);
     if namespace.is_none() {
         let problem = findings.error_in(&origin(NAMESPACE.above), format!("`{text}` is not a namespace"));
-        problem.expected(expected());
+        problem.expected(expected()).hint("unset it to take the name in the file");
     }
     namespace
 }
@@ -98,7 +99,11 @@ fn retain(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Retain> {
     let mut section = Section::of(&LOG_RETAIN, table);
     let age = section.read(findings, &LOG_RETAIN_AGE, |findings, item| match item.value.get_ref() {
         DeValue::Boolean(false) => Some(None),
-        _ => Span(RETAIN_AGE_MIN..=RETAIN_AGE_MAX).parse(findings, item).map(Some),
+        DeValue::String(_) => Span(RETAIN_AGE_MIN..=RETAIN_AGE_MAX).parse(findings, item).map(Some),
+        _ => {
+            values::wrong(findings, item, &LOG_RETAIN_AGE.kind.expected());
+            None
+        }
     });
     let bytes_max = section.given(findings, &LOG_RETAIN_BYTES);
     section.finish(findings, &[]);

@@ -54,7 +54,7 @@ impl<T: Display + PartialOrd + TryFrom<u64>> Parse for Whole<T> {
         let number = number.filter(|number| self.0.contains(number));
         if number.is_none() {
             let message = format!("{} is out of range: {digits}", item.name);
-            findings.error(item.span(), message).expected(self.expected());
+            findings.error(item.span(), message).expected(self.expected()).hint(item.more());
         }
         number
     }
@@ -138,7 +138,8 @@ fn quantity<K: Kind>(
     match parse(typed) {
         Ok(value) if fits(&value) => Some(value),
         Ok(_) => {
-            findings.error(item.span(), format!("{} is out of range: {typed}", item.name)).expected(kind.expected());
+            let message = format!("{} is out of range: {typed}", item.name);
+            findings.error(item.span(), message).expected(kind.expected()).hint(item.more());
             None
         }
         Err(BadUnit { message, hint }) => {
@@ -168,10 +169,12 @@ impl<T: Copy + PartialEq> Parse for Word<T> {
         let found = self.0.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
         if found.is_none() {
             let message = format!("{} cannot be \"{word}\"", item.name);
-            let problem = findings.error(item.span(), message).expected(self.expected());
+            let problem = findings.error(item.span(), message).expected(self.expected()).hint(item.more());
             let names: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
             if let Some(near) = super::section::nearest(word, &names) {
                 problem.hint(format!("did you mean \"{near}\"?"));
+            } else {
+                problem.hint(item.more());
             }
         }
         found

@@ -72,7 +72,7 @@ pub(super) fn config(
     let mut secrets = vec![];
     for (name, value) in table {
         let name = name.get_ref().to_string();
-        let item = Item { name: format!("`{name}` in `config`"), value };
+        let item = Item { name: format!("`{name}` in `config`"), path: CONFIG.path, value };
         secrets.extend(value_of(findings, &item, directory, environment).map(|secret| (name, Secret(secret))));
     }
     Some(secrets)

@@ -12,12 +12,21 @@ use toml::de::{DeTable, DeValue};
 #[derive(Clone)]
 pub(super) struct Item<'t> {
     pub(super) name: String,
+    /// Where it is declared.
+    pub(super) path: &'static str,
     pub(super) value: &'t Spanned<DeValue<'t>>,
 }
 
 impl Item<'_> {
     pub(super) fn span(&self) -> Range<usize> {
         self.value.span()
+    }
+
+    /// Where to read more, for a value about which there is nothing better to say.
+    pub(super) fn more(&self) -> String {
+        let names: Vec<&str> = self.path.split('.').filter(|name| !matches!(*name, "*" | "handlers")).collect();
+        let name = if names.is_empty() { self.path.to_owned() } else { names.join(".") };
+        format!("`sluicebox settings {name}` describes it")
     }
 }
 
@@ -57,7 +66,7 @@ impl<'t> Section<'t> {
         debug_assert_eq!(parent(setting.path), self.path, "`{name}` is read where it is not declared");
         self.known.push(name);
         let value = self.table?.get(name)?;
-        Some(Item { name: format!("`{name}`"), value })
+        Some(Item { name: format!("`{name}`"), path: setting.path, value })
     }
 
     /// Reads a setting that takes more than its value. `None`: absent, or wrong and reported.
@@ -104,7 +113,7 @@ impl<'t> Section<'t> {
             DeValue::Table(table) => Some(table),
             other => {
                 let problem = findings.error(item.span(), format!("{} is {}", item.name, kind(other)));
-                problem.expected(setting.kind.expected());
+                problem.expected(setting.kind.expected()).hint(item.more());
                 None
             }
         });
@@ -121,6 +130,7 @@ impl<'t> Section<'t> {
             if let Some((name_later, hint)) = later.iter().find(|(later, _)| *later == text) {
                 findings
                     .error(name.span(), format!("`{name_later}` in {} is not supported by this version", self.title))
+                    .expected(format!("one of {}", self.known.join(", ")))
                     .hint(*hint);
                 continue;
             }
@@ -132,6 +142,8 @@ impl<'t> Section<'t> {
                 problem.hint(hint);
             } else if let Some(near) = nearest(text, &self.known) {
                 problem.hint(format!("did you mean `{near}`?"));
+            } else {
+                problem.hint("`sluicebox settings` lists all settings");
             }
         }
     }

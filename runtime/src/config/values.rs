@@ -16,7 +16,7 @@ pub(super) struct PatternAt {
 /// The value is of the wrong type.
 pub(super) fn wrong(findings: &mut Findings<'_>, item: &Item<'_>, expected: &str) {
     let message = format!("{} is {}", item.name, kind(item.value.get_ref()));
-    findings.error(item.span(), message).expected(expected);
+    findings.error(item.span(), message).expected(expected).hint(item.more());
 }
 
 pub(super) fn text<'t>(findings: &mut Findings<'_>, item: &Item<'t>, expected: &str) -> Option<&'t str> {
@@ -39,7 +39,12 @@ pub(super) fn list<'t>(findings: &mut Findings<'_>, item: &Item<'t>, expected: &
         }
         return None;
     };
-    Some(entries.iter().map(|value| Item { name: format!("an entry of {}", item.name), value }).collect())
+    Some(
+        entries
+            .iter()
+            .map(|value| Item { name: format!("an entry of {}", item.name), path: item.path, value })
+            .collect(),
+    )
 }
 
 /// A list of patterns. Wrong entries are reported one by one and left out.
@@ -50,7 +55,8 @@ pub(super) fn patterns(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<V
         let Some(typed) = text(findings, &entry, "a pattern, such as \"orders.*\"") else { continue };
         match Pattern::parse(typed) {
             Ok(pattern) if patterns.iter().any(|other| other.pattern == pattern) => {
-                findings.error(entry.span(), format!("`{pattern}` is there twice in {}", item.name)).hint("remove one");
+                let message = format!("`{pattern}` is there twice in {}", item.name);
+                findings.error(entry.span(), message).expected("each pattern once").hint("remove one");
             }
             Ok(pattern) => patterns.push(PatternAt { pattern, span: entry.span() }),
             Err(error) => bad_pattern(findings, &entry, &error),
@@ -65,7 +71,7 @@ fn bad_pattern(findings: &mut Findings<'_>, entry: &Item<'_>, error: &TopicError
         TopicError::BadCharacter { token, .. } if token.contains('*') => "`*` stands for a whole token",
         _ => "tokens of A-Z a-z 0-9 _ - joined by dots; `*` is one token, a last `>` the rest",
     };
-    refused(findings, entry, error).hint(hint);
+    refused(findings, entry, error).expected("a pattern, such as \"orders.*\"").hint(hint);
 }
 
 /// The value is of the right type and says something impossible.

@@ -69,7 +69,7 @@ settings! {
     LOG_RETAIN_BYTES: Size, Means = Setting {
         path: "log.retain.max_bytes",
         // The log with its indexes and the reserve for commits does not work in less.
-        kind: Size(64 << 20..=1 << 50),
+        kind: Size(64 << 20..=1 << 44),
         default: Means("none: the disk is the bound"),
         effect: "The data stays below this: the oldest messages are deleted, and when none may be, new messages are refused \
                  with 503 while commits go on from a reserve.",
