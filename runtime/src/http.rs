@@ -1,7 +1,8 @@
 //! The HTTP face: publish, follow and look, plus metrics and health.
 //!
-//! It knows the log and the metrics and nothing of handlers or shards. A publish is answered after the append, so what a
-//! client was told is durable. Every error is JSON, `{"error": "…"}`, and says what to do.
+//! It knows the log and the metrics, asks the host through [`running`] what these cannot tell, and knows nothing of
+//! shards. A publish or a command is answered after the append, so what a client was told is durable. Every error is
+//! JSON, `{"error": "…"}`, and says what to do.
 //!
 //! On a loopback address it answers only requests whose `Host`, and `Origin` if there is one, are this very machine:
 //! otherwise any web page could reach it through the browser. With a token every request but the health checks must bear
@@ -20,25 +21,30 @@
 //! | `ce-…` | a CloudEvent in binary mode, see [`cloudevents`] |
 //! | `Content-Type` | `application/cloudevents+json` and `application/x-ndjson` ([`ndjson`]) mean what they say; any other: the body is one message as it is |
 
+mod body;
 mod cloudevents;
+mod commands;
+mod dead;
 mod error;
 mod guard;
+mod handlers;
 mod ndjson;
 mod parameters;
 mod publish;
 mod routes;
+pub mod running;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod views;
 
 use crate::config::{HttpSettings, Namespace};
 use crate::log::Log;
-use crate::reader::Reader;
 use crate::telemetry::{HttpMetrics, Metrics};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use running::Running;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -106,7 +112,7 @@ pub struct Face {
     guard: guard::Guard,
     bounds: Bounds,
     tails: Arc<Semaphore>,
-    reader: OnceLock<Reader>,
+    running: OnceLock<Arc<dyn Running>>,
     stop: CancellationToken,
 }
 
@@ -124,12 +130,12 @@ impl Face {
         let guard = guard::Guard::new(settings);
         let bounds = Bounds::default();
         let tails = Arc::new(Semaphore::new(bounds.tails_max));
-        Self { log, metrics, counts, readiness, namespace, guard, bounds, tails, reader: OnceLock::new(), stop }
+        Self { log, metrics, counts, readiness, namespace, guard, bounds, tails, running: OnceLock::new(), stop }
     }
 
-    /// From now on `status` knows how far the shards are that had nothing to write. The first one counts.
-    pub fn follow(&self, reader: Reader) {
-        let _ = self.reader.set(reader);
+    /// From now on handlers can be commanded, and looks at them show how they fare. The first one counts.
+    pub fn attach(&self, running: Arc<dyn Running>) {
+        let _ = self.running.set(running);
     }
 }
 

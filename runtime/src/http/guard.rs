@@ -1,8 +1,7 @@
 //! Who may ask: the machine itself, or who bears the token.
 
 use super::error::ApiError;
-use super::routes;
-use super::{Face, HttpSettings};
+use super::{Face, HttpSettings, body, routes};
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -30,10 +29,10 @@ impl Guard {
         if self.local_only {
             check_local(headers)?;
         }
-        match &self.token {
-            Some(token) if !routes::is_open(path) => check_token(token, headers),
-            _ => Ok(()),
+        if let Some(token) = self.token.as_ref().filter(|_| !routes::is_open(path)) {
+            check_token(token, headers)?;
         }
+        body::check_encoding(headers)
     }
 }
 

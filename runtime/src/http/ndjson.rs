@@ -4,8 +4,9 @@
 //! it is not atomic. The answer says how many were accepted and which lines were not. Empty lines are skipped.
 
 use super::Face;
+use super::body::Parts;
 use super::error::ApiError;
-use super::publish::{Envelope, next_chunk};
+use super::publish::Envelope;
 use super::routes::answer;
 use crate::message::{BODY_BYTES_MAX, NewMessage, Offset};
 use crate::topic::Topic;
@@ -77,11 +78,16 @@ impl Report {
 impl Import<'_> {
     async fn run(&mut self, body: Body) -> Result<(), ApiError> {
         let mut lines = Lines::default();
-        let mut parts = body.into_data_stream();
-        while let Some(part) = next_chunk(self.face, &mut parts).await? {
+        let mut parts = Parts::new(self.face, body);
+        while let Some(part) = parts.next().await? {
             lines.feed(part);
+            let settled = self.report.settled_line;
             while let Some(line) = lines.next() {
                 self.take(line).await?;
+            }
+            if self.report.settled_line != settled {
+                // It waited for the log, not for the client.
+                parts.rest();
             }
         }
         if let Some(line) = lines.last() {

@@ -27,8 +27,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let query = Query::<HashMap<String, String>>::from_request_parts(parts, state).await;
-        let Query(left) = query.map_err(ApiError::bad_request)?;
+        let query = Query::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Query(given) = query.map_err(ApiError::bad_request)?;
+        let mut left = HashMap::with_capacity(given.len());
+        for (name, value) in given {
+            // Which of the two would count?
+            if left.contains_key(&name) {
+                let shown: String = name.chars().take(100).collect();
+                return Err(ApiError::bad_request(format!("the parameter `{shown}` is there twice")));
+            }
+            left.insert(name, value);
+        }
         Ok(Self { left, known: vec![] })
     }
 }
@@ -45,12 +54,36 @@ impl Parameters {
         text.parse().map(Some).map_err(bad)
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, name: &'static str, default: bool) -> Result<bool, ApiError> {
+        match self.take(name).as_deref() {
+            None => Ok(default),
+            Some("true") => Ok(true),
+            Some("false") => Ok(false),
+            Some(other) => Err(ApiError::bad_request(format!("`{name}` must be true or false, not `{other}`"))),
+        }
+    }
+
+    /// Text that `parse` understands.
+    pub(super) fn parsed<T, E: std::fmt::Display>(
+        &mut self,
+        name: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<Option<T>, ApiError> {
+        let parsed = self.take(name).map(|text| parse(&text)).transpose();
+        parsed.map_err(|error| ApiError::bad_request(format!("`{name}`: {error}")))
+    }
+
     /// Refuses what nobody took: a mistyped filter must not show everything.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.left.keys().next() {
             None => Ok(()),
             Some(name) => {
-                let error = format!("unknown parameter `{name}`, there is {}", self.known.join(", "));
+                let shown: String = name.chars().take(100).collect();
+                let error = match self.known[..] {
+                    [] => format!("unknown parameter `{shown}`, there is none here"),
+                    _ => format!("unknown parameter `{shown}`, there is {}", self.known.join(", ")),
+                };
                 Err(ApiError::bad_request(error))
             }
         }

@@ -1,16 +1,16 @@
 //! `POST /v1/topics/{topic}`: one message, a CloudEvent, or many lines.
 
+use super::body::whole;
 use super::error::ApiError;
 use super::parameters::PathText;
 use super::routes::answer;
 use super::{Face, cloudevents, ndjson};
 use crate::message::{BODY_BYTES_MAX, Headers, Key, MessageError, NewMessage};
 use crate::topic::Topic;
-use axum::body::{Body, BodyDataStream, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use futures_util::StreamExt as _;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -99,44 +99,4 @@ fn envelope(headers: &HeaderMap) -> Result<Envelope, ApiError> {
 pub(super) fn text<'v>(name: &str, value: &'v HeaderValue) -> Result<&'v str, ApiError> {
     let bad = |_| ApiError::bad_request(format!("the header `{name}` is not UTF-8"));
     std::str::from_utf8(value.as_bytes()).map_err(bad)
-}
-
-/// The whole body, at most `bytes_max` of it.
-async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::too_large(format!("the body is larger than {bytes_max} bytes"));
-    // Refused before it is sent, where the client says how large it is.
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > bytes_max as u64) {
-        return Err(too_large());
-    }
-    let mut chunks = body.into_data_stream();
-    let Some(mut whole) = next_chunk(face, &mut chunks).await? else { return Ok(Bytes::new()) };
-    let mut gathered = vec![];
-    while let Some(chunk) = next_chunk(face, &mut chunks).await? {
-        if gathered.is_empty() {
-            gathered.extend_from_slice(&whole);
-        }
-        gathered.extend_from_slice(&chunk);
-        if gathered.len() > bytes_max {
-            return Err(too_large());
-        }
-    }
-    if !gathered.is_empty() {
-        whole = gathered.into();
-    }
-    if whole.len() > bytes_max { Err(too_large()) } else { Ok(whole) }
-}
-
-/// The next part of a body; `None` at its end.
-pub(super) async fn next_chunk(face: &Face, chunks: &mut BodyDataStream) -> Result<Option<Bytes>, ApiError> {
-    let timeout = face.bounds.body_timeout;
-    match tokio::time::timeout(timeout, chunks.next()).await {
-        Ok(None) => Ok(None),
-        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
-        Ok(Some(Err(error))) => Err(ApiError::bad_request(format!("the body broke off: {error}"))),
-        Err(_) => {
-            let error = format!("nothing of the body came for {timeout:?}");
-            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, error))
-        }
-    }
 }

@@ -1,47 +1,65 @@
-//! Which path does what.
+//! Which path does what: one table, from which the router, the metrics' names and the list in a 404 are made.
 
 use super::error::ApiError;
-use super::parameters::{Parameters, PathText};
-use super::views::{DeadLetterView, DeadPage, StatusView};
-use super::{Face, guard, publish, tail};
-use crate::handler::HandlerName;
-use crate::log::{DeadFilter, DeadOrder, DeadQuery};
+use super::parameters::Parameters;
+use super::views::StatusView;
+use super::{Face, commands, dead, guard, handlers, publish, tail};
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What there is, as a 404 lists it.
-const KNOWN: &[&str] = &[
-    "POST /v1/topics/{topic}",
-    "GET /v1/topics/{pattern}/tail",
-    "GET /v1/dead",
-    "GET /v1/dead/{number}",
-    "GET /v1/status",
-    "GET /metrics",
-    "GET /livez",
-    "GET /readyz",
+/// What one path does.
+pub(super) struct Route {
+    pub(super) method: Method,
+    /// As the router, the metrics and people write it.
+    pub(super) path: &'static str,
+    serve: fn() -> MethodRouter<Arc<Face>>,
+}
+
+const fn reads(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
+    Route { method: Method::GET, path, serve }
+}
+
+const fn writes(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
+    Route { method: Method::POST, path, serve }
+}
+
+/// Every path; of two that match, the first is meant.
+pub(super) static ROUTES: [Route; 20] = [
+    writes("/v1/topics/{topic}", || post(publish::publish)),
+    reads("/v1/topics/{pattern}/tail", || get(tail::tail)),
+    reads("/v1/handlers", || get(handlers::list)),
+    reads("/v1/handlers/{name}", || get(handlers::show)),
+    writes("/v1/handlers/{name}/pause", || post(commands::pause)),
+    writes("/v1/handlers/{name}/resume", || post(commands::resume)),
+    writes("/v1/handlers/{name}/trip", || post(commands::trip)),
+    writes("/v1/handlers/{name}/reset", || post(commands::reset)),
+    writes("/v1/handlers/{name}/rollback", || post(commands::rollback)),
+    writes("/v1/handlers/{name}/unpin", || post(commands::unpin)),
+    writes("/v1/handlers/{name}/forget", || post(commands::forget)),
+    reads("/v1/dead", || get(dead::list)),
+    reads("/v1/dead/count", || get(dead::count)),
+    reads("/v1/dead/{number}", || get(dead::show)),
+    writes("/v1/dead/retry", || post(dead::retry)),
+    writes("/v1/dead/drop", || post(dead::drop)),
+    reads("/v1/status", || get(status)),
+    reads("/metrics", || get(metrics)),
+    reads("/livez", || get(async || "alive\n")),
+    reads("/readyz", || get(ready)),
 ];
 /// `/readyz` answers within this, whatever the log does.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
-const DEAD_DEFAULT: usize = 100;
-const DEAD_MAX: usize = 1000;
 
 pub(super) fn router(face: Arc<Face>) -> Router {
-    Router::new()
-        .route("/v1/topics/{topic}", post(publish::publish))
-        .route("/v1/topics/{topic}/tail", get(tail::tail))
-        .route("/v1/dead", get(dead_list))
-        .route("/v1/dead/{number}", get(dead_show))
-        .route("/v1/status", get(status))
-        .route("/metrics", get(metrics))
-        .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(ready))
+    let empty = Router::new();
+    let routes = ROUTES.iter().fold(empty, |router, route| router.route(route.path, (route.serve)()));
+    routes
         .method_not_allowed_fallback(wrong_method)
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(face.clone(), guard::guard))
@@ -56,28 +74,31 @@ pub(super) fn is_open(path: &str) -> bool {
 
 /// The path as metrics name it: bounded in number, whatever clients ask for.
 pub(super) fn route_of(path: &str) -> &'static str {
-    match path {
-        "/v1/dead" => "/v1/dead",
-        "/v1/status" => "/v1/status",
-        "/metrics" => "/metrics",
-        "/livez" => "/livez",
-        "/readyz" => "/readyz",
-        _ if path.starts_with("/v1/dead/") => "/v1/dead/{number}",
-        _ if path.starts_with("/v1/topics/") && path.ends_with("/tail") => "/v1/topics/{pattern}/tail",
-        _ if path.starts_with("/v1/topics/") => "/v1/topics/{topic}",
-        _ => "unknown",
-    }
+    // A literal path comes before one with a variable part, as in the router.
+    let exact = ROUTES.iter().find(|route| route.path == path);
+    exact.or_else(|| ROUTES.iter().find(|route| matches(route.path, path))).map_or("unknown", |route| route.path)
+}
+
+fn matches(route: &str, path: &str) -> bool {
+    let mut given = path.split('/');
+    let mut all = route.split('/').map(|wanted| match given.next() {
+        Some(given) => wanted == given || (wanted.starts_with('{') && !given.is_empty()),
+        None => false,
+    });
+    all.all(|same| same) && given.next().is_none()
 }
 
 async fn unknown(method: Method, uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(StatusCode::NOT_FOUND, format!("there is no {method} {path}")).with("known", json!(KNOWN))
+    let known: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
+    ApiError::new(StatusCode::NOT_FOUND, format!("there is no {method} {path}")).with("known", json!(known))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let route = route_of(uri.path());
-    let known = KNOWN.iter().find(|known| known.ends_with(route)).unwrap_or(&route);
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible here: use {known}"))
+    let path = route_of(uri.path());
+    let right = ROUTES.iter().find(|route| route.path == path).map_or(&Method::GET, |route| &route.method);
+    let error = format!("{method} is not possible here: use {right} {path}");
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
 async fn metrics(State(face): State<Arc<Face>>) -> impl IntoResponse {
@@ -95,38 +116,14 @@ async fn ready(State(face): State<Arc<Face>>) -> Result<&'static str, ApiError> 
     }
 }
 
-async fn status(State(face): State<Arc<Face>>) -> Result<Json<StatusView>, ApiError> {
+async fn status(State(face): State<Arc<Face>>, parameters: Parameters) -> Result<Json<StatusView>, ApiError> {
+    parameters.finish()?;
     let not_ready = face.readiness.reason();
     let mut status = StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready).await?;
-    if let Some(reader) = face.reader.get() {
-        status.follow(|shard| reader.passed(shard));
+    if let Some(running) = face.running.get() {
+        status.follow(&**running);
     }
     Ok(Json(status))
-}
-
-async fn dead_list(State(face): State<Arc<Face>>, mut parameters: Parameters) -> Result<Json<DeadPage>, ApiError> {
-    let handler = parameters.take("handler").map(|name| HandlerName::parse(&name));
-    let query = DeadQuery {
-        filter: DeadFilter { handler: handler.transpose().map_err(ApiError::bad_request)?, ..DeadFilter::default() },
-        order: DeadOrder::Newest { below: parameters.number("below")? },
-        bytes_max: usize::MAX,
-        letters_max: parameters
-            .number("limit")?
-            .map_or(DEAD_DEFAULT, |limit| usize::try_from(limit).unwrap_or(DEAD_MAX).clamp(1, DEAD_MAX)),
-    };
-    parameters.finish()?;
-    Ok(Json(DeadPage::of(&*face.log, query).await?))
-}
-
-async fn dead_show(
-    State(face): State<Arc<Face>>,
-    PathText(number): PathText,
-) -> Result<Json<DeadLetterView>, ApiError> {
-    let wanted: u64 = number.parse().map_err(|_| ApiError::bad_request(format!("`{number}` is not a number")))?;
-    match DeadLetterView::find(&*face.log, wanted).await? {
-        Some(letter) => Ok(Json(letter)),
-        None => Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no dead letter {wanted}"))),
-    }
 }
 
 /// A small answer as JSON.

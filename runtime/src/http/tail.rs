@@ -49,11 +49,7 @@ pub(super) async fn tail(
         None => Begin::Latest,
     };
     let to = parameters.number("to")?.map(Offset);
-    let follow = match parameters.take("follow").as_deref() {
-        None | Some("true") => true,
-        Some("false") => false,
-        Some(other) => return Err(ApiError::bad_request(format!("`follow` must be true or false, not `{other}`"))),
-    };
+    let follow = parameters.flag("follow", true)?;
     parameters.finish()?;
     let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).map(Offset);
 

@@ -1,15 +1,21 @@
 //! A real client against a real listener, over the log in memory.
 
+mod dead;
+mod handlers;
+pub(crate) mod stage;
+
+use super::running::BreakerView;
 use super::*;
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, ShardCommit};
+use crate::commit::DeadLetter;
 use crate::config::Secret;
-use crate::handler::{HandlerName, ShardId};
-use crate::log::ReadRequest;
+use crate::control::Control;
+use crate::handler::{Digest, ShardId};
 use crate::log::memory::MemoryLog;
+use crate::log::{DeadFilter, ReadRequest};
 use crate::message::{BODY_BYTES_MAX, Message, NewMessage, Offset};
-use crate::routing::{IdFrom, KeyFrom, Routing, Span};
-use crate::topic::{Pattern, Topic};
+use crate::routing::KeyFrom;
+use crate::topic::Topic;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -76,6 +82,17 @@ impl Server {
         let topic = Topic::parse(topic).unwrap();
         let messages = bodies.map(|n| NewMessage::new(topic.clone(), n.to_string())).collect();
         self.log.append(messages).await.unwrap().into_iter().map(|offset| offset.0).collect()
+    }
+}
+
+impl Server {
+    /// The commands in the log, oldest first.
+    async fn commands(&self) -> Vec<(String, Value)> {
+        let control = |message: &Arc<Message>| {
+            let handler = message.topic.as_str().strip_prefix("_control.")?.to_owned();
+            Some((handler, serde_json::from_slice(&message.body).unwrap()))
+        };
+        self.messages().await.iter().filter_map(control).collect()
     }
 }
 
@@ -177,7 +194,7 @@ async fn bad_requests_are_refused_with_a_reason_and_change_nothing() {
         (server.get("/v1/topics/a/tail?follow=no"), 400, "`follow` must be true or false"),
         (server.get("/v1/topics/a/tail?to=x"), 400, "`to` must be a whole number"),
         (server.get("/v1/topics/a/tail?form=1"), 400, "unknown parameter `form`, there is from, to, follow"),
-        (server.get("/v1/dead?handler=X"), 400, "`X` is not a handler name"),
+        (server.get("/v1/dead?handler=X"), 400, "`handler`: `X` is not a handler name"),
         (server.get("/v1/dead?limit=-1"), 400, "`limit` must be a whole number"),
         (server.get("/v1/dead/x"), 400, "`x` is not a number"),
         (server.get("/v1/dead/7"), 404, "there is no dead letter 7"),
@@ -459,45 +476,8 @@ async fn ready_says_why_not() {
 async fn dead_letters_and_status_are_shown() {
     let server = Server::start().await;
     let offsets = server.append("events.made", 0..5).await;
-    let handler = HandlerName::parse("order").unwrap();
-    let shard = ShardId { handler: handler.clone(), index: 0 };
-    let subscribe = vec![Pattern::parse("events.*").unwrap()];
-    let spans = vec![Span { after: Offset::START, subscribe }];
-    let routing = Routing { handler: handler.clone(), key: KeyFrom::None, id: IdFrom::Message, shards: 1, spans };
-    server.log.put_routings(0, vec![routing]).await.unwrap();
-    let claim = server.log.claim(shard.clone(), Offset::START).await.unwrap();
-    let messages = server.messages().await;
-    let letters = messages[..3].iter().map(|message| DeadLetter {
-        shard: shard.clone(),
-        message: message.clone(),
-        key: None,
-        attempts: 1,
-        kind: "reject".into(),
-        error: "no such user".into(),
-        digest: None,
-        time: Timestamp(0),
-    });
-    let commit = ShardCommit {
-        shard: shard.clone(),
-        term: claim.term,
-        number: claim.record.commit_number + 1,
-        read: Offset(offsets[2]),
-        open_put: vec![],
-        open_drop: vec![],
-        marks: vec![],
-        marks_since: Timestamp(0),
-        marks_max: 10,
-        state: vec![],
-        outputs: vec![],
-        delayed_put: vec![],
-        delayed_drop: vec![],
-        dead: letters.collect(),
-        dead_max: u64::MAX,
-        dead_drop: vec![],
-        controlled: claim.record.controlled,
-        control: None,
-    };
-    server.log.commit(vec![commit]).await.into_iter().collect::<Result<(), _>>().unwrap();
+    stage::route(&server.log, "order", KeyFrom::None, 1).await;
+    stage::bury(&server.log, "order", 0, &offsets[..3], |_, _| {}).await;
 
     let (_, page) = send(server.get("/v1/dead?handler=order&limit=2")).await;
     let numbers = |page: &Value| -> Vec<u64> {

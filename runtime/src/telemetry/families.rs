@@ -26,9 +26,18 @@ pub(super) struct Families {
     pub(super) age_seconds: HistogramVec,
     pub(super) open_heads: IntGaugeVec,
     pub(super) dead: IntCounterVec,
+    pub(super) dead_letters: IntGaugeVec,
+    pub(super) dead_dropped: IntCounterVec,
+    pub(super) breaker_state: IntGaugeVec,
+    pub(super) breaker_events: IntCounterVec,
+    pub(super) running: IntGaugeVec,
+    pub(super) delayed: IntGaugeVec,
+    pub(super) queued: IntGaugeVec,
+    pub(super) commands: IntCounterVec,
     pub(super) marks: IntGaugeVec,
     pub(super) marks_evicted: IntCounterVec,
     pub(super) module: IntGaugeVec,
+    pub(super) reloads: IntCounterVec,
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
     pub(super) commits: CommitMetrics,
@@ -61,6 +70,8 @@ pub struct HttpMetrics {
     pub requests: IntCounterVec,
     /// Messages appended for clients.
     pub appended: IntCounter,
+    /// What operators asked for and is durable.
+    pub commands: IntCounterVec,
     pub connections: IntGauge,
     /// Open tails.
     pub tails: IntGauge,
@@ -89,6 +100,30 @@ impl Families {
             ),
             open_heads: r.gauges("open_heads", "Unsettled messages that stand for their keys", &["handler"]),
             dead: r.counters("dead_letters_total", "Messages given up, by kind of failure", &["handler", "kind"]),
+            dead_letters: r.gauges("dead_letters", "Dead letters kept", &["handler"]),
+            dead_dropped: r.counters(
+                "dead_letters_dropped_total",
+                "Dead letters that left a full box, because of dead.max",
+                &["handler"],
+            ),
+            breaker_state: r.gauges(
+                "breaker_state",
+                "0 closed or none, 1 half-open, 2 open, 3 tripped by hand",
+                &["handler"],
+            ),
+            breaker_events: r.counters(
+                "breaker_events_total",
+                "What happened to breakers: tripped, ready, reset, fail",
+                &["handler", "event"],
+            ),
+            running: r.gauges("running", "Runs under way", &["handler"]),
+            delayed: r.gauges("delayed_messages", "Messages held back until they are due", &["handler"]),
+            queued: r.gauges("queued_messages", "Messages delivered to shards and not yet taken up", &["handler"]),
+            commands: r.counters(
+                "commands_applied_total",
+                "Operators' commands by result, counted once by each shard: applied, refused",
+                &["handler", "result"],
+            ),
             marks: r.gauges("marks", "Ids remembered as done", &["handler"]),
             marks_evicted: r.counters(
                 "marks_evicted_total",
@@ -96,6 +131,11 @@ impl Families {
                 &["handler"],
             ),
             module: r.gauges("module_info", "1 for the module in force", &["handler", "digest"]),
+            reloads: r.counters(
+                "reloads_total",
+                "Changes of settings, modules and versions while running, by result: ok or refused",
+                &["result"],
+            ),
             guest_counters_refused: r.counters(
                 "guest_counters_refused_total",
                 "Increments of counters that a handler may not have: a bad or taken name, or too many",
@@ -114,6 +154,7 @@ impl Families {
             http: HttpMetrics {
                 requests: r.counters("http_requests_total", "HTTP requests by route and code", &["route", "code"]),
                 appended: r.counter("http_messages_appended_total", "Messages appended for HTTP clients"),
+                commands: r.counters("commands_total", "Commands of operators taken into the log", &["command"]),
                 connections: r.gauge("http_connections", "Open HTTP connections"),
                 tails: r.gauge("http_tails", "Open HTTP tails"),
             },

@@ -1,0 +1,206 @@
+//! `POST /v1/handlers/{name}/…`: what an operator asks of a handler.
+//!
+//! A command is a message in the log, durable when it is answered (202, with its offset); the handler's shards execute it
+//! in their commits. `forget` is no command: there is nobody left to execute it.
+
+use super::Face;
+use super::body;
+use super::error::ApiError;
+use super::handlers::{Commanded, Known};
+use super::parameters::PathText;
+use crate::control::{Command, PAUSED_KEYS_MAX, Pin};
+use crate::handler::{Digest, HandlerName};
+use crate::message::{Key, Offset};
+use crate::routing::{KeyFrom, Routing};
+use crate::telemetry::events;
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Fewer digits of a digest are too easily mistyped.
+const DIGITS_MIN: usize = 4;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Which {
+    /// Only the messages of this key.
+    key: Option<Key>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct To {
+    /// The version's digest or its first digits; absent: the one before that in force.
+    digest: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Confirmed {
+    /// The handler's name once more: everything of it will be gone.
+    confirm: Option<String>,
+}
+
+type Answer = Result<Response, ApiError>;
+
+pub(super) async fn pause(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let Which { key } = read(&face, request).await?;
+    command(&face, &name, |handler| match key {
+        None => Ok(Command::Pause),
+        Some(key) => check_key(handler, &key).map(|()| Command::PauseKey { key }),
+    })
+    .await
+}
+
+pub(super) async fn resume(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let Which { key } = read(&face, request).await?;
+    command(&face, &name, |_| Ok(key.map_or(Command::Resume, |key| Command::ResumeKey { key }))).await
+}
+
+pub(super) async fn trip(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let Nothing {} = read(&face, request).await?;
+    command(&face, &name, |_| Ok(Command::Trip)).await
+}
+
+pub(super) async fn reset(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let Nothing {} = read(&face, request).await?;
+    command(&face, &name, |_| Ok(Command::Reset)).await
+}
+
+pub(super) async fn rollback(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let To { digest } = read(&face, request).await?;
+    command(&face, &name, |handler| Ok(Command::Rollback { pin: pin(handler, digest.as_deref())? })).await
+}
+
+pub(super) async fn unpin(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let Nothing {} = read(&face, request).await?;
+    command(&face, &name, |_| Ok(Command::Unpin)).await
+}
+
+pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
+    let Confirmed { confirm } = read(&face, request).await?;
+    let known = Known::of(&face).await?;
+    let name = known.name(&name)?;
+    if known.is_in_settings(&name) {
+        let error = format!(
+            "handler `{name}` is in the settings: take it out of the settings file, and forget it once the host no \
+             longer runs it"
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, error));
+    }
+    if confirm.as_deref() != Some(name.as_str()) {
+        let error = format!(
+            "forgetting deletes the state, marks, delayed messages and dead letters of `{name}`: send \
+             {{\"confirm\": \"{name}\"}} if that is meant"
+        );
+        return Err(ApiError::bad_request(error));
+    }
+    face.log.forget(name.clone()).await?;
+    events::handler_forgotten(&face.counts, &name);
+    Ok(Json(json!({ "handler": name, "forgotten": true })).into_response())
+}
+
+async fn read<T: serde::de::DeserializeOwned>(face: &Face, request: Request) -> Result<T, ApiError> {
+    let (parts, sent) = request.into_parts();
+    if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+        return Err(ApiError::bad_request("there are no parameters here: what is asked for stands in the body"));
+    }
+    body::command(face, &parts.headers, sent).await
+}
+
+/// Makes a command for a handler that executes commands and appends it.
+async fn command(face: &Face, name: &str, make: impl FnOnce(&Commanded<'_>) -> Result<Command, ApiError>) -> Answer {
+    let known = Known::of(face).await?;
+    let name = known.name(name)?;
+    let command = make(&known.commanded(&name)?)?;
+    let offsets = append(face, &[(&name, command)]).await?;
+    let answer = json!({ "handler": name, "offset": offsets.first().map(|offset| offset.0) });
+    Ok((StatusCode::ACCEPTED, Json(answer)).into_response())
+}
+
+/// Brings commands into the log.
+pub(super) async fn append(face: &Face, commands: &[(&HandlerName, Command)]) -> Result<Vec<Offset>, ApiError> {
+    let messages = commands.iter().map(|(handler, command)| command.message(handler)).collect();
+    // DURABLE: from here on every shard of the handlers will execute it.
+    let offsets = face.log.append(messages).await?;
+    for ((handler, command), offset) in commands.iter().zip(&offsets) {
+        events::command_taken(&face.counts, handler, command, *offset);
+    }
+    Ok(offsets)
+}
+
+/// A key that can be paused.
+fn check_key(handler: &Commanded<'_>, key: &Key) -> Result<(), ApiError> {
+    let Routing { handler: name, key: from, shards, .. } = handler.routing;
+    let conflict = |error| Err(ApiError::new(StatusCode::CONFLICT, error));
+    if *from == KeyFrom::None {
+        return conflict(format!("handler `{name}` has no keys (`key = false`): pause the handler"));
+    }
+    let index = Routing::lane_hash(Some(key), Offset::START) % u64::from((*shards).max(1));
+    let shard = handler.shards.iter().find(|shard| u64::from(shard.shard.index) == index);
+    let paused = shard.map(|shard| &shard.control.paused_keys);
+    if paused.is_some_and(|paused| paused.len() >= PAUSED_KEYS_MAX && !paused.contains(key)) {
+        return conflict(format!("{PAUSED_KEYS_MAX} keys of this shard are paused: pause handler `{name}`"));
+    }
+    Ok(())
+}
+
+/// The version meant by an operator, and the one in the file that it stands in for.
+fn pin(handler: &Commanded<'_>, wanted: Option<&str>) -> Result<Pin, ApiError> {
+    let running = handler.running;
+    let name = &running.name;
+    let conflict = |error| ApiError::new(StatusCode::CONFLICT, error);
+    let over = running
+        .file_digest
+        .ok_or_else(|| conflict(format!("the module file of handler `{name}` cannot be read: mend that first")))?;
+    let digest = match wanted {
+        None => running.version_before().ok_or_else(|| {
+            let error = format!("the host knows no version of handler `{name}` before the one in force");
+            conflict(error).with("known", known_versions(handler))
+        })?,
+        Some(text) => version(handler, text)?,
+    };
+    if Some(digest) == running.digest {
+        return Err(conflict(format!("version {digest} of handler `{name}` is in force already")));
+    }
+    if digest == over {
+        return Err(conflict(format!("version {digest} is the one in the file: use unpin")));
+    }
+    Ok(Pin { digest, over })
+}
+
+fn version(handler: &Commanded<'_>, text: &str) -> Result<Digest, ApiError> {
+    let good = (DIGITS_MIN..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !good {
+        let shown: String = text.chars().take(100).collect();
+        let error = format!("`{shown}` is not the beginning of a digest: write {DIGITS_MIN} to 64 hexadecimal digits");
+        return Err(ApiError::bad_request(error));
+    }
+    let text = text.to_ascii_lowercase();
+    let digests = handler.running.versions.iter().map(|version| version.digest);
+    let found: Vec<Digest> = digests.filter(|digest| digest.to_string().starts_with(&text)).collect();
+    let name = &handler.running.name;
+    match found[..] {
+        [digest] => Ok(digest),
+        [] => {
+            let error = format!("the host knows no version {text}… of handler `{name}`");
+            Err(ApiError::new(StatusCode::NOT_FOUND, error).with("known", known_versions(handler)))
+        }
+        _ => {
+            let error = format!("{} versions of handler `{name}` begin with {text}: write more digits", found.len());
+            Err(ApiError::bad_request(error).with("known", known_versions(handler)))
+        }
+    }
+}
+
+fn known_versions(handler: &Commanded<'_>) -> serde_json::Value {
+    json!(handler.running.versions)
+}

@@ -1,0 +1,198 @@
+//! `/v1/dead`: looks at dead letters, and orders to retry or drop them.
+//!
+//! An order is about the letters that there are when it is given: their newest number is part of it. It becomes one
+//! command per handler, durable when it is answered (202); the shards execute it, so letters go one after the other.
+
+use super::Face;
+use super::body;
+use super::commands;
+use super::error::ApiError;
+use super::handlers::Known;
+use super::parameters::{Parameters, PathText};
+use super::views::{
+    DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters,
+};
+use crate::control::{Command, JOBS_MAX};
+use crate::handler::HandlerName;
+use crate::log::DeadFilter;
+use crate::message::Key;
+use crate::topic::Pattern;
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Letters of one page, unless asked otherwise and at most.
+const LETTERS_DEFAULT: usize = 100;
+const LETTERS_MAX: usize = 1000;
+/// Numbers in one filter: it is part of the record of every shard until it is done.
+const NUMBERS_MAX: usize = 1000;
+/// Bytes of a kind in a filter; kinds are short words.
+const KIND_BYTES_MAX: usize = 64;
+
+pub(super) async fn list(
+    State(face): State<Arc<Face>>,
+    mut parameters: Parameters,
+) -> Result<Json<DeadPage>, ApiError> {
+    let filter = filter_of(&mut parameters)?;
+    let below = parameters.number("below")?;
+    let limit = parameters.number("limit")?.map(|limit| usize::try_from(limit).unwrap_or(LETTERS_MAX));
+    parameters.finish()?;
+    let letters_max = limit.unwrap_or(LETTERS_DEFAULT).clamp(1, LETTERS_MAX);
+    Ok(Json(DeadPage::of(&*face.log, filter, below, letters_max).await?))
+}
+
+pub(super) async fn count(
+    State(face): State<Arc<Face>>,
+    mut parameters: Parameters,
+) -> Result<Json<DeadCountView>, ApiError> {
+    let filter = filter_of(&mut parameters)?;
+    parameters.finish()?;
+    Ok(Json(face.log.dead_count(filter).await?.into()))
+}
+
+pub(super) async fn show(
+    State(face): State<Arc<Face>>,
+    PathText(number): PathText,
+    parameters: Parameters,
+) -> Result<Json<DeadLetterView>, ApiError> {
+    parameters.finish()?;
+    let shown: String = number.chars().take(100).collect();
+    let wanted: u64 = number.parse().map_err(|_| ApiError::bad_request(format!("`{shown}` is not a number")))?;
+    match DeadLetterView::find(&*face.log, wanted).await? {
+        Some(letter) => Ok(Json(letter)),
+        None => Err(ApiError::new(StatusCode::NOT_FOUND, format!("there is no dead letter {wanted}"))),
+    }
+}
+
+pub(super) async fn retry(
+    State(face): State<Arc<Face>>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Response, ApiError> {
+    order(&face, parameters, request, |filter| Command::RetryDead { filter }).await
+}
+
+pub(super) async fn drop(
+    State(face): State<Arc<Face>>,
+    parameters: Parameters,
+    request: Request,
+) -> Result<Response, ApiError> {
+    order(&face, parameters, request, |filter| Command::DropDead { filter }).await
+}
+
+async fn order(
+    face: &Face,
+    mut parameters: Parameters,
+    request: Request,
+    command: fn(DeadFilter) -> Command,
+) -> Result<Response, ApiError> {
+    let is_trial = parameters.flag("dry_run", false)?;
+    parameters.finish()?;
+    let (parts, sent) = request.into_parts();
+    let filter = meant(body::command(face, &parts.headers, sent).await?)?;
+    let known = Known::of(face).await?;
+    let names_one = filter.handler.is_some();
+    if let Some(handler) = &filter.handler {
+        known.commanded(&known.name(handler.as_str())?)?;
+    }
+
+    // Counted first: a letter that comes while the handlers are counted is numbered above.
+    let upto = face.log.dead_count(filter.clone()).await?.newest;
+    let mut order = DeadOrderView { upto, ..DeadOrderView::default() };
+    let mut wanted = vec![];
+    for name in known.names() {
+        if filter.handler.as_ref().is_some_and(|handler| handler != name) {
+            continue;
+        }
+        let filter = DeadFilter { handler: Some(name.clone()), upto: Some(upto), ..filter.clone() };
+        let letters = face.log.dead_count(filter.clone()).await?.letters;
+        if letters == 0 {
+            continue;
+        }
+        if let Err(error) = check(&known, name) {
+            if names_one {
+                return Err(error);
+            }
+            order.skipped.push(SkippedLetters { handler: name.to_string(), letters, reason: error.error });
+            continue;
+        }
+        order.letters += letters;
+        order.handlers.push(HandlerLetters { handler: name.to_string(), letters });
+        wanted.push((name, command(filter)));
+    }
+    if is_trial || wanted.is_empty() {
+        return Ok(Json(order).into_response());
+    }
+    let offsets = commands::append(face, &wanted).await?;
+    let sent = wanted.iter().zip(offsets);
+    order.commands =
+        sent.map(|((name, _), offset)| SentCommand { handler: name.to_string(), offset: offset.0 }).collect();
+    Ok((StatusCode::ACCEPTED, Json(order)).into_response())
+}
+
+/// Whether the handler will execute one order more.
+fn check(known: &Known, name: &HandlerName) -> Result<(), ApiError> {
+    let handler = known.commanded(name)?;
+    if handler.shards.iter().any(|shard| shard.control.jobs.len() >= JOBS_MAX) {
+        let error = format!("{JOBS_MAX} orders about dead letters of handler `{name}` are under way: wait for them");
+        return Err(ApiError::unavailable(error));
+    }
+    Ok(())
+}
+
+/// The filter in a body. One without any condition would mean everything, so it has to say that.
+fn meant(mut fields: Map<String, Value>) -> Result<DeadFilter, ApiError> {
+    let bad = |error: &dyn std::fmt::Display| ApiError::bad_request(format!("the filter cannot be read: {error}"));
+    let all = match fields.remove("all") {
+        None | Some(Value::Bool(false)) => false,
+        Some(Value::Bool(true)) => true,
+        Some(_) => return Err(bad(&"`all` must be true or false")),
+    };
+    let filter: DeadFilter = serde_json::from_value(Value::Object(fields)).map_err(|error| bad(&error))?;
+    check_filter(&filter)?;
+    let limited = DeadFilter { upto: None, ..filter.clone() };
+    if !all && limited == DeadFilter::default() {
+        let error = "an empty filter means every dead letter: say what is meant (handler, shard, key, topic, kind, \
+                     numbers), or send {\"all\": true}";
+        return Err(ApiError::bad_request(error));
+    }
+    Ok(filter)
+}
+
+/// The filter in the parameters.
+fn filter_of(parameters: &mut Parameters) -> Result<DeadFilter, ApiError> {
+    let filter = DeadFilter {
+        handler: parameters.parsed("handler", HandlerName::parse)?,
+        shard: parameters
+            .parsed("shard", |text| text.parse().map_err(|_| format!("`{text}` is not the index of a shard")))?,
+        key: parameters.parsed("key", |text| Key::try_from(text.to_owned()))?,
+        topic: parameters.parsed("topic", Pattern::parse)?,
+        kind: parameters.take("kind"),
+        numbers: parameters.parsed("numbers", numbers)?.unwrap_or_default(),
+        upto: parameters.number("upto")?,
+    };
+    check_filter(&filter)?;
+    Ok(filter)
+}
+
+fn numbers(text: &str) -> Result<Vec<u64>, String> {
+    let each = text.split(',').map(|number| {
+        let shown: String = number.chars().take(100).collect();
+        number.parse().map_err(|_| format!("`{shown}` is not a number: write such as 3,5"))
+    });
+    each.collect()
+}
+
+fn check_filter(filter: &DeadFilter) -> Result<(), ApiError> {
+    if filter.numbers.len() > NUMBERS_MAX {
+        let error = format!("{} numbers are too many: at most {NUMBERS_MAX} at a time", filter.numbers.len());
+        return Err(ApiError::bad_request(error));
+    }
+    if filter.kind.as_ref().is_some_and(|kind| kind.is_empty() || kind.len() > KIND_BYTES_MAX) {
+        return Err(ApiError::bad_request("`kind` is the kind of a failure, such as reject or trap"));
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! `GET /v1/handlers` and `GET /v1/handlers/{name}`: what the log says of handlers, what operators asked of them, and how
+//! they fare on the running host. Also who may be commanded, for [`commands`](super::commands) and [`dead`](super::dead).
+
+use super::Face;
+use super::error::ApiError;
+use super::parameters::{Parameters, PathText};
+use super::running::{Running, RunningHandler};
+use super::views::{HandlerPage, HandlerView, follow};
+use crate::handler::HandlerName;
+use crate::log::ShardStatus;
+use crate::routing::Routing;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Names that a refusal lists.
+const NAMES_MAX: usize = 100;
+
+pub(super) async fn list(State(face): State<Arc<Face>>, parameters: Parameters) -> Result<Json<HandlerPage>, ApiError> {
+    parameters.finish()?;
+    Ok(Json(HandlerPage { handlers: all(&face).await? }))
+}
+
+pub(super) async fn show(
+    State(face): State<Arc<Face>>,
+    PathText(name): PathText,
+    parameters: Parameters,
+) -> Result<Json<HandlerView>, ApiError> {
+    parameters.finish()?;
+    let wanted = HandlerName::parse(&name).map_err(ApiError::bad_request)?;
+    let handlers = all(&face).await?;
+    let names: Vec<String> = handlers.iter().map(|handler| handler.name.clone()).collect();
+    let found = handlers.into_iter().find(|handler| handler.name == wanted.as_str());
+    found.map(Json).ok_or_else(|| unknown(&wanted, names.iter().map(String::as_str)))
+}
+
+async fn all(face: &Face) -> Result<Vec<HandlerView>, ApiError> {
+    // Asked first: a shard that passed it has nothing left of what is counted below.
+    let end = face.log.end().await?;
+    let mut handlers = HandlerView::all(&*face.log).await?;
+    if let Some(running) = face.running.get() {
+        follow(&mut handlers, &**running, end);
+    }
+    Ok(handlers)
+}
+
+fn unknown<'n>(name: &HandlerName, known: impl Iterator<Item = &'n str>) -> ApiError {
+    let known: Vec<&str> = known.take(NAMES_MAX).collect();
+    let error = match known[..] {
+        [] => format!("there is no handler `{name}`, nor any other"),
+        _ => format!("there is no handler `{name}`, there is {}", known.join(", ")),
+    };
+    ApiError::new(StatusCode::NOT_FOUND, error).with("known", json!(known))
+}
+
+/// The handlers that the log knows, for one request.
+pub(super) struct Known {
+    routings: Vec<Routing>,
+    shards: Vec<ShardStatus>,
+    /// Those of the settings in force.
+    running: Vec<RunningHandler>,
+}
+
+/// A handler that executes commands.
+pub(super) struct Commanded<'k> {
+    pub(super) routing: &'k Routing,
+    /// Every shard of it.
+    pub(super) shards: Vec<&'k ShardStatus>,
+    pub(super) running: &'k RunningHandler,
+}
+
+impl Known {
+    pub(super) async fn of(face: &Face) -> Result<Self, ApiError> {
+        let running: &Arc<dyn Running> =
+            face.running.get().ok_or_else(|| ApiError::unavailable("the host is starting: try again"))?;
+        let (routings, shards) = (face.log.routings().await?.routings, face.log.status().await?);
+        Ok(Self { routings, shards, running: running.handlers() })
+    }
+
+    /// Each once, in order.
+    pub(super) fn names(&self) -> BTreeSet<&HandlerName> {
+        let routed = self.routings.iter().map(|routing| &routing.handler);
+        routed.chain(self.shards.iter().map(|shard| &shard.shard.handler)).collect()
+    }
+
+    /// A handler that the log knows.
+    pub(super) fn name(&self, text: &str) -> Result<HandlerName, ApiError> {
+        let name = HandlerName::parse(text).map_err(ApiError::bad_request)?;
+        let names = self.names();
+        if names.contains(&name) { Ok(name) } else { Err(unknown(&name, names.iter().map(|name| name.as_str()))) }
+    }
+
+    pub(super) fn is_in_settings(&self, name: &HandlerName) -> bool {
+        self.running.iter().any(|running| running.name == *name)
+    }
+
+    /// The handler, if somebody is there who executes commands.
+    pub(super) fn commanded(&self, name: &HandlerName) -> Result<Commanded<'_>, ApiError> {
+        let running = self.running.iter().find(|running| running.name == *name).ok_or_else(|| {
+            let error = format!(
+                "no settings name handler `{name}`, so nothing would execute it: put the handler back, or delete what is \
+                 left of it with `sluicebox handlers forget {name}`"
+            );
+            ApiError::new(StatusCode::CONFLICT, error)
+        })?;
+        let routing = self.routings.iter().find(|routing| routing.handler == *name);
+        let shards: Vec<_> = self.shards.iter().filter(|shard| shard.shard.handler == *name).collect();
+        // A shard begins at the commands that come after its first claim, so an earlier one would be lost.
+        let ready = routing.filter(|routing| shards.len() >= usize::from(routing.shards));
+        let routing = ready.ok_or_else(|| ApiError::unavailable(format!("handler `{name}` is starting: try again")))?;
+        Ok(Commanded { routing, shards, running })
+    }
+}

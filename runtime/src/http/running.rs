@@ -1,0 +1,92 @@
+//! What the face asks a running host, because the log cannot tell: how far shards are that had nothing to write, and how
+//! every handler of the settings fares.
+
+use super::views::rfc3339;
+use crate::clock::{self, Timestamp};
+use crate::gate::BreakerState;
+use crate::handler::{Digest, HandlerName, ShardId};
+use crate::message::Offset;
+use serde::{Deserialize, Serialize};
+
+/// A running host. Asked at every look, so answers come from memory.
+pub trait Running: Send + Sync {
+    /// How far a shard is that has nothing in hand; `None`: its record says it.
+    fn passed(&self, shard: &ShardId) -> Option<Offset>;
+
+    /// Every handler that the settings name, by name, also one that does not run because of a problem: a handler that is
+    /// not here may be forgotten.
+    fn handlers(&self) -> Vec<RunningHandler>;
+}
+
+/// A handler of the settings in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunningHandler {
+    pub name: HandlerName,
+    /// The module in force; absent: none could be loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The module in the file; another one than that in force after a rollback, or when it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_digest: Option<Digest>,
+    /// The versions that can be run.
+    pub versions: Vec<VersionView>,
+    pub breaker: BreakerView,
+    /// Runs under way, over all its shards on this host.
+    pub running: usize,
+    /// Most of them at a time.
+    pub concurrency: usize,
+    /// Why the last change of its file or module was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// A module that the host has seen and keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionView {
+    pub digest: Digest,
+    #[serde(with = "rfc3339")]
+    pub first_seen: Timestamp,
+}
+
+/// A handler's breaker on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum BreakerView {
+    Closed,
+    /// Takes nothing up before this time.
+    Open {
+        #[serde(with = "rfc3339")]
+        until: Timestamp,
+    },
+    /// One message tries whether it works again.
+    HalfOpen,
+    /// Opened by hand, until `reset`.
+    Tripped,
+    /// The handler has none: `breaker = false`.
+    Off,
+}
+
+impl BreakerView {
+    /// The breaker as a gate shows it; times of the monotonic clock become those of the wall.
+    pub fn of(state: BreakerState) -> Self {
+        match state {
+            BreakerState::Off => Self::Off,
+            BreakerState::Closed => Self::Closed,
+            BreakerState::HalfOpen => Self::HalfOpen,
+            BreakerState::Tripped => Self::Tripped,
+            BreakerState::Open { until } => {
+                Self::Open { until: clock::now().after(until.saturating_duration_since(clock::instant())) }
+            }
+        }
+    }
+}
+
+impl RunningHandler {
+    /// The version that was there before the one in force.
+    pub(super) fn version_before(&self) -> Option<Digest> {
+        let mut versions = self.versions.clone();
+        versions.sort_by_key(|version| version.first_seen);
+        let at = versions.iter().position(|version| Some(version.digest) == self.digest)?;
+        versions[..at].last().map(|version| version.digest)
+    }
+}

@@ -1,0 +1,232 @@
+//! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
+
+use crate::control::Control;
+use crate::handler::{HandlerName, ShardId};
+use crate::http::running::{Running, RunningHandler};
+use crate::log::{Log, LogError, ShardStatus};
+use crate::message::Offset;
+use crate::routing::{Field, IdFrom, KeyFrom, Routing};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// All handlers, by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandlerPage {
+    pub handlers: Vec<HandlerView>,
+}
+
+/// A handler as the log knows it and as it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandlerView {
+    pub name: String,
+    pub subscribe: Vec<String>,
+    /// As the settings write it: absent, `false`, `"*"`, or where it is taken from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Value>,
+    /// As the settings write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<Value>,
+    /// Of its routing; `shards` has those that the log knows by now.
+    pub shard_count: u16,
+    /// Messages that its slowest shard has not taken up, of any topic.
+    pub behind: u64,
+    pub open: u64,
+    pub marks: u64,
+    pub delayed: u64,
+    pub dead: u64,
+    /// What operators asked of any of its shards.
+    pub control: ControlView,
+    /// Absent: no host runs, or its settings do not name the handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningHandler>,
+    /// By index.
+    pub shards: Vec<ShardView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardView {
+    pub index: u16,
+    pub term: u64,
+    pub commit_number: u64,
+    pub read: u64,
+    pub behind: u64,
+    pub open: u64,
+    pub marks: u64,
+    pub delayed: u64,
+    pub dead: u64,
+    pub control: ControlView,
+}
+
+/// What operators asked for and is in force or under way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ControlView {
+    pub paused: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub paused_keys: Vec<String>,
+    pub tripped: bool,
+    /// The version rolled back to, and the one in the file that it stands in for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<PinView>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<JobView>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinView {
+    pub digest: String,
+    pub over: String,
+}
+
+/// An order about dead letters that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// Offset of its command.
+    pub command: u64,
+    /// `retry` or `drop`.
+    pub action: String,
+    pub filter: crate::log::DeadFilter,
+}
+
+impl From<&Control> for ControlView {
+    fn from(control: &Control) -> Self {
+        let pin = control.pin.map(|pin| PinView { digest: pin.digest.to_string(), over: pin.over.to_string() });
+        let jobs = control.jobs.iter().map(|job| JobView {
+            command: job.command,
+            action: match job.action {
+                crate::control::DeadAction::Retry => "retry".into(),
+                crate::control::DeadAction::Drop => "drop".into(),
+            },
+            filter: job.filter.clone(),
+        });
+        Self {
+            paused: control.paused,
+            paused_keys: control.paused_keys.iter().map(ToString::to_string).collect(),
+            tripped: control.tripped,
+            pin,
+            jobs: jobs.collect(),
+        }
+    }
+}
+
+impl ControlView {
+    /// Adds what was asked of another shard.
+    fn join(&mut self, other: &ControlView) {
+        self.paused |= other.paused;
+        self.tripped |= other.tripped;
+        self.pin = self.pin.take().or_else(|| other.pin.clone());
+        self.paused_keys.extend(other.paused_keys.iter().cloned());
+        for job in &other.jobs {
+            if !self.jobs.contains(job) {
+                self.jobs.push(job.clone());
+            }
+        }
+    }
+}
+
+impl From<&ShardStatus> for ShardView {
+    fn from(status: &ShardStatus) -> Self {
+        Self {
+            index: status.shard.index,
+            term: status.term.0,
+            commit_number: status.commit_number,
+            read: status.read.0,
+            behind: status.behind,
+            open: status.open,
+            marks: status.marks,
+            delayed: status.delayed,
+            dead: status.dead,
+            control: ControlView::from(&status.control),
+        }
+    }
+}
+
+impl HandlerView {
+    /// Every handler that the log knows, by name.
+    pub async fn all(log: &dyn Log) -> Result<Vec<Self>, LogError> {
+        let (routings, shards) = (log.routings().await?.routings, log.status().await?);
+        let mut handlers: BTreeMap<String, Self> =
+            routings.iter().map(|routing| (routing.handler.to_string(), Self::new(routing))).collect();
+        for shard in &shards {
+            let name = shard.shard.handler.as_str();
+            handlers.entry(name.to_owned()).or_insert_with(|| Self::unrouted(name)).add(shard);
+        }
+        handlers.values_mut().for_each(|handler| handler.shards.sort_by_key(|shard| shard.index));
+        Ok(handlers.into_values().collect())
+    }
+
+    fn new(routing: &Routing) -> Self {
+        let subscribe = routing.spans.last().map(|span| span.subscribe.as_slice()).unwrap_or_default();
+        Self {
+            subscribe: subscribe.iter().map(ToString::to_string).collect(),
+            key: match &routing.key {
+                KeyFrom::Message => None,
+                KeyFrom::All => Some(json!("*")),
+                KeyFrom::None => Some(json!(false)),
+                KeyFrom::Fields(fields) => Some(as_typed(fields)),
+            },
+            id: match &routing.id {
+                IdFrom::Message => None,
+                IdFrom::Fields(fields) => Some(as_typed(fields)),
+            },
+            shard_count: routing.shards,
+            ..Self::unrouted(routing.handler.as_str())
+        }
+    }
+
+    fn unrouted(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            subscribe: vec![],
+            key: None,
+            id: None,
+            shard_count: 0,
+            behind: 0,
+            open: 0,
+            marks: 0,
+            delayed: 0,
+            dead: 0,
+            control: ControlView::default(),
+            running: None,
+            shards: vec![],
+        }
+    }
+
+    fn add(&mut self, shard: &ShardStatus) {
+        self.behind = self.behind.max(shard.behind);
+        self.open += shard.open;
+        self.marks += shard.marks;
+        self.delayed += shard.delayed;
+        self.dead += shard.dead;
+        let shard = ShardView::from(shard);
+        self.control.join(&shard.control);
+        self.shards.push(shard);
+    }
+
+    /// Adds what only the running host knows. `end` is the log's: shards that had nothing to write are further than
+    /// their records.
+    pub fn follow(&mut self, running: &dyn Running, mine: Option<RunningHandler>, end: Offset) {
+        self.running = mine;
+        let Ok(name) = HandlerName::parse(&self.name) else { return };
+        for shard in &mut self.shards {
+            let id = ShardId { handler: name.clone(), index: shard.index };
+            let Some(passed) = running.passed(&id).filter(|passed| passed.0 > shard.read) else { continue };
+            shard.read = passed.0;
+            if passed >= end {
+                shard.behind = 0;
+            }
+        }
+        self.behind = self.shards.iter().map(|shard| shard.behind).max().unwrap_or(0);
+    }
+}
+
+/// Fields as the settings write them.
+fn as_typed(fields: &[Field]) -> Value {
+    let typed = fields.iter().map(|field| match field {
+        Field::Pointer(pointer) => pointer.clone(),
+        Field::Header(name) => format!("header:{name}"),
+        Field::TopicToken(number) => format!("topic:{number}"),
+    });
+    typed.collect()
+}
