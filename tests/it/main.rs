@@ -9,6 +9,7 @@ mod crash;
 mod harness;
 mod hotload;
 mod pipeline;
+mod retention;
 mod sandbox;
 mod simulation;
 mod slow;
