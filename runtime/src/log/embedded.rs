@@ -7,6 +7,7 @@
 //! A directory holds `sluicebox.db` (with its `-wal` and `-shm`) and `lock`; one process works on it at a time, any
 //! number may look at it with [`EmbeddedLog::open_read_only`].
 
+mod backup;
 mod checkpoint;
 mod crash;
 mod dead;
@@ -26,6 +27,8 @@ mod statements;
 mod tables;
 mod trim;
 mod writer;
+
+pub use self::backup::{BackupError, Copied};
 
 use self::failure::Failure;
 use self::lock::Lock;
