@@ -3,7 +3,7 @@
 //! costs meanwhile.
 //! Expected: the rate of the end is that of the start; memory grows until the marks reach their maximum, then no more; the
 //! database stays below `bytes_max`, its write-ahead log near 256 MiB but while a copy is made, which stops it from
-//! starting over. A copy of all pages goes at some hundred MB/s, `VACUUM INTO` at a fraction of that.
+//! starting over. A copy of all pages and `VACUUM INTO` both take as long as the disk takes to write so much.
 //!
 //! The handler is a native function that does what `handlers/order` does: it reads and writes state and publishes once.
 //!
