@@ -4,6 +4,7 @@
 //! exit code. Output for people goes to standard output and, where it is about the run rather than its result, to
 //! standard error; with `--json` standard output holds JSON only.
 
+mod ask;
 mod bench;
 mod build;
 mod check;
@@ -11,6 +12,7 @@ mod client;
 mod data;
 mod dead;
 mod dev;
+mod handlers;
 mod output;
 mod publish;
 mod run;
@@ -93,7 +95,10 @@ pub enum Command {
     Publish(publish::PublishArgs),
     /// Follow the messages of a pattern
     Tail(tail::TailArgs),
-    /// Look at messages that were given up
+    /// Look at handlers, pause them, roll them back, forget them
+    #[command(subcommand)]
+    Handlers(handlers::HandlersCommand),
+    /// Look at messages that were given up, retry or drop them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
     /// Show the log and every handler's place in it
@@ -168,6 +173,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Build(args) => build::run(&args, output),
         Command::Publish(args) => publish::run(&args, output),
         Command::Tail(args) => tail::run(&args, output),
+        Command::Handlers(command) => handlers::run(&command, output),
         Command::Dead(command) => dead::run(&command, output),
         Command::Status(args) => status::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),

@@ -8,7 +8,7 @@ use crate::config::Start;
 use crate::control::Pin;
 use crate::control::follow::Follower;
 use crate::gate::{BreakerState, Gate};
-use crate::handler::{Digest, HandlerName, Policy};
+use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
 use crate::log::{DeadFilter, Log, LogError};
 use crate::message::Offset;
@@ -178,9 +178,12 @@ impl Host {
         self.read().values().map(Running::overview).collect()
     }
 
-    /// Shows how far the shards are, also those that had nothing to write.
-    pub fn reader(&self) -> &Reader {
-        &self.parts.reader
+    /// How far a shard is that has nothing in hand; what its record says is older, for it had nothing to write.
+    pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
+        let is_idle = || self.read().get(&shard.handler).is_some_and(|running| running.is_idle(shard));
+        // Asked before and after: what it took in between is not settled.
+        let passed = is_idle().then(|| self.parts.reader.passed(shard))?;
+        passed.filter(|_| is_idle())
     }
 
     /// Takes nothing new, lets runs finish, commits and leaves.

@@ -35,7 +35,7 @@ mod routes;
 pub mod running;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod views;
 
 use crate::config::{HttpSettings, Namespace};

@@ -168,7 +168,7 @@ struct Started {
 
 impl Running for Started {
     fn passed(&self, shard: &ShardId) -> Option<Offset> {
-        self.host.reader().passed(shard)
+        self.host.passed(shard)
     }
 
     fn handlers(&self) -> Vec<RunningHandler> {

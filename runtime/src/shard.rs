@@ -38,7 +38,7 @@ use crate::log::{Claim, DeadQuery};
 use crate::message::{Key, Offset};
 use crate::pipeline::{self, Admission, Outcome, Verdict};
 use crate::routing::{Routed, Routing};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use lanes::{Item, Lanes, More, Phase};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -152,6 +152,8 @@ pub struct Shard {
     job_above: u64,
     /// An answer about dead letters is awaited.
     job_reads: bool,
+    /// Dead letters whose removal is not yet durable: the log still shows them, and another command may mean them too.
+    removing: HashSet<u64>,
     /// Write the record even if nothing was settled.
     flush: bool,
     lanes: Lanes,
@@ -190,6 +192,8 @@ struct InFlight {
     report: Report,
     /// The one message of a cautious commit.
     only: Option<Offset>,
+    /// Dead letters that it removes.
+    removes: Vec<u64>,
 }
 
 impl Shard {
@@ -212,6 +216,7 @@ impl Shard {
             control_changed: false,
             job_above: 0,
             job_reads: false,
+            removing: HashSet::new(),
             flush: false,
             lanes: Lanes::default(),
             dirty: Vec::new(),

@@ -18,6 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of an answer (64 MiB): a page of dead letters may hold large bodies.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
+/// Holds the host's token where no file is named. No flag does: command lines can be seen by others.
+const TOKEN_VARIABLE: &str = "SLUICEBOX_TOKEN";
 /// What may stand in a path as it is.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b'*');
 
@@ -27,7 +29,7 @@ pub(super) struct HostArgs {
     /// The running host; http://127.0.0.1:8080 unless given
     #[arg(long, value_name = "URL", env = "SLUICEBOX_URL")]
     url: Option<String>,
-    /// A file with the host's token, when it wants one
+    /// A file with the host's token, when it wants one; without, the token itself may be in SLUICEBOX_TOKEN
     #[arg(long, value_name = "FILE", env = "SLUICEBOX_TOKEN_FILE")]
     token_file: Option<PathBuf>,
 }
@@ -65,16 +67,17 @@ impl Client {
             )));
         }
         let authorization = match &args.token_file {
-            None => None,
+            None => std::env::var(TOKEN_VARIABLE).ok().map(|token| authorization(&token, TOKEN_VARIABLE)),
             Some(file) => {
                 let token = std::fs::read_to_string(file).map_err(|error| {
                     Failure::from(
                         anyhow::Error::new(error).context(format!("failed to read the token `{}`", file.display())),
                     )
                 })?;
-                Some(format!("Bearer {}", token.trim()))
+                Some(authorization(&token, &format!("`{}`", file.display())))
             }
         };
+        let authorization = authorization.transpose()?;
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             // A proxy for the web does not lead to a host on this machine or in its network.
@@ -96,9 +99,7 @@ impl Client {
     pub(super) fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         let mut response = self.get(path, &[])?;
         let answer = self.read(&mut response)?;
-        serde_json::from_str(&answer).map_err(|error| {
-            Failure::from(anyhow::Error::new(error).context(format!("{} answered what is not expected", self.url)))
-        })
+        serde_json::from_str(&answer).map_err(|error| self.unexpected(error))
     }
 
     /// Asks; the answer's body is not read yet.
@@ -131,6 +132,21 @@ impl Client {
         Ok((status, serde_json::from_str(&answer).unwrap_or(Value::String(answer))))
     }
 
+    /// Asks for something to be done; the answer, unless the host refused.
+    pub(super) fn command<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+        let json = [("content-type".to_owned(), "application/json".to_owned())];
+        let sent = self.post(path, &json, SendBody::from_owned_reader(std::io::Cursor::new(body.to_string())));
+        let (status, answer) = sent.map_err(needs_host)?;
+        if !(200..300).contains(&status) {
+            return Err(self.refused(status, &answer));
+        }
+        serde_json::from_value(answer).map_err(|error| self.unexpected(error))
+    }
+
+    fn unexpected(&self, error: serde_json::Error) -> Failure {
+        anyhow::Error::new(error).context(format!("{} answered what is not expected", self.url)).into()
+    }
+
     fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
         match &self.authorization {
             Some(authorization) => request.header("authorization", authorization),
@@ -159,7 +175,7 @@ impl Client {
     pub(super) fn refused(&self, status: u16, answer: &Value) -> Failure {
         let reason = answer["error"].as_str().or(answer.as_str()).unwrap_or_default();
         let hint = match status {
-            401 => ": name the token with --token-file",
+            401 => ": name the token with --token-file, or put it into SLUICEBOX_TOKEN",
             _ => "",
         };
         Failure::from(anyhow::anyhow!("{} refused it ({status}): {}{hint}", self.url, super::output::printable(reason)))
@@ -177,7 +193,41 @@ impl Client {
     }
 }
 
+/// Why a command failed that nothing but a running host can execute.
+pub(super) fn needs_host(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Unreachable => {
+            Failure { error: failure.error.context("only a running host can execute this"), ..failure }
+        }
+        _ => failure,
+    }
+}
+
+/// The header that shows a token.
+fn authorization(token: &str, from: &str) -> Result<String, Failure> {
+    let token = token.trim();
+    match token.bytes().all(|byte| byte.is_ascii_graphic()) && !token.is_empty() {
+        true => Ok(format!("Bearer {token}")),
+        false => Err(Failure::usage(format!("what {from} holds cannot be a token: it is empty or has odd characters"))),
+    }
+}
+
 /// A part of a path as it may stand in a URL.
 pub(super) fn encoded(text: &str) -> String {
     utf8_percent_encode(text, PLAIN).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_trimmed_and_must_fit_into_a_header() {
+        assert_eq!(authorization(" 0123456789abcdef\n", "t").unwrap(), "Bearer 0123456789abcdef");
+        for bad in ["", " \n", "two words", "é", "a\u{1}b"] {
+            let failure = authorization(bad, "`token`").unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage);
+            assert!(failure.error.to_string().contains("what `token` holds cannot be a token"), "{bad:?}");
+        }
+    }
 }

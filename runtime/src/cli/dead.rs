@@ -1,14 +1,22 @@
 //! `sluicebox dead`: messages that were given up.
+//!
+//! Looks read the data when no host runs; orders need a host.
 
-use super::client::{HostArgs, encoded};
+mod filter;
+mod order;
+
+pub(super) use filter::{parse_handler, parse_key};
+
+use super::client::HostArgs;
 use super::data::{DataArgs, look};
-use super::output::{Output, printable};
+use super::output::{Output, grouped, printable};
 use super::tail::line_of;
 use super::{Exit, Failure};
-use crate::handler::HandlerName;
-use crate::http::views::{DeadLetterView, DeadPage};
-use crate::log::DeadFilter;
+use crate::http::views::{DeadCountView, DeadLetterView, DeadPage};
+use crate::log::Log as _;
 use clap::{Args, Subcommand};
+use filter::{FilterArgs, query_of};
+use order::Action;
 
 /// Characters of an error that the list shows.
 const ERROR_CHARS_MAX: usize = 100;
@@ -19,13 +27,18 @@ pub enum DeadCommand {
     List(ListArgs),
     /// Show one dead letter and its message
     Show(ShowArgs),
+    /// Count dead letters
+    Count(CountArgs),
+    /// Hand dead letters back to their handler, at the end of their keys' queues, attempts reset
+    Retry(order::OrderArgs),
+    /// Delete dead letters
+    Drop(order::OrderArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only those of this handler
-    #[arg(long, value_name = "NAME", value_parser = parse_handler)]
-    handler: Option<HandlerName>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// At most this many
     #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     limit: u16,
@@ -48,22 +61,29 @@ pub struct ShowArgs {
     data: DataArgs,
 }
 
-fn parse_handler(text: &str) -> Result<HandlerName, String> {
-    HandlerName::parse(text).map_err(|error| error.to_string())
+#[derive(Debug, Args)]
+pub struct CountArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
 }
 
 pub(super) fn run(command: &DeadCommand, output: &mut Output) -> Result<Exit, Failure> {
     match command {
         DeadCommand::List(args) => list(args, output),
         DeadCommand::Show(args) => show(args, output),
+        DeadCommand::Count(args) => count(args, output),
+        DeadCommand::Retry(args) => order::run(Action::Retry, args, output),
+        DeadCommand::Drop(args) => order::run(Action::Drop, args, output),
     }
 }
 
 fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let mut path = format!("/v1/dead?limit={}", args.limit);
-    if let Some(handler) = &args.handler {
-        path += &format!("&handler={}", encoded(handler.as_str()));
-    }
+    let filter = args.filter.filter();
+    let mut path = format!("/v1/dead?limit={}&{}", args.limit, query_of(&filter));
     if let Some(below) = args.below {
         path += &format!("&below={below}");
     }
@@ -71,10 +91,7 @@ fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
         &args.host,
         &args.data,
         |client| client.get_json(&path),
-        async |data| {
-            let filter = DeadFilter { handler: args.handler.clone(), ..DeadFilter::default() };
-            Ok(DeadPage::of(&data.log, filter, args.below, usize::from(args.limit)).await?)
-        },
+        async |data| Ok(DeadPage::of(&data.log, filter.clone(), args.below, usize::from(args.limit)).await?),
     )?;
     if output.json {
         output.json(&page)?;
@@ -132,5 +149,20 @@ fn show(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure> {
         output.line(format!("module    {digest}"))?;
     }
     output.line(format!("message   {}", line_of(message)))?;
+    Ok(Exit::Done)
+}
+
+fn count(args: &CountArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let filter = args.filter.filter();
+    let count: DeadCountView = look(
+        &args.host,
+        &args.data,
+        |client| client.get_json(&format!("/v1/dead/count?{}", query_of(&filter))),
+        async |data| Ok(data.log.dead_count(filter.clone()).await?.into()),
+    )?;
+    match output.json {
+        true => output.json(&count)?,
+        false => output.line(grouped(count.letters))?,
+    }
     Ok(Exit::Done)
 }

@@ -3,8 +3,9 @@
 use super::build::build_handlers;
 use super::output::{Output, note};
 use super::run::{Hangup, host};
+use super::settings::AboveArgs;
 use super::{Exit, Failure};
-use crate::config::{self, HandlerSettings, Overrides};
+use crate::config::{self, HandlerSettings};
 use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
@@ -19,20 +20,15 @@ pub struct DevArgs {
     /// The folder with sluicebox.toml and the crates of the handlers
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Listen for HTTP here instead of where the file says
-    #[arg(long, value_name = "ADDRESS:PORT", env = "SLUICEBOX_LISTEN")]
-    listen: Option<String>,
-    /// Keep the embedded log in this directory instead of where the file says
-    #[arg(long, value_name = "DIR", env = "SLUICEBOX_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    above: AboveArgs,
 }
 
 pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
     note(format!("building the handlers in {}", args.dir.display()));
     let built = build_handlers(&args.dir)?;
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
-    let overrides = Overrides { listen: args.listen.clone(), data: args.data.clone() };
-    let source = Source { file: args.dir.join(config::FILE_NAME), overrides };
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
     let loaded =
         config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
@@ -110,7 +106,7 @@ mod tests {
         for name in ["order", "notify", "alarm"] {
             std::fs::write(directory.path().join(format!("{name}.wasm")), "").unwrap();
         }
-        let handlers = config::load(&file, &Overrides::default()).unwrap().settings.handlers;
+        let handlers = config::load(&file, &config::Overrides::default()).unwrap().settings.handlers;
         let count = |handlers: &[HandlerSettings], what: &str| {
             commands(handlers).iter().filter(|(command, _)| command.starts_with(what)).count()
         };

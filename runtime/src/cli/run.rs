@@ -21,7 +21,7 @@ pub struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
-    let source = Source { file: args.settings.config.clone(), overrides: args.settings.overrides() };
+    let source = Source { file: args.settings.config.clone(), overrides: args.settings.above.overrides() };
     host(args.settings.load()?, source, Hangup::Reloads, metrics, output, |service, output| {
         let url = format!("http://{}", service.address());
         match output.json {

@@ -2,6 +2,7 @@
 
 use super::client::HostArgs;
 use super::data::{DataArgs, look};
+use super::handlers::{Source, problems, state_of};
 use super::output::{Output, printable};
 use super::{Exit, Failure};
 use crate::http::views::{HandlerView, StatusView};
@@ -20,13 +21,13 @@ pub struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let status: StatusView = look(
+    let (source, status): (Source, StatusView) = look(
         &args.host,
         &args.data,
-        |client| client.get_json("/v1/status"),
+        |client| Ok((Source::Host, client.get_json("/v1/status")?)),
         async |data| {
             let not_ready = Some("no host runs".into());
-            Ok(StatusView::of(&data.log, data.namespace.as_deref(), not_ready).await?)
+            Ok((Source::Data, StatusView::of(&data.log, data.namespace.as_deref(), not_ready).await?))
         },
     )?;
     if output.json {
@@ -44,31 +45,37 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
         return Ok(Exit::Done);
     }
     output.line("")?;
-    let heading = ["HANDLER", "READ", "BEHIND", "OPEN", "DELAYED", "DEAD", "MARKS", "SHARDS", "SUBSCRIBES"];
-    let rows: Vec<Vec<String>> = handlers.iter().flat_map(|handler| rows(handler, args.shards)).collect();
+    let heading = ["HANDLER", "STATE", "READ", "BEHIND", "OPEN", "DELAYED", "DEAD", "MARKS", "SHARDS", "SUBSCRIBES"];
+    let rows: Vec<Vec<String>> = handlers.iter().flat_map(|handler| rows(handler, source, args.shards)).collect();
     output.table(&heading, &rows)?;
+    problems(handlers).try_for_each(|problem| output.line(problem))?;
     Ok(Exit::Done)
 }
 
-fn rows(handler: &HandlerView, with_shards: bool) -> Vec<Vec<String>> {
-    let row = |name: String, read: Option<u64>, numbers: [u64; 5], shards: String, subscribes: String| {
+fn rows(handler: &HandlerView, source: Source, with_shards: bool) -> Vec<Vec<String>> {
+    let row = |name: [String; 2], read: Option<u64>, numbers: [u64; 5], shards: String, subscribes: String| {
         let read = read.map_or("-".into(), |read| read.to_string());
         let numbers = numbers.iter().map(u64::to_string);
-        [name, read].into_iter().chain(numbers).chain([shards, subscribes]).collect::<Vec<_>>()
+        let [name, state] = name;
+        [name, state, read].into_iter().chain(numbers).chain([shards, subscribes]).collect::<Vec<_>>()
     };
-    let subscribes = match handler.subscribe.is_empty() {
-        true => "(removed)".into(),
-        false => handler.subscribe.join(" "),
-    };
+    let subscribes = handler.subscribe.join(" ");
     let HandlerView { behind, open, delayed, dead, marks, .. } = *handler;
     // The place of the handler is that of its slowest shard.
     let slowest = handler.shards.iter().map(|shard| shard.read).min();
     let numbers = [behind, open, delayed, dead, marks];
-    let mut rows = vec![row(handler.name.clone(), slowest, numbers, handler.shards.len().to_string(), subscribes)];
+    let mut rows = vec![row(
+        [handler.name.clone(), state_of(handler, source)],
+        slowest,
+        numbers,
+        handler.shards.len().to_string(),
+        subscribes,
+    )];
     if with_shards {
         rows.extend(handler.shards.iter().map(|shard| {
             let numbers = [shard.behind, shard.open, shard.delayed, shard.dead, shard.marks];
-            row(format!("  /{}", shard.index), Some(shard.read), numbers, String::new(), String::new())
+            let paused = if shard.control.paused { "paused" } else { "" };
+            row([format!("  /{}", shard.index), paused.into()], Some(shard.read), numbers, String::new(), String::new())
         }));
     }
     rows

@@ -1,5 +1,7 @@
 //! Command lines as typed, in this process, against a host over the log in memory.
 
+mod operate;
+
 use super::*;
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -77,7 +79,16 @@ fn a_host_that_does_not_run_is_named_with_how_to_start_it() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let expected = format!("could not reach a host at {url}: start one with `sluicebox run`");
-    for command in [&["publish", "a", "1"][..], &["tail"], &["status"], &["dead", "list"], &["dead", "show", "1"]] {
+    for command in [
+        &["publish", "a", "1"][..],
+        &["tail"],
+        &["status"],
+        &["dead", "list"],
+        &["dead", "show", "1"],
+        &["dead", "count"],
+        &["handlers", "list"],
+        &["handlers", "show", "order"],
+    ] {
         check(&[command, &["--url", &url]].concat(), Exit::Unreachable, &expected);
     }
 }
@@ -107,22 +118,28 @@ struct Host {
     url: String,
     log: Arc<crate::log::memory::MemoryLog>,
     // Dropped last: it ends the server.
-    _runtime: tokio::runtime::Runtime,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Host {
     fn start() -> Self {
+        Self::start_with(|_| {}, None)
+    }
+
+    fn start_with(attach: impl FnOnce(&crate::http::Face), token: Option<&str>) -> Self {
         use crate::http::{Face, Readiness, serve};
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let listen = listener.local_addr().unwrap();
         let log = Arc::new(crate::log::memory::MemoryLog::new());
-        let settings = crate::config::HttpSettings { listen, token: None };
+        let token = token.map(crate::config::Secret::new);
+        let settings = crate::config::HttpSettings { listen, token };
         let namespace = crate::config::Namespace::parse("shop").unwrap();
         let (metrics, readiness) = (Arc::default(), Readiness::starting("loading handlers"));
         let face = Face::new(log.clone(), metrics, readiness, namespace, &settings, Default::default());
+        attach(&face);
         runtime.spawn(serve(listener, Arc::new(face)));
-        Self { url: format!("http://{listen}"), log, _runtime: runtime }
+        Self { url: format!("http://{listen}"), log, runtime }
     }
 
     /// Runs a command against this host.

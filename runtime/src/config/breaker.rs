@@ -1,41 +1,36 @@
 //! A handler's `breaker`: false, or when it trips and how long it stays open.
 
+use super::declared::breaker as declared;
 use super::findings::Findings;
-use super::section::{Item, Section, kind};
+use super::policy::Longest;
+use super::section::{Item, Section};
+use super::setting::{Is, Kind as _, Parse, Setting};
 use super::values;
 use crate::pipeline::breaker::{Settings, Trip};
-use std::time::Duration;
 use toml::de::DeValue;
-
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-/// What trips it unless told otherwise; a window is that of ten buckets of a second.
-const FAILURES_DEFAULT: u32 = 5;
-const PERCENT_DEFAULT: u8 = 50;
-const SAMPLES_DEFAULT: u32 = 20;
-const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
 
 /// What trips a breaker, without its numbers.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+pub(super) enum Trips {
     Consecutive,
     Count,
     Rate,
 }
 
-impl Kind {
-    const NAMES: &[(&str, Kind)] = &[("consecutive", Kind::Consecutive), ("count", Kind::Count), ("rate", Kind::Rate)];
+impl Trips {
+    pub(super) const NAMES: &[(&str, Trips)] =
+        &[("consecutive", Trips::Consecutive), ("count", Trips::Count), ("rate", Trips::Rate)];
 
     fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+        Self::NAMES.iter().find(|(_, trips)| *trips == self).map_or("", |(name, _)| name)
     }
 
     /// The numbers that this kind looks at.
     fn uses(self) -> &'static [&'static str] {
         match self {
-            Kind::Consecutive => &["failures"],
-            Kind::Count => &["failures", "window"],
-            Kind::Rate => &["percent", "samples", "window"],
+            Trips::Consecutive => &["failures"],
+            Trips::Count => &["failures", "window"],
+            Trips::Rate => &["percent", "samples", "window"],
         }
     }
 }
@@ -45,70 +40,54 @@ pub(super) fn read(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Optio
     let table = match item.value.get_ref() {
         DeValue::Boolean(false) => return Some(None),
         DeValue::Table(table) => table,
-        other => {
-            findings
-                .error(item.span(), format!("`breaker` is {}", kind(other)))
-                .expected("false, or a table such as { trip = \"consecutive\", failures = 5 }")
-                .hint("it is on unless it is false");
+        _ => {
+            values::wrong(findings, item, &declared::BREAKER.kind.expected());
+            findings.last_hint("it is on unless it is false");
             return None;
         }
     };
-    let default = Settings::default();
-    let mut section = Section::new("`breaker`", Some(table));
-    let trip_item = section.item("trip");
+    let mut section = Section::of(&declared::BREAKER, table);
     // Of a kind that is none nothing can be said about the numbers.
-    let trip = match &trip_item {
-        Some(item) => values::choice(findings, item, Kind::NAMES),
-        None => Some(Kind::Consecutive),
+    let trips = match section.item(&declared::BREAKER_TRIP) {
+        Some(item) => declared::BREAKER_TRIP.kind.parse(findings, &item),
+        None => Some(declared::BREAKER_TRIP.default.0),
     };
-    let count = |findings: &mut Findings<'_>, item: &Item<'_>| {
-        values::integer(findings, item, 1..=1_000_000).and_then(|count| u32::try_from(count).ok())
-    };
-    let (failures_item, percent_item) = (section.item("failures"), section.item("percent"));
-    let (samples_item, window_item) = (section.item("samples"), section.item("window"));
-    let numbers = [&failures_item, &percent_item, &samples_item, &window_item];
-    if let Some(kind) = trip {
-        numbers.into_iter().flatten().for_each(|item| check_used(findings, item, kind));
-    }
-    let failures = failures_item.and_then(|item| count(findings, &item)).unwrap_or(FAILURES_DEFAULT);
-    let percent = percent_item.and_then(|item| values::integer(findings, &item, 1..=100));
-    let percent = percent.and_then(|percent| u8::try_from(percent).ok()).unwrap_or(PERCENT_DEFAULT);
-    let samples = samples_item.and_then(|item| count(findings, &item)).unwrap_or(SAMPLES_DEFAULT);
-    let window = window_item.and_then(|item| values::duration(findings, &item, SECOND..=SECOND * 3600));
-    let window = window.unwrap_or(WINDOW_DEFAULT);
-    let waits = Duration::from_millis(1)..=DAY;
-    let wait = section.read(findings, "wait", |f, item| values::duration(f, item, waits.clone()));
-    let wait = wait.unwrap_or(default.wait);
-    let max_item = section.item("max_wait");
-    let max_wait = max_item.as_ref().and_then(|item| values::duration(findings, item, waits));
+    let failures = number(findings, &mut section, &declared::BREAKER_FAILURES, trips);
+    let percent = number(findings, &mut section, &declared::BREAKER_PERCENT, trips);
+    let samples = number(findings, &mut section, &declared::BREAKER_SAMPLES, trips);
+    let window = number(findings, &mut section, &declared::BREAKER_WINDOW, trips);
+    let wait = section.value(findings, &declared::BREAKER_WAIT);
+    let longest = Longest { table: "breaker", first: "wait", last: "max_wait" };
+    let max_default = Settings::default().max_wait;
+    let max_wait = longest.read(findings, &mut section, &declared::BREAKER_MAX_WAIT, wait, max_default);
     section.finish(findings, &[]);
-    if let Some(item) = max_item.filter(|_| max_wait.is_some_and(|max| max < wait)) {
-        findings
-            .error(item.span(), "the longest wait of `breaker` is shorter than the first")
-            .hint("raise `max_wait`, or lower `wait`");
-    }
-    Some(Some(Settings {
-        trip: match trip.unwrap_or(Kind::Consecutive) {
-            Kind::Consecutive => Trip::Consecutive { failures },
-            Kind::Count => Trip::Count { failures, window },
-            Kind::Rate => Trip::Rate { percent, samples, window },
-        },
-        wait,
-        // A longer first wait alone moves the default maximum along.
-        max_wait: max_wait.unwrap_or(default.max_wait.max(wait)),
-    }))
+    let trip = match trips.unwrap_or(declared::BREAKER_TRIP.default.0) {
+        Trips::Consecutive => Trip::Consecutive { failures },
+        Trips::Count => Trip::Count { failures, window },
+        Trips::Rate => Trip::Rate { percent, samples, window },
+    };
+    Some(Some(Settings { trip, wait, max_wait }))
 }
 
-/// A number that the kind of trip never looks at was meant for another kind.
-fn check_used(findings: &mut Findings<'_>, item: &Item<'_>, kind: Kind) {
-    let uses = |kind: Kind| kind.uses().iter().any(|name| item.name == format!("`{name}`"));
-    if uses(kind) {
-        return;
+/// Reads one of the numbers; one that this kind of trip never looks at was meant for another.
+fn number<K: Parse>(
+    findings: &mut Findings<'_>,
+    section: &mut Section<'_>,
+    setting: &'static Setting<K, Is<K::Value>>,
+    trips: Option<Trips>,
+) -> K::Value
+where
+    K::Value: Copy,
+{
+    let Some(item) = section.item(setting) else { return setting.default.0 };
+    let uses = |trips: Trips| trips.uses().contains(&setting.name());
+    if let Some(trips) = trips.filter(|trips| !uses(*trips)) {
+        let others = Trips::NAMES.iter().filter(|(_, other)| uses(*other));
+        let others: Vec<String> = others.map(|(name, _)| format!("trip = \"{name}\"")).collect();
+        findings
+            .error(item.span(), format!("{} has no effect with trip = \"{}\"", item.name, trips.name()))
+            .expected(trips.uses().join(", "))
+            .hint(format!("remove it, or write {}", others.join(" or ")));
     }
-    let others: Vec<String> =
-        (Kind::NAMES.iter().filter(|(_, other)| uses(*other))).map(|(name, _)| format!("trip = \"{name}\"")).collect();
-    findings
-        .error(item.span(), format!("{} has no effect with trip = \"{}\"", item.name, kind.name()))
-        .expected(kind.uses().join(", "))
-        .hint(format!("remove it, or write {}", others.join(" or ")));
+    setting.kind.parse(findings, &item).unwrap_or(setting.default.0)
 }

@@ -1,10 +1,12 @@
 //! One `[handlers.NAME]` section.
 
+use super::declared::handler as declared;
 use super::findings::Findings;
 use super::secret::{self, Environment};
 use super::section::{Item, Later, Section};
+use super::setting::{Kind, Parse};
 use super::values::{self, PatternAt};
-use super::{HandlerSettings, SandboxMode, Start, fields, policy};
+use super::{HandlerSettings, Start, fields, policy};
 use crate::clock::Timestamp;
 use crate::handler::HandlerName;
 use crate::routing::{IdFrom, KeyFrom};
@@ -16,7 +18,6 @@ use toml::de::DeValue;
 
 /// Enough to use every core of a common server, few enough that an idle handler costs little.
 pub const SHARDS_DEFAULT: u16 = 8;
-const SHARDS_MAX: u64 = 1024;
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
 pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 
@@ -36,34 +37,30 @@ pub(super) fn read(
     directory: &Path,
     environment: Environment<'_>,
 ) -> Option<HandlerSettings> {
-    let module_item = section.item("module");
+    let module_item = section.item(&declared::MODULE);
     let module = module_item.as_ref().and_then(|item| module(findings, item, directory));
-    let subscribe_item = section.item("subscribe");
+    let subscribe_item = section.item(&declared::SUBSCRIBE);
     let subscribe = subscribe_item.as_ref().map(|item| subscribe(findings, item));
-    let start = section.read(findings, "start", start).unwrap_or(Start::Latest);
-    let publish = section.read(findings, "publish", values::patterns).unwrap_or_default();
+    let start = section.value(findings, &declared::START);
+    let publish = section.read(findings, &declared::PUBLISH, values::patterns).unwrap_or_default();
     let subscribed = subscribe.as_deref().unwrap_or_default();
-    let key = section.read(findings, "key", |f, item| fields::key(f, item, subscribed)).unwrap_or(KeyFrom::Message);
-    let id = section.read(findings, "id", |f, item| fields::id(f, item, subscribed)).unwrap_or(IdFrom::Message);
-    let shards = section.read(findings, "shards", |f, item| values::integer(f, item, 1..=SHARDS_MAX));
-    let sandbox = section.read(findings, "sandbox", |f, item| {
-        values::choice(f, item, &[("fresh", SandboxMode::Fresh), ("warm", SandboxMode::Warm)])
-    });
-    let timeout = section.read(findings, "timeout", |f, item| {
-        values::duration(f, item, Duration::from_millis(10)..=Duration::from_secs(3600))
-    });
-    let memory = section.read(findings, "memory", |f, item| values::size(f, item, 1 << 20..=4 << 30));
+    let key = section.read(findings, &declared::KEY, |f, item| fields::key(f, item, subscribed));
+    let id = section.read(findings, &declared::ID, |f, item| fields::id(f, item, subscribed));
+    let shards = section.value(findings, &declared::SHARDS);
+    let sandbox = section.value(findings, &declared::SANDBOX);
+    let timeout = section.value(findings, &declared::TIMEOUT);
+    let memory_bytes = section.value(findings, &declared::MEMORY);
     let policy = policy::read(findings, &mut section, subscribed);
-    let config = section.read(findings, "config", |f, item| secret::config(f, item, directory, environment));
+    let config = section.read(findings, &declared::CONFIG, |f, item| secret::config(f, item, directory, environment));
     section.finish(findings, LATER);
 
-    for (name, present) in [("module", module_item.is_some()), ("subscribe", subscribe_item.is_some())] {
+    for (setting, present) in
+        [(&declared::MODULE, module_item.is_some()), (&declared::SUBSCRIBE, subscribe_item.is_some())]
+    {
         if !present {
-            let example = if name == "module" { "module = \"order.wasm\"" } else { "subscribe = [\"events.*\"]" };
-            findings
-                .error(name_span.clone(), format!("the handler has no `{name}`"))
-                .expected(example)
-                .hint(format!("add `{name}` to its section"));
+            let name = setting.name();
+            let problem = findings.error(name_span.clone(), format!("the handler has no `{name}`"));
+            problem.expected(setting.example).hint(format!("add `{name}` to its section"));
         }
     }
     check_grants(findings, &publish, subscribed);
@@ -72,14 +69,14 @@ pub(super) fn read(
         name,
         module: module?,
         subscribe: plain(subscribe?),
-        key,
-        id,
-        shards: shards.and_then(|shards| u16::try_from(shards).ok()).unwrap_or(SHARDS_DEFAULT),
+        key: key.unwrap_or(KeyFrom::Message),
+        id: id.unwrap_or(IdFrom::Message),
+        shards,
         start,
         publish: plain(publish),
-        sandbox: sandbox.unwrap_or(SandboxMode::Fresh),
-        timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
-        memory_bytes: memory.unwrap_or(MEMORY_BYTES_DEFAULT),
+        sandbox,
+        timeout,
+        memory_bytes,
         policy,
         config: config.unwrap_or_default(),
     })
@@ -90,19 +87,22 @@ pub(super) fn plain(patterns: Vec<PatternAt>) -> Vec<Pattern> {
 }
 
 fn module(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<PathBuf> {
-    let typed = values::text(findings, item, "the path of a .wasm file")?;
+    let expected = declared::MODULE.kind.expected();
+    let typed = values::text(findings, item, &expected)?;
     let path = directory.join(typed);
     match std::fs::metadata(&path) {
         Ok(found) if found.is_file() => Some(path),
         Ok(_) => {
             findings
                 .error(item.span(), format!("`{}` is not a file", path.display()))
-                .expected("the path of a .wasm file");
+                .expected(expected)
+                .hint("name the module itself, such as `order.wasm`");
             None
         }
         Err(error) => {
             findings
                 .error(item.span(), format!("failed to find the module `{}`: {error}", path.display()))
+                .expected(expected)
                 .hint("paths are relative to the settings file; `sluicebox build` builds the handlers next to it");
             None
         }
@@ -114,11 +114,13 @@ fn subscribe(findings: &mut Findings<'_>, item: &Item<'_>) -> Vec<PatternAt> {
     if matches!(item.value.get_ref(), DeValue::Array(entries) if entries.is_empty()) {
         findings
             .error(item.span(), "`subscribe` is empty: the handler would get nothing")
-            .expected("1 pattern or more");
+            .expected("1 pattern or more")
+            .hint("name topics; `>` is all of them");
     }
     for at in patterns.iter().filter(|at| at.pattern.as_str().starts_with('_')) {
         findings
             .error(at.span.clone(), format!("`{}` begins with `_`: such topics belong to the host", at.pattern))
+            .expected("topics that do not begin with `_`")
             .hint("subscribe to topics of your own");
     }
     patterns
@@ -133,6 +135,7 @@ fn check_grants(findings: &mut Findings<'_>, publish: &[PatternAt], subscribe: &
                     span.clone(),
                     format!("the grant `{pattern}` can never match: topics with `_` belong to the host"),
                 )
+                .expected("topics that do not begin with `_`")
                 .hint("grant topics of your own");
         }
         if let Some(own) = subscribe.iter().find(|own| own.pattern.overlaps(pattern)) {
@@ -146,29 +149,49 @@ fn check_grants(findings: &mut Findings<'_>, publish: &[PatternAt], subscribe: &
     }
 }
 
-fn start(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Start> {
-    const EXPECTED: &str = "\"latest\", \"earliest\" or a time such as \"2026-01-31T08:00:00Z\"";
-    let typed = match item.value.get_ref() {
-        DeValue::String(text) => text.to_string(),
-        DeValue::Datetime(time) => time.to_string(),
-        _ => {
-            values::wrong(findings, item, EXPECTED);
-            return None;
+/// Where a handler begins.
+pub(super) struct Beginning;
+
+impl Kind for Beginning {
+    type Value = Start;
+
+    fn expected(&self) -> String {
+        "\"latest\", \"earliest\" or a time such as \"2026-01-31T08:00:00Z\"".into()
+    }
+
+    fn show(&self, start: &Start) -> String {
+        match start {
+            Start::Latest => "\"latest\"".into(),
+            Start::Earliest => "\"earliest\"".into(),
+            Start::At(time) => format!("\"{time}\""),
         }
-    };
-    match typed.as_str() {
-        "latest" => Some(Start::Latest),
-        "earliest" => Some(Start::Earliest),
-        _ => {
-            let time = typed.parse::<jiff::Timestamp>().ok();
-            let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
-            if ms.is_none() {
-                findings
-                    .error(item.span(), format!("`start` cannot be `{typed}`"))
-                    .expected(EXPECTED)
-                    .hint("a time is RFC 3339 with its zone: add `Z` for UTC");
+    }
+}
+
+impl Parse for Beginning {
+    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Start> {
+        let typed = match item.value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Datetime(time) => time.to_string(),
+            _ => {
+                values::wrong(findings, item, &self.expected());
+                return None;
             }
-            ms.map(|ms| Start::At(Timestamp(ms)))
+        };
+        match typed.as_str() {
+            "latest" => Some(Start::Latest),
+            "earliest" => Some(Start::Earliest),
+            _ => {
+                let time = typed.parse::<jiff::Timestamp>().ok();
+                let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
+                if ms.is_none() {
+                    findings
+                        .error(item.span(), format!("`start` cannot be `{typed}`"))
+                        .expected(self.expected())
+                        .hint("a time is RFC 3339 with its zone: add `Z` for UTC");
+                }
+                ms.map(|ms| Start::At(Timestamp(ms)))
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Bad settings and what a person sees, good ones and what comes out.
 
+mod messages;
+
 use super::*;
 use crate::handler::{DeadBox, DeadFull, Dedup, OnFailure, Retry};
 use crate::pipeline::{breaker, rate};
@@ -39,6 +41,7 @@ fn check(text: &str, place: &str, expected: &[&str]) {
     let shown = Files::new().parse(text, &Overrides::default()).unwrap_err().to_string();
     assert!(shown.contains(&format!("{FILE_NAME}:{place}\n")), "not at {place}:\n{shown}");
     assert!(shown.ends_with("\n1 error in the settings"), "{shown}");
+    assert!(shown.contains("\n  expected: ") && shown.contains("\n  hint: "), "not told what to do:\n{shown}");
     for piece in expected {
         assert!(shown.contains(piece), "no {piece:?} in:\n{shown}");
     }
@@ -165,7 +168,7 @@ fn bad_policies_are_refused() {
     check_handler("limit = { rate = 5 }", "4:18", &["`rate` is an integer", "from \"1/h\" to"]);
     check_handler("limit = { rate = \"5\" }", "4:18", &["does not say in which time", "write `5/s`"]);
     check_handler("dead = 5", "4:8", &["`dead` is an integer", "a table, dead = { … }"]);
-    check_handler("dead = { max = 0 }", "4:16", &["`max` is out of range: 0", "from 1 to 10000000"]);
+    check_handler("dead = { max = 0 }", "4:16", &["`max` is out of range: 0", "from 1 to 10_000_000"]);
     check_handler("dead = { full = \"drop\" }", "4:17", &["`full` cannot be \"drop\"", "mean \"drop-oldest\"?"]);
     check_handler("limit = { body = \"1MiB\" }", "4:18", &["out of range", "to \"512KiB\""]);
     check_handler("limit = { concurrency = 1.5 }", "4:25", &["a number with a fraction"]);
@@ -391,14 +394,32 @@ fn a_handler_that_may_get_its_own_messages_is_taken_with_a_warning() {
 #[test]
 fn flags_and_variables_win_over_the_file() {
     let files = Files::new();
-    let overrides = Overrides { listen: Some("localhost:1".into()), data: Some("elsewhere".into()) };
+    let overrides =
+        Overrides { listen: Some("localhost:1".into()), data: Some("elsewhere".into()), ..Overrides::default() };
     let settings = files.parse("[http]\nlisten = \"127.0.0.1:80\"\n[log]\npath = \"x\"", &overrides).unwrap().settings;
     assert_eq!(settings.http.listen, ([127, 0, 0, 1], 1).into());
     assert_eq!(settings.log, LogSettings::Embedded { path: "elsewhere".into(), retain: Retain::default() });
 
+    let overrides = Overrides {
+        namespace: Some("mine".into()),
+        listen: Some("0.0.0.0:80".into()),
+        token_file: Some(files.path("token")),
+        ..Overrides::default()
+    };
+    let Settings { namespace, http, .. } = files.parse("namespace = \"shop\"", &overrides).unwrap().settings;
+    assert_eq!((namespace.as_str(), http.token), ("mine", Some(Secret::new("0123456789abcdef"))));
+    for (token_file, expected) in [("gone", "failed to read the token"), ("short", "has 6 bytes, at least 16")] {
+        let overrides = Overrides { token_file: Some(files.path(token_file)), ..Overrides::default() };
+        let shown = files.parse("namespace = \"shop\"", &overrides).unwrap_err().to_string();
+        assert!(shown.contains(expected) && shown.contains("--> --token-file or SLUICEBOX_TOKEN_FILE\n"), "{shown}");
+    }
+    let overrides = Overrides { namespace: Some("My Shop".into()), ..Overrides::default() };
+    let shown = files.parse("namespace = \"shop\"", &overrides).unwrap_err().to_string();
+    assert!(shown.contains("`My Shop` is not a namespace\n  --> --namespace or SLUICEBOX_NAMESPACE\n"), "{shown}");
+
     for (listen, expected) in [("nonsense", "is not an address"), ("0.0.0.0:80", "needs `token_file`")] {
-        let overrides = Overrides { listen: Some(listen.into()), data: None };
-        let shown = files.parse("", &overrides).unwrap_err().to_string();
+        let overrides = Overrides { listen: Some(listen.into()), ..Overrides::default() };
+        let shown = files.parse("namespace = \"a\"", &overrides).unwrap_err().to_string();
         assert!(shown.contains(expected) && shown.contains("--> --listen or SLUICEBOX_LISTEN\n"), "{shown}");
     }
 }
@@ -408,12 +429,62 @@ fn a_file_that_cannot_be_read_says_how_to_name_it() {
     let files = Files::new();
     let shown = load(&files.path("gone.toml"), &Overrides::default()).unwrap_err().to_string();
     assert!(shown.contains("failed to read the settings: No such file") && shown.contains("--config"), "{shown}");
-    std::fs::write(files.path("binary.toml"), b"a = 1\nb = \xff").unwrap();
-    let shown = load(&files.path("binary.toml"), &Overrides::default()).unwrap_err().to_string();
-    assert!(shown.contains("not UTF-8: line 2"), "{shown}");
-    std::fs::write(files.path("huge.toml"), vec![b'#'; 2 << 20]).unwrap();
-    let shown = load(&files.path("huge.toml"), &Overrides::default()).unwrap_err().to_string();
-    assert!(shown.contains("larger than"), "{shown}");
+}
+
+/// What a person sees for a file of these bytes.
+fn shown_of_file(files: &Files, bytes: &[u8]) -> String {
+    let file = files.path(FILE_NAME);
+    std::fs::write(&file, bytes).unwrap();
+    let shown = load(&file, &Overrides::default()).unwrap_err().to_string();
+    shown.replace(files.0.path().to_str().unwrap(), "DIR")
+}
+
+#[test]
+fn a_mark_of_byte_order_and_carriage_returns_do_not_move_the_place() {
+    let files = Files::new();
+    std::fs::write(files.path(FILE_NAME), "\u{feff}namespace = \"shop\"\r\n[http]\r\n").unwrap();
+    let loaded = load(&files.path(FILE_NAME), &Overrides::default()).unwrap();
+    assert_eq!(loaded.settings.namespace.as_str(), "shop");
+    let shown = shown_of_file(&files, "\u{feff}namespace = 5\r\n".as_bytes());
+    assert!(shown.contains(":1:13\n1 | namespace = 5\n  |             ^\n"), "{shown}");
+    let shown = shown_of_file(&files, b"namespace = \"a\"\r\n[http]\r\nlisten = 5\r\n");
+    assert!(shown.contains(":3:10\n3 | listen = 5\n  |          ^\n"), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_none_is_refused_with_what_to_do() {
+    let files = Files::new();
+    let rest = "expected: a TOML file of at most 1048576 bytes with at least one setting\n  hint: ";
+    for (bytes, message, hint) in [
+        (&b""[..], "the settings are empty", "was it cut off?"),
+        (b"\xef\xbb\xbf\n# later\n", "the settings are empty", "at least its `namespace`"),
+        (b"a = 1\nb = \xff", "the settings are not UTF-8: line 2 has a byte that is no text", "save it as UTF-8"),
+        (b"\xff\xfea\0", "the settings are not UTF-8: line 1 has a byte", "save it as UTF-8"),
+        (&vec![b'#'; 10 << 20], "the settings are larger than 1048576 bytes", "is this the right file?"),
+    ] {
+        let shown = shown_of_file(&files, bytes);
+        assert!(shown.starts_with(&format!("error: {message}")), "{shown}");
+        assert!(shown.contains(rest) && shown.contains(hint) && shown.contains("--> DIR/sluicebox.toml\n"), "{shown}");
+    }
+    let shown = load(files.0.path(), &Overrides::default()).unwrap_err().to_string();
+    assert!(shown.contains("failed to read the settings: Is a directory") && shown.contains("such as sluicebox.toml"));
+    // A user who may do everything can read everything, so the system's answer is made here.
+    let denied = std::io::Error::from_raw_os_error(13);
+    let shown = unreadable(&files.path(FILE_NAME), &denied).to_string();
+    assert!(shown.contains("Permission denied") && shown.contains("leave to read it"), "{shown}");
+}
+
+#[test]
+fn settings_that_were_cut_anywhere_are_refused_or_whole_in_what_is_left() {
+    let files = Files::new();
+    let text = handler("retry = { attempts = 3 }\n[http]\nlisten = \"127.0.0.1:80\"");
+    for end in 0..text.len() {
+        let cut = &text[..end];
+        match files.parse(cut, &Overrides::default()) {
+            Ok(loaded) => assert_eq!(loaded.settings.handlers.len(), 1, "{cut}"),
+            Err(problems) => assert!(problems.to_string().contains("  hint: "), "{cut}:\n{problems}"),
+        }
+    }
 }
 
 mod properties {

@@ -114,6 +114,15 @@ pub(super) fn rate(text: &str) -> Result<Limit, BadUnit> {
     }
 }
 
+/// A rate as the settings would write it.
+pub(super) fn show_rate(limit: Limit) -> String {
+    let unit = RATE_UNITS.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == limit.per);
+    match unit {
+        Some((unit, _)) => format!("{}/{unit}", limit.runs),
+        None => format!("{} in {}", limit.runs, show_duration(limit.per)),
+    }
+}
+
 /// Splits the first number and its unit off.
 fn number_and_unit(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -209,6 +218,8 @@ mod tests {
         fn what_is_shown_can_be_read_again(ms in 1u64..1 << 50, bytes in 0u64..1 << 50) {
             prop_assert_eq!(duration(&show_duration(Duration::from_millis(ms))), Ok(Duration::from_millis(ms)));
             prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+            let limit = Limit { runs: u32::try_from(ms % 1_000_000).unwrap() + 1, per: Duration::from_secs(60) };
+            prop_assert_eq!(rate(&show_rate(limit)), Ok(limit));
         }
 
         #[test]

@@ -7,6 +7,7 @@ use crate::reader::Reader;
 use crate::routing::Routing;
 use crate::shard::actor::{self, Version};
 use crate::telemetry::HandlerMetrics;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -22,6 +23,8 @@ pub(super) struct Running {
     routing: Arc<Routing>,
     version: watch::Sender<Arc<Version>>,
     gate: Arc<Gate>,
+    /// By shard: see [`actor::Parts::idle`].
+    idle: Vec<Arc<AtomicBool>>,
     metrics: Arc<HandlerMetrics>,
     stop: CancellationToken,
     shards: JoinSet<()>,
@@ -35,7 +38,8 @@ impl Running {
         let stop = CancellationToken::new();
         parts.reader.route(routing.clone());
         let mut shards = JoinSet::new();
-        for index in 0..routing.shards {
+        let idle: Vec<Arc<AtomicBool>> = (0..routing.shards).map(|_| Arc::default()).collect();
+        for (index, idle) in (0..routing.shards).zip(&idle) {
             shards.spawn(actor::run(actor::Parts {
                 id: ShardId { handler: name.clone(), index },
                 routing: routing.clone(),
@@ -44,6 +48,7 @@ impl Running {
                 committer: parts.committer.clone(),
                 version: version.subscribe(),
                 gate: gate.clone(),
+                idle: idle.clone(),
                 commands: parts.follower.commands(&name),
                 pins: parts.pins.clone(),
                 metrics: metrics.clone(),
@@ -51,7 +56,7 @@ impl Running {
                 stop: stop.clone(),
             }));
         }
-        Self { handler: Mutex::new(handler), name, routing, version, gate, metrics, stop, shards }
+        Self { handler: Mutex::new(handler), name, routing, version, gate, idle, metrics, stop, shards }
     }
 
     pub(super) fn name(&self) -> &HandlerName {
@@ -94,6 +99,11 @@ impl Running {
         }
         self.version.send_replace(Arc::new(changed));
         *handler = new;
+    }
+
+    /// Whether all that was delivered to the shard is settled and durable.
+    pub(super) fn is_idle(&self, shard: &ShardId) -> bool {
+        self.idle.get(usize::from(shard.index)).is_some_and(|idle| idle.load(Ordering::Acquire))
     }
 
     pub(super) fn overview(&self) -> Overview {

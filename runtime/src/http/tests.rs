@@ -2,19 +2,20 @@
 
 mod dead;
 mod handlers;
+pub(crate) mod stage;
 
-use super::running::{BreakerView, RunningHandler, VersionView};
+use super::running::BreakerView;
 use super::*;
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, ShardCommit};
+use crate::commit::DeadLetter;
 use crate::config::Secret;
 use crate::control::Control;
-use crate::handler::{Digest, HandlerName, ShardId};
+use crate::handler::{Digest, ShardId};
 use crate::log::memory::MemoryLog;
-use crate::log::{DeadFilter, DeadQuery, ReadRequest};
+use crate::log::{DeadFilter, ReadRequest};
 use crate::message::{BODY_BYTES_MAX, Message, NewMessage, Offset};
-use crate::routing::{IdFrom, KeyFrom, Routing, Span};
-use crate::topic::{Pattern, Topic};
+use crate::routing::KeyFrom;
+use crate::topic::Topic;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -84,82 +85,7 @@ impl Server {
     }
 }
 
-fn name(text: &str) -> HandlerName {
-    HandlerName::parse(text).unwrap()
-}
-
 impl Server {
-    /// Makes a handler known to the log, which subscribes to `events.*`, with every shard claimed.
-    async fn route(&self, handler: &str, key: KeyFrom, shards: u16) {
-        let spans = vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("events.*").unwrap()] }];
-        let mut routings = self.log.routings().await.unwrap();
-        routings.routings.push(Routing { handler: name(handler), key, id: IdFrom::Message, shards, spans });
-        self.log.put_routings(routings.version, routings.routings).await.unwrap();
-        for index in 0..shards {
-            self.log.claim(ShardId { handler: name(handler), index }, Offset::START).await.unwrap();
-        }
-    }
-
-    /// Gives the messages at these offsets up, each as `change` says; their numbers.
-    async fn bury(
-        &self,
-        handler: &str,
-        index: u16,
-        offsets: &[u64],
-        change: impl Fn(usize, &mut DeadLetter),
-    ) -> Vec<u64> {
-        let shard = ShardId { handler: name(handler), index };
-        let messages = self.log.fetch(offsets.iter().copied().map(Offset).collect()).await.unwrap();
-        let letters = messages.into_iter().enumerate().map(|(at, message)| {
-            let message = message.unwrap();
-            let (kind, error) = ("reject".into(), "no such user".into());
-            let (shard, key, digest, time) = (shard.clone(), None, None, Timestamp(0));
-            let mut letter = DeadLetter { shard, message, key, attempts: 1, kind, error, digest, time };
-            change(at, &mut letter);
-            letter
-        });
-        let letters: Vec<_> = letters.collect();
-        let read = Offset(offsets.iter().copied().max().unwrap_or(0));
-        self.commit(&shard, |commit| (commit.dead, commit.read) = (letters, read)).await;
-        let filter = DeadFilter { handler: Some(shard.handler), shard: Some(index), ..DeadFilter::default() };
-        let mut newest = self.log.dead(DeadQuery::newest(filter, offsets.len())).await.unwrap();
-        newest.reverse();
-        newest.iter().map(|letter| letter.number).collect()
-    }
-
-    /// What operators asked of a shard, as if it had applied it.
-    async fn control(&self, handler: &str, index: u16, control: Control) {
-        let shard = ShardId { handler: name(handler), index };
-        self.commit(&shard, |commit| commit.control = Some(control)).await;
-    }
-
-    async fn commit(&self, shard: &ShardId, change: impl FnOnce(&mut ShardCommit)) {
-        let claim = self.log.claim(shard.clone(), Offset::START).await.unwrap();
-        let mut commit = ShardCommit {
-            shard: shard.clone(),
-            term: claim.term,
-            number: claim.record.commit_number + 1,
-            read: claim.record.read,
-            open_put: vec![],
-            open_drop: vec![],
-            marks: vec![],
-            marks_since: Timestamp(0),
-            marks_max: 10,
-            state: vec![],
-            outputs: vec![],
-            delayed_put: vec![],
-            delayed_drop: vec![],
-            dead: vec![],
-            dead_max: u64::MAX,
-            dead_drop: vec![],
-            controlled: Offset::START,
-            control: None,
-        };
-        change(&mut commit);
-        commit.read = commit.read.max(claim.record.read);
-        self.log.commit(vec![commit]).await.into_iter().collect::<Result<(), _>>().unwrap();
-    }
-
     /// The commands in the log, oldest first.
     async fn commands(&self) -> Vec<(String, Value)> {
         let control = |message: &Arc<Message>| {
@@ -167,41 +93,6 @@ impl Server {
             Some((handler, serde_json::from_slice(&message.body).unwrap()))
         };
         self.messages().await.iter().filter_map(control).collect()
-    }
-}
-
-/// A host that runs these handlers and is where it is told to be.
-#[derive(Default)]
-struct Double {
-    handlers: Vec<RunningHandler>,
-    passed: Option<(ShardId, Offset)>,
-}
-
-impl Running for Double {
-    fn passed(&self, shard: &ShardId) -> Option<Offset> {
-        self.passed.as_ref().filter(|(at, _)| at == shard).map(|(_, offset)| *offset)
-    }
-
-    fn handlers(&self) -> Vec<RunningHandler> {
-        self.handlers.clone()
-    }
-}
-
-/// A handler that runs the last of these versions, which is the one in the file.
-fn runs(handler: &str, versions: &[&str]) -> RunningHandler {
-    let digests = versions.iter().map(|version| Digest::of(version.as_bytes()));
-    let seen = |(at, digest)| VersionView { digest, first_seen: Timestamp(at as u64 * 1000) };
-    let versions: Vec<VersionView> = digests.enumerate().map(seen).collect();
-    let digest = versions.last().map(|version| version.digest);
-    RunningHandler {
-        name: name(handler),
-        digest,
-        file_digest: digest,
-        versions,
-        breaker: BreakerView::Closed,
-        running: 0,
-        concurrency: 64,
-        problem: None,
     }
 }
 
@@ -585,8 +476,8 @@ async fn ready_says_why_not() {
 async fn dead_letters_and_status_are_shown() {
     let server = Server::start().await;
     let offsets = server.append("events.made", 0..5).await;
-    server.route("order", KeyFrom::None, 1).await;
-    server.bury("order", 0, &offsets[..3], |_, _| {}).await;
+    stage::route(&server.log, "order", KeyFrom::None, 1).await;
+    stage::bury(&server.log, "order", 0, &offsets[..3], |_, _| {}).await;
 
     let (_, page) = send(server.get("/v1/dead?handler=order&limit=2")).await;
     let numbers = |page: &Value| -> Vec<u64> {

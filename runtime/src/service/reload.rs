@@ -231,7 +231,8 @@ mod tests {
         let overrides = Overrides { data: Some("data".into()), ..Overrides::default() };
         let mut settings = config::load(&file, &overrides).unwrap().settings;
         if text.contains("elsewhere") {
-            settings.log = config::LogSettings::Embedded { path: "elsewhere".into() };
+            settings.log =
+                config::LogSettings::Embedded { path: "elsewhere".into(), retain: config::Retain::default() };
         }
         settings
     }

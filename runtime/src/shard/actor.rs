@@ -25,6 +25,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -54,6 +55,8 @@ pub struct Parts {
     /// Changes while the shard runs, at a message boundary.
     pub version: watch::Receiver<Arc<Version>>,
     pub gate: Arc<Gate>,
+    /// Whether everything that was delivered to it is settled and durable.
+    pub idle: Arc<AtomicBool>,
     pub commands: Commands,
     /// Rollbacks that operators asked for, by handler.
     pub pins: watch::Sender<BTreeMap<HandlerName, Pin>>,
@@ -535,6 +538,15 @@ impl<'p> Actor<'p> {
     }
 
     async fn wait(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
+        let in_hand = !self.queue.is_empty() || !self.shard.is_idle() || self.shard.open_len() > 0;
+        self.parts.idle.store(!in_hand, Ordering::Release);
+        let waited = self.wait_for_anything(turn, stopping).await;
+        self.parts.idle.store(false, Ordering::Release);
+        waited?;
+        self.take_what_is_there()
+    }
+
+    async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let wants = !stopping && turn == Turn::Idle && self.queue.is_empty() && self.shard.wants_messages();
         let due = self.shard.next_due().filter(|_| !stopping && matches!(turn, Turn::Idle | Turn::Shut(_)));
         let sleep = due.map(|due| due.since(clock::now()));
@@ -574,7 +586,7 @@ impl<'p> Actor<'p> {
             // Safe to cancel: a token stays cancelled.
             () = self.parts.stop.cancelled(), if !stopping => {}
         }
-        self.take_what_is_there()
+        Ok(())
     }
 
     fn read_needs(&mut self) {

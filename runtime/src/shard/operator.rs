@@ -97,6 +97,9 @@ impl Shard {
         let action = job.action;
         for NumberedDeadLetter { number, letter } in letters {
             self.job_above = self.job_above.max(number);
+            if !self.removing.insert(number) {
+                continue;
+            }
             // At the end of the log, and so of its key's lane, in the order in which the letters died.
             let returns = (action == DeadAction::Retry).then(|| control::returned(&letter));
             self.staged.remove_dead(number, returns);

@@ -73,7 +73,7 @@ impl Shard {
         }
         let only =
             (self.caution.upto > Offset::START && report.settled.len() == 1).then_some(self.last_settled).flatten();
-        self.in_flight = Some(InFlight { number, report, only });
+        self.in_flight = Some(InFlight { number, report, only, removes: dead_drop.clone() });
         Some(ShardCommit {
             shard: self.setup.id.clone(),
             term: self.term,
@@ -126,6 +126,9 @@ impl Shard {
     pub fn committed(&mut self) -> Report {
         let Some(commit) = self.in_flight.take() else { return Report::default() };
         self.committed = commit.number;
+        commit.removes.iter().for_each(|number| {
+            self.removing.remove(number);
+        });
         self.state.trim(self.committed);
         if self.caution.upto > Offset::START && self.read > self.caution.upto && self.staged.is_empty() {
             self.caution = super::Caution::default();

@@ -1,5 +1,6 @@
 //! Dead letters: looks with the whole filter, and orders to retry or drop them.
 
+use super::stage::{self, Double, runs};
 use super::*;
 use crate::message::Key;
 
@@ -15,19 +16,20 @@ async fn buried() -> Buried {
     let double = Double { handlers: vec![runs("audit", &["x"]), runs("order", &["a"])], passed: None };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     for (handler, shards) in [("order", 2), ("audit", 1), ("old", 1)] {
-        server.route(handler, KeyFrom::Message, shards).await;
+        stage::route(&server.log, handler, KeyFrom::Message, shards).await;
     }
     let made = server.append("events.made", 0..3).await;
     let gone = server.append("events.gone", 0..2).await;
     let key = |text| Key::parse(text).unwrap();
-    let first = server.bury("order", 0, &made[..2], |at, letter| letter.key = key(["ada", "bob"][at])).await;
-    let audit = server.bury("audit", 0, &made[2..], |_, letter| letter.kind = "trap".into()).await;
+    let first =
+        stage::bury(&server.log, "order", 0, &made[..2], |at, letter| letter.key = key(["ada", "bob"][at])).await;
+    let audit = stage::bury(&server.log, "audit", 0, &made[2..], |_, letter| letter.kind = "trap".into()).await;
     let trapped = |at: usize, letter: &mut DeadLetter| {
         letter.kind = "trap".into();
         letter.key = key(["ada", "é&b"][at]);
     };
-    let second = server.bury("order", 1, &gone, trapped).await;
-    let old = server.bury("old", 0, &made[..1], |_, _| {}).await;
+    let second = stage::bury(&server.log, "order", 1, &gone, trapped).await;
+    let old = stage::bury(&server.log, "old", 0, &made[..1], |_, _| {}).await;
     Buried { server, order: [first, second].concat(), audit, old }
 }
 
@@ -209,12 +211,12 @@ async fn a_filter_that_cannot_be_meant_is_refused_and_orders_nothing() {
 #[tokio::test]
 async fn a_page_of_large_letters_ends_early_and_the_next_one_goes_on() {
     let server = Server::start().await;
-    server.route("order", KeyFrom::Message, 1).await;
+    stage::route(&server.log, "order", KeyFrom::Message, 1).await;
     let body = vec![b'x'; 400_000];
     let topic = Topic::parse("events.made").unwrap();
     let appended = server.log.append(vec![NewMessage::new(topic, body); 7]).await.unwrap();
     let offsets: Vec<u64> = appended.into_iter().map(|offset| offset.0).collect();
-    let mut left = server.bury("order", 0, &offsets, |_, _| {}).await;
+    let mut left = stage::bury(&server.log, "order", 0, &offsets, |_, _| {}).await;
     let mut query = String::new();
     loop {
         let (_, page) = send(server.get(&format!("/v1/dead{query}"))).await;

@@ -1,5 +1,6 @@
 //! What the API shows of handlers and how it takes an operator's commands.
 
+use super::stage::{self, Double, name, runs};
 use super::*;
 use crate::control::{Command, DeadAction, DeadJob, JOBS_MAX, PAUSED_KEYS_MAX, Pin};
 use crate::message::Key;
@@ -15,9 +16,9 @@ async fn server_with(change: impl FnOnce(&mut Double)) -> Server {
     change(&mut double);
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     let fields = vec![Field::Pointer("/user".into()), Field::Header("user".into()), Field::TopicToken(2)];
-    server.route("order", KeyFrom::Fields(fields), 2).await;
-    server.route("audit", KeyFrom::None, 1).await;
-    server.route("old", KeyFrom::All, 1).await;
+    stage::route(&server.log, "order", KeyFrom::Fields(fields), 2).await;
+    stage::route(&server.log, "audit", KeyFrom::None, 1).await;
+    stage::route(&server.log, "old", KeyFrom::All, 1).await;
     server
 }
 
@@ -64,9 +65,9 @@ async fn a_command_is_in_the_log_when_it_is_answered() {
 #[tokio::test]
 async fn a_command_that_cannot_be_meant_is_refused_and_changes_nothing() {
     let server = server_with(|double| double.handlers.push(runs("pinned", &["p", "q"]))).await;
-    server.route("pinned", KeyFrom::Message, 1).await;
+    stage::route(&server.log, "pinned", KeyFrom::Message, 1).await;
     let paused_keys = (0..PAUSED_KEYS_MAX).map(|n| Key::parse(&n.to_string()).unwrap().unwrap()).collect();
-    server.control("pinned", 0, Control { paused_keys, ..Control::default() }).await;
+    stage::control(&server.log, "pinned", 0, Control { paused_keys, ..Control::default() }).await;
     let (long, whole) = ("x".repeat(257), digest("c").to_string());
     let one = |name: &str, value: &str| format!("{{\"{name}\":\"{value}\"}}");
     let cases: Vec<(&str, String, u16, String)> = vec![
@@ -127,14 +128,14 @@ async fn rollback_goes_to_the_version_before_the_one_in_force_and_unpin_back_to_
 #[tokio::test]
 async fn nobody_is_commanded_before_he_can_hear_it() {
     let server = Server::start().await;
-    server.route("order", KeyFrom::Message, 1).await;
+    stage::route(&server.log, "order", KeyFrom::Message, 1).await;
     let (status, answer) = ask(&server, "order/pause", "").await;
     assert_eq!((status, &answer["error"]), (503, &json!("the host is starting: try again")));
 
     let double = Double { handlers: vec![runs("order", &["a"])], passed: None };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     // As before the first claim of its second shard.
-    server.route("order", KeyFrom::Message, 1).await;
+    stage::route(&server.log, "order", KeyFrom::Message, 1).await;
     let mut routings = server.log.routings().await.unwrap();
     routings.routings[0].shards = 2;
     server.log.put_routings(routings.version, routings.routings).await.unwrap();
@@ -147,8 +148,8 @@ async fn nobody_is_commanded_before_he_can_hear_it() {
 async fn a_handler_that_no_settings_name_can_be_forgotten() {
     let server = server().await;
     let offsets = server.append("events.made", 0..2).await;
-    server.bury("old", 0, &offsets, |_, _| {}).await;
-    server.bury("order", 0, &offsets, |_, _| {}).await;
+    stage::bury(&server.log, "old", 0, &offsets, |_, _| {}).await;
+    stage::bury(&server.log, "order", 0, &offsets, |_, _| {}).await;
     let (status, answer) = ask(&server, "old/forget", "{\"confirm\":\"old\"}").await;
     assert_eq!((status, answer), (200, json!({ "handler": "old", "forgotten": true })));
     let (_, page) = send(server.get("/v1/handlers")).await;
@@ -172,7 +173,7 @@ async fn a_handler_is_shown_with_its_routing_its_place_and_what_was_asked_of_it(
     .await;
     let offsets = server.append("events.made", 0..2).await;
     assert_eq!(offsets, [1, 3]);
-    server.bury("order", 1, &offsets[..1], |_, _| {}).await;
+    stage::bury(&server.log, "order", 1, &offsets[..1], |_, _| {}).await;
     let filter = DeadFilter { kind: Some("trap".into()), upto: Some(9), ..DeadFilter::default() };
     let control = Control {
         paused: true,
@@ -181,7 +182,7 @@ async fn a_handler_is_shown_with_its_routing_its_place_and_what_was_asked_of_it(
         pin: Some(Pin { digest: digest("b"), over: digest("c") }),
         jobs: vec![DeadJob { command: 4, action: DeadAction::Retry, filter }],
     };
-    server.control("order", 1, control).await;
+    stage::control(&server.log, "order", 1, control).await;
 
     let (status, order) = send(server.get("/v1/handlers/order")).await;
     assert_eq!(status, StatusCode::OK, "{order}");
@@ -221,9 +222,9 @@ async fn a_handler_is_shown_with_its_routing_its_place_and_what_was_asked_of_it(
 async fn no_more_orders_are_taken_than_a_shard_can_hold() {
     let server = server().await;
     let offsets = server.append("events.made", 0..1).await;
-    server.bury("order", 1, &offsets, |_, _| {}).await;
+    stage::bury(&server.log, "order", 1, &offsets, |_, _| {}).await;
     let job = DeadJob { command: 1, action: DeadAction::Drop, filter: DeadFilter::default() };
-    server.control("order", 1, Control { jobs: vec![job; JOBS_MAX], ..Control::default() }).await;
+    stage::control(&server.log, "order", 1, Control { jobs: vec![job; JOBS_MAX], ..Control::default() }).await;
     let order = server.request(Method::POST, "/v1/dead/drop").body("{\"handler\":\"order\"}");
     let (status, answer) = send(order).await;
     let expected = "16 orders about dead letters of handler `order` are under way: wait for them";

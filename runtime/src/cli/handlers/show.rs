@@ -1,0 +1,119 @@
+//! `handlers show`: everything about one handler.
+
+use super::super::client::{Client, HostArgs, encoded};
+use super::super::data::{DataArgs, look};
+use super::super::dead::parse_handler;
+use super::super::output::{Output, grouped, printable};
+use super::super::{Exit, Failure};
+use super::state::{Source, state_of};
+use crate::handler::HandlerName;
+use crate::http::running::{BreakerView, RunningHandler};
+use crate::http::views::{ControlView, HandlerView};
+use clap::Args;
+use serde_json::Value;
+
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The handler
+    #[arg(value_parser = parse_handler)]
+    name: HandlerName,
+    #[command(flatten)]
+    host: HostArgs,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub(super) fn run(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure> {
+    let ask = |client: &Client| {
+        Ok((Source::Host, client.get_json(&format!("/v1/handlers/{}", encoded(args.name.as_str())))?))
+    };
+    let (source, handler): (Source, HandlerView) = look(&args.host, &args.data, ask, async |data| {
+        let found = HandlerView::all(&data.log).await?;
+        let found = found.into_iter().find(|handler| handler.name == args.name.as_str());
+        Ok((Source::Data, found.ok_or_else(|| anyhow::anyhow!("there is no handler `{}`", args.name))?))
+    })?;
+    if output.json {
+        output.json(&handler)?;
+        return Ok(Exit::Done);
+    }
+    let HandlerView { name, subscribe, key, id, shard_count, behind, open, marks, delayed, dead, .. } = &handler;
+    output.line(format!("{name}: {}", state_of(&handler, source)))?;
+    output.line(format!("subscribes  {}", subscribe.join(" ")))?;
+    output.line(format!("key         {}", typed(key.as_ref())))?;
+    output.line(format!("id          {}", typed(id.as_ref())))?;
+    output.line(format!("shards      {shard_count}"))?;
+    let [behind, open, delayed, dead, marks] = [behind, open, delayed, dead, marks].map(|number| grouped(*number));
+    let messages = format!("{behind} behind, {open} open, {delayed} delayed, {dead} dead letters, {marks} marks");
+    output.line(format!("messages    {messages}"))?;
+    show_control(&handler.control, output)?;
+    if let Some(running) = &handler.running {
+        show_running(running, output)?;
+    }
+    output.line("")?;
+    let rows: Vec<Vec<String>> = handler
+        .shards
+        .iter()
+        .map(|shard| {
+            let numbers = [shard.read, shard.behind, shard.open, shard.delayed, shard.dead, shard.marks];
+            std::iter::once(shard.index.to_string()).chain(numbers.iter().map(u64::to_string)).collect()
+        })
+        .collect();
+    output.table(&["SHARD", "READ", "BEHIND", "OPEN", "DELAYED", "DEAD", "MARKS"], &rows)?;
+    Ok(Exit::Done)
+}
+
+/// A key or id as the settings write it.
+fn typed(field: Option<&Value>) -> String {
+    field.map_or("the message's own".into(), |value| printable(&value.to_string()))
+}
+
+fn show_control(control: &ControlView, output: &mut Output) -> Result<(), Failure> {
+    let ControlView { paused, paused_keys, tripped, pin, jobs } = control;
+    let mut asked = vec![];
+    if *paused {
+        asked.push("pause".to_owned());
+    }
+    if !paused_keys.is_empty() {
+        let keys: Vec<String> = paused_keys.iter().map(|key| printable(key)).collect();
+        asked.push(format!("pause of {}", keys.join(", ")));
+    }
+    if *tripped {
+        asked.push("trip".into());
+    }
+    if let Some(pin) = pin {
+        asked.push(format!("rollback to {}, instead of {}", pin.digest, pin.over));
+    }
+    for job in jobs {
+        let filter = serde_json::to_string(&job.filter)?;
+        asked.push(format!("{} of dead letters {}, since offset {}", job.action, printable(&filter), job.command));
+    }
+    asked.iter().try_for_each(|asked| output.line(format!("asked for   {asked}")))?;
+    Ok(())
+}
+
+fn show_running(running: &RunningHandler, output: &mut Output) -> Result<(), Failure> {
+    let breaker = match running.breaker {
+        BreakerView::Closed => "closed".into(),
+        BreakerView::Open { until } => format!("open until {until}"),
+        BreakerView::HalfOpen => "half-open: one message tries".into(),
+        BreakerView::Tripped => "tripped by hand, until reset".into(),
+        BreakerView::Off => "none".into(),
+    };
+    output.line(format!("breaker     {breaker}"))?;
+    output.line(format!("runs        {} of {} at a time", running.running, running.concurrency))?;
+    if let Some(problem) = &running.problem {
+        output.line(format!("problem     {}", printable(problem)))?;
+    }
+    for version in &running.versions {
+        let mut notes = vec![];
+        if Some(version.digest) == running.digest {
+            notes.push(", in force");
+        }
+        if Some(version.digest) == running.file_digest {
+            notes.push(", in the file");
+        }
+        let notes = notes.concat();
+        output.line(format!("version     {} first seen {}{notes}", version.digest, version.first_seen))?;
+    }
+    Ok(())
+}
