@@ -53,9 +53,8 @@ impl Server {
     }
 }
 
-#[track_caller]
-fn soon<T>(what: &'static str, future: impl Future<Output = T>) -> impl Future<Output = T> {
-    async move { tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain until {what}")) }
+async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited in vain until {what}"))
 }
 
 fn pace() -> Interval {
