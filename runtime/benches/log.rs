@@ -54,7 +54,7 @@ fn commit(shard: &ShardId, term: Term, number: u64, topic: &Topic, first: usize,
         dead: vec![],
         dead_max: u64::MAX,
         dead_drop: vec![],
-        controlled: Offset::START,
+        controlled: Offset::END,
         control: None,
     }
 }

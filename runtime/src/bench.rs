@@ -99,9 +99,9 @@ pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Duration> {
         fill(&log, load.messages, load.keys).await?;
     }
     let mut tail = log.tail().await?;
-    let metrics = Metrics::new();
+    let metrics = Arc::new(Metrics::new());
     let started = clock::instant();
-    let host = Host::start(log.clone(), vec![handler(load)], &metrics, Options::default()).await?;
+    let host = Host::start(log.clone(), vec![handler(load)], metrics.clone(), Options::default()).await?;
     let publisher = load.publishing.then(|| {
         let (log, messages, keys) = (log.clone(), load.messages, load.keys);
         tokio::spawn(async move { fill(&log, messages, keys).await })
@@ -151,8 +151,8 @@ async fn count_after(log: &Arc<dyn Log>, mut after: Offset) -> anyhow::Result<(u
 
 /// One message at a time: from publishing until its output is visible, for each of `messages`, sorted.
 pub async fn latencies(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Vec<Duration>> {
-    let metrics = Metrics::new();
-    let host = Host::start(log.clone(), vec![handler(load)], &metrics, Options::default()).await?;
+    let metrics = Arc::new(Metrics::new());
+    let host = Host::start(log.clone(), vec![handler(load)], metrics.clone(), Options::default()).await?;
     let mut tail = log.tail().await?;
     let wanted = topic(OUTPUT);
     let mut took = Vec::with_capacity(load.messages);

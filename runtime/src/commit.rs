@@ -140,7 +140,8 @@ pub struct ShardCommit {
     /// Numbers of delayed messages that are now among `outputs`.
     pub delayed_drop: Vec<u64>,
     pub dead: Vec<DeadLetter>,
-    /// Most dead letters worth keeping of the handler, over all its shards; the oldest beyond it are deleted.
+    /// Most dead letters worth keeping of the handler, over all its shards; the oldest beyond it are deleted, some
+    /// thousand by a commit when there are many more.
     pub dead_max: u64,
     /// Numbers of dead letters of this shard that are deleted; when they are retried they are among `outputs`.
     pub dead_drop: Vec<u64>,

@@ -7,37 +7,29 @@
 //! Flags win over `SLUICEBOX_*` variables, which win over the file; the command line merges the first two into
 //! [`Overrides`]. Paths are relative to the file.
 //!
-//! # Defaults
-//!
-//! | setting | default |
-//! |---|---|
-//! | `namespace` | `default` |
-//! | `log.kind`, `log.path` | `embedded`, `data` |
-//! | `http.listen` | `127.0.0.1:8080`; any other than loopback needs `http.token_file` |
-//! | `handlers.*.start` | `latest` |
-//! | `handlers.*.publish` | nothing |
-//! | `handlers.*.key`, `id` | the message's own |
-//! | `handlers.*.shards` | 8, at most 1024 |
-//! | `handlers.*.sandbox` | `fresh` |
-//! | `handlers.*.timeout` | `2s`, from `10ms` to `1h` |
-//! | `handlers.*.memory` | `64MiB`, from `1MiB` to `4GiB` |
-//! | `handlers.*.dedup` | `{ window = "24h", max = 1_000_000 }`, all topics |
-//! | `handlers.*.retry` | `{ attempts = 8, min = "100ms", max = "1m" }` |
-//! | `handlers.*.on_failure` | `park` |
-//! | `handlers.*.limit` | `{ concurrency = 64, body = "512KiB" }` |
+//! Every setting is declared once, in `declared`; the parser takes names, bounds and defaults from there, and
+//! [`reference`] describes them.
 
+mod breaker;
+mod declared;
 mod fields;
+mod files;
 mod findings;
 mod global;
 mod handler;
+mod kinds;
+mod policy;
 mod problem;
+pub mod reference;
 mod secret;
 mod section;
+mod setting;
 #[cfg(test)]
 mod tests;
 mod units;
 mod values;
 
+pub use files::files;
 pub use handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
 pub use problem::{Excerpt, Place, Problem, Problems, Severity};
 pub use secret::Secret;
@@ -60,8 +52,7 @@ pub const FILE_NAME: &str = "sluicebox.toml";
 /// A larger file is a mistake (1 MiB).
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-const LATER: &[Later] =
-    &[("flows", "remove it: flows are not there yet"), ("breaker", "remove it: breakers are not there yet")];
+const LATER: &[Later] = &[("flows", "remove it: flows are not there yet")];
 
 /// Everything that a host needs to know, valid.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +92,23 @@ pub enum LogSettings {
     Embedded {
         /// The data directory.
         path: PathBuf,
+        retain: Retain,
     },
+}
+
+/// What may be deleted from the log: messages that every handler has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retain {
+    /// Older messages go, by the log's time; `None`: none goes for its age.
+    pub age: Option<Duration>,
+    /// The oldest go so that the data stays below; at it appends are refused. `None`: the disk is the bound.
+    pub bytes_max: Option<u64>,
+}
+
+impl Default for Retain {
+    fn default() -> Self {
+        Self { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes_max: None }
+    }
 }
 
 /// The HTTP face.
@@ -160,10 +167,14 @@ pub enum SandboxMode {
 /// What flags and variables say instead of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
+    /// `--namespace`, `SLUICEBOX_NAMESPACE`.
+    pub namespace: Option<String>,
     /// `--listen`, `SLUICEBOX_LISTEN`.
     pub listen: Option<String>,
     /// `--data`, `SLUICEBOX_DATA`; relative to the current directory.
     pub data: Option<PathBuf>,
+    /// `--token-file`, `SLUICEBOX_TOKEN_FILE`; relative to the current directory.
+    pub token_file: Option<PathBuf>,
 }
 
 /// Valid settings and what is doubtful about them.
@@ -181,24 +192,44 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
 
 fn read_text(file: &Path) -> Result<String, Problems> {
     let mut bytes = vec![];
-    let problem = |message: String, hint: Option<&str>| {
-        let (severity, hint) = (Severity::Error, hint.map(str::to_owned));
-        Problems(vec![Problem { severity, file: file.into(), place: None, message, expected: None, hint }])
-    };
     let read = std::fs::File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        let hint = (error.kind() == std::io::ErrorKind::NotFound)
-            .then_some("name the file with --config or SLUICEBOX_CONFIG, or go to the directory where it is");
-        return Err(problem(format!("failed to read the settings: {error}"), hint));
+        return Err(unreadable(file, &error));
     }
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(problem(format!("the settings are larger than {FILE_BYTES_MAX} bytes"), None));
+        let message = format!("the settings are larger than {FILE_BYTES_MAX} bytes");
+        return Err(refused(file, message, "is this the right file? settings of that size are none"));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-        problem(format!("the settings are not UTF-8: line {line} has a byte that is no text"), Some("save it as UTF-8"))
-    })
+        let message = format!("the settings are not UTF-8: line {line} has a byte that is no text");
+        refused(file, message, "save it as UTF-8")
+    })?;
+    // Some editors begin a file so; it is no part of the text.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}
+
+/// A file of which nothing can be read.
+fn unreadable(file: &Path, error: &std::io::Error) -> Problems {
+    use std::io::ErrorKind;
+    let hint = match error.kind() {
+        ErrorKind::NotFound => {
+            "name the file with --config or SLUICEBOX_CONFIG, go to the directory where it is, or make one with \
+             `sluicebox new`"
+        }
+        ErrorKind::PermissionDenied => "give the user that runs sluicebox leave to read it",
+        ErrorKind::IsADirectory => "name the file in it, such as sluicebox.toml",
+        _ => "name another file with --config or SLUICEBOX_CONFIG",
+    };
+    refused(file, format!("failed to read the settings: {error}"), hint)
+}
+
+/// A problem of the whole file.
+fn refused(file: &Path, message: String, hint: &str) -> Problems {
+    let expected = Some(format!("a TOML file of at most {FILE_BYTES_MAX} bytes with at least one setting"));
+    let (severity, hint) = (Severity::Error, Some(hint.to_owned()));
+    Problems(vec![Problem { severity, file: file.into(), place: None, message, expected, hint }])
 }
 
 fn parse(
@@ -212,37 +243,49 @@ fn parse(
     if !syntax_errors.is_empty() {
         // What follows a syntax error was read in a broken context: more errors would be guesses.
         for error in syntax_errors {
-            let hint = match error.message() {
-                "duplicate key" => "a name may be there once: remove or rename one",
-                _ => "the file is TOML: see https://toml.io",
+            let (expected, hint) = match error.message() {
+                "duplicate key" => ("each name once in its section", "a name may be there once: remove or rename one"),
+                _ => (
+                    "TOML: [sections], and lines such as name = \"value\"",
+                    "the file is TOML, see https://toml.io; if it looks cut off, save it again",
+                ),
             };
-            findings.error(error.span().unwrap_or(0..0), error.message()).hint(hint);
+            // At the end of a text there is no character to point at.
+            let span = error.span().unwrap_or(text.len()..text.len());
+            findings.error(span, error.message()).expected(expected).hint(hint);
         }
         return Err(Problems(findings.into_problems()));
     }
 
+    if root.get_ref().is_empty() {
+        // A file that was cut off before its first setting; taken as one, it would take every handler away.
+        let hint = "was it cut off? a host without handlers says at least its `namespace`";
+        return Err(refused(file, "the settings are empty".into(), hint));
+    }
+
     let directory = global::directory_of(file);
-    let mut root = Section::new(Section::ROOT, Some(root.get_ref()));
-    let namespace = root.read(&mut findings, "namespace", global::namespace);
-    let log = root.section(&mut findings, "log");
+    let mut root = Section::root(root.get_ref());
+    let namespace = global::namespace(&mut findings, &mut root, overrides);
+    let log = root.section(&mut findings, &declared::host::LOG);
     let log = global::log(&mut findings, log, &directory, overrides);
-    let http = root.section(&mut findings, "http");
+    let http = root.section(&mut findings, &declared::host::HTTP);
     let http = global::http(&mut findings, http, &directory, overrides);
     let handlers = root
-        .read(&mut findings, "handlers", |findings, item| match item.value.get_ref() {
+        .read(&mut findings, &declared::host::HANDLERS, |findings, item| match item.value.get_ref() {
             DeValue::Table(table) => Some(handlers(findings, table, &directory, environment)),
             _ => {
-                values::wrong(findings, item, "sections such as [handlers.order]");
+                values::wrong(findings, item, declared::host::HANDLERS.kind.0);
                 None
             }
         })
         .unwrap_or_default();
     root.finish(&mut findings, LATER);
 
-    let settings = Settings { namespace: namespace.unwrap_or_else(global::namespace_default), log, http, handlers };
     let problems = Problems(findings.into_problems());
-    match problems.errors() {
-        0 => Ok(Loaded { settings, warnings: problems.0 }),
+    match (problems.errors(), namespace) {
+        (0, Some(namespace)) => {
+            Ok(Loaded { settings: Settings { namespace, log, http, handlers }, warnings: problems.0 })
+        }
         _ => Err(problems),
     }
 }
@@ -267,17 +310,19 @@ fn handlers(
         let name = match HandlerName::parse(typed.get_ref()) {
             Ok(name) => name,
             Err(error) => {
-                findings.error(typed.span(), error.to_string());
+                let problem = findings.error(typed.span(), error.to_string());
+                problem.expected("[handlers.NAME] with such a name").hint("the log knows a handler by its name");
                 continue;
             }
         };
         if let Some(other) = names.iter().find(|other| metric_prefix(other) == metric_prefix(&name)) {
             findings
                 .error(typed.span(), format!("the handlers `{other}` and `{name}` clash: their metrics have one name"))
+                .expected("names that differ in more than `-` and `_`")
                 .hint("in the names of metrics `-` becomes `_`: rename one of them");
         }
         names.push(name.clone());
-        let section = Section::new(title, Some(settings));
+        let section = Section::new(title, "handlers.*", Some(settings));
         handlers.extend(handler::read(findings, name, typed.span(), section, directory, environment));
     }
     handlers

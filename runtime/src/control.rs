@@ -5,7 +5,9 @@
 //! shards read their control topic beside their inbox, and their record says up to where every command is applied. What
 //! is in force afterwards is the shard's [`Control`], part of its record, so it survives restarts and takeovers.
 //!
-//! Everything here is pure: what to do about a command is the shard's business.
+//! Everything but [`follow`] is pure: what to do about a command is the shard's business.
+
+pub mod follow;
 
 use crate::commit::DeadLetter;
 use crate::handler::{Digest, HandlerName};
@@ -21,6 +23,8 @@ pub const CONTROL_TOKEN: &str = "_control";
 pub const RETRY_TOKEN: &str = "_retry";
 /// Holds the topic that a returned dead letter had.
 const TOPIC_HEADER: &str = "_topic";
+/// Holds the offset that a returned dead letter had.
+pub const OFFSET_HEADER: &str = "_offset";
 /// Most keys paused at a time in one shard: pausing more is an outage of the handler, so pause that.
 pub const PAUSED_KEYS_MAX: usize = 1000;
 /// Most commands about dead letters under way at a time in one shard.
@@ -136,6 +140,10 @@ impl Control {
     }
 
     fn take_job(&mut self, offset: Offset, action: DeadAction, filter: DeadFilter) -> Applied {
+        if filter.upto.is_none() {
+            // Letters that return and die again would be retried for ever.
+            return Applied::Refused("it does not say up to which dead letter it goes".into());
+        }
         if self.jobs.len() >= JOBS_MAX {
             return Applied::Refused(format!("{JOBS_MAX} commands about dead letters are under way: wait for them"));
         }
@@ -177,11 +185,12 @@ pub fn returned(letter: &DeadLetter) -> NewMessage {
     let message = &letter.message;
     let headers = message.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
     let topic = (TOPIC_HEADER.to_owned(), message.topic.as_str().to_owned());
+    let offset = (OFFSET_HEADER.to_owned(), message.offset.to_string());
     NewMessage {
         topic: retry_topic(&letter.shard.handler),
         key: message.key.clone(),
         id: message.id.clone(),
-        headers: Headers::new(std::iter::once(topic).chain(headers).collect()),
+        headers: Headers::new([topic, offset].into_iter().chain(headers).collect()),
         body: message.body.clone(),
         hops: message.hops,
     }
@@ -193,7 +202,7 @@ pub fn original(message: &Message) -> Option<Message> {
         return None;
     }
     let topic = Topic::parse(message.headers.get(TOPIC_HEADER)?).ok()?;
-    let rest = message.headers.iter().filter(|(name, _)| *name != TOPIC_HEADER);
+    let rest = message.headers.iter().filter(|(name, _)| ![TOPIC_HEADER, OFFSET_HEADER].contains(name));
     let headers = Headers::new(rest.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
     Some(Message { topic, headers, ..message.clone() })
 }
@@ -233,7 +242,9 @@ mod tests {
             assert_eq!(control.apply(Offset(1), Command::PauseKey { key: key(&number.to_string()) }), Applied::Done);
         }
         assert!(matches!(control.apply(Offset(1), Command::PauseKey { key: key("more") }), Applied::Refused(_)));
-        let drop = || Command::DropDead { filter: DeadFilter::default() };
+        let unbounded = Command::DropDead { filter: DeadFilter::default() };
+        assert!(matches!(control.apply(Offset(1), unbounded), Applied::Refused(_)));
+        let drop = || Command::DropDead { filter: DeadFilter { upto: Some(9), ..DeadFilter::default() } };
         (0..JOBS_MAX).for_each(|_| assert_eq!(control.apply(Offset(1), drop()), Applied::Done));
         assert!(matches!(control.apply(Offset(1), drop()), Applied::Refused(_)));
     }

@@ -1,22 +1,26 @@
-//! Puts the parts together: log, reader, committer and the shards of every handler; and takes them apart again.
+//! Puts the parts together: log, reader, committer and the shards of every handler; changes them while they run, and
+//! takes them apart again.
+
+mod running;
 
 use crate::committer::Committer;
 use crate::config::Start;
-use crate::handler::{HandlerName, Policy, ShardId};
+use crate::control::Pin;
+use crate::control::follow::Follower;
+use crate::gate::{BreakerState, Gate};
+use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
-use crate::log::{Log, LogError};
+use crate::log::{DeadFilter, Log, LogError};
 use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::{Fixed, Wanted, reconcile};
 use crate::routing::{IdFrom, KeyFrom, Routing};
-use crate::shard::actor;
 use crate::telemetry::Metrics;
 use crate::topic::Pattern;
-use std::collections::HashMap;
-use std::sync::Arc;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use running::Running;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::{Mutex, watch};
 
 /// Tries to record a routing that someone else changed meanwhile.
 const ROUTING_TRIES: usize = 5;
@@ -34,7 +38,7 @@ pub struct Handler {
     pub invoke: Arc<dyn Invoke>,
 }
 
-/// Why the host does not start.
+/// Why the host does not start, or does not change.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -43,35 +47,35 @@ pub enum StartError {
     Routing(Vec<Fixed>),
 }
 
-/// The places for runs of one handler, shared by its shards.
-#[derive(Clone)]
-pub struct Places {
-    permits: Arc<Semaphore>,
-    all: usize,
-}
-
-impl Places {
-    fn new(all: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(all)), all }
-    }
-
-    /// Runs at a time.
-    pub fn all(&self) -> usize {
-        self.all
-    }
-
-    /// Runs under way.
-    pub fn taken(&self) -> usize {
-        self.all.saturating_sub(self.permits.available_permits())
-    }
+/// A running handler, for people.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    pub name: HandlerName,
+    /// Of the module in force.
+    pub digest: Option<Digest>,
+    pub breaker: BreakerState,
+    pub running: usize,
+    pub concurrency: usize,
 }
 
 /// The running shards of one host.
 pub struct Host {
-    places: HashMap<HandlerName, Places>,
-    stop: CancellationToken,
-    shards: TaskTracker,
+    parts: Parts,
+    /// One change at a time.
+    changing: Mutex<()>,
+    running: RwLock<BTreeMap<HandlerName, Running>>,
+}
+
+/// What the shards of all handlers share.
+struct Parts {
+    log: Arc<dyn Log>,
     reader: Reader,
+    committer: Committer,
+    follower: Follower,
+    metrics: Arc<Metrics>,
+    pins: watch::Sender<BTreeMap<HandlerName, Pin>>,
+    /// Handlers whose shards run or are about to, for `retain`.
+    holders: watch::Sender<Vec<HandlerName>>,
 }
 
 impl Host {
@@ -79,64 +83,144 @@ impl Host {
     pub async fn start(
         log: Arc<dyn Log>,
         handlers: Vec<Handler>,
-        metrics: &Metrics,
+        metrics: Arc<Metrics>,
         options: reader::Options,
     ) -> Result<Self, StartError> {
-        let routings = record_routings(&log, &handlers).await?;
+        let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::start(log.clone());
-        let (stop, shards) = (CancellationToken::new(), TaskTracker::new());
-        let mut all_places = HashMap::with_capacity(handlers.len());
-        for handler in handlers {
-            let Some(routing) = routings.get(&handler.name).cloned() else { continue };
-            reader.route(routing.clone());
-            let policy = Arc::new(handler.policy);
-            let places = Places::new(policy.concurrency);
-            for index in 0..routing.shards {
-                shards.spawn(actor::run(actor::Parts {
-                    id: ShardId { handler: handler.name.clone(), index },
-                    routing: routing.clone(),
-                    policy: policy.clone(),
-                    log: log.clone(),
-                    reader: reader.clone(),
-                    committer: committer.clone(),
-                    invoke: handler.invoke.clone(),
-                    permits: places.permits.clone(),
-                    metrics: metrics.handler(&handler.name),
-                    commit_metrics: metrics.commits(),
-                    stop: stop.clone(),
-                }));
+        let (pins, holders) = (watch::Sender::default(), watch::Sender::default());
+        let parts = Parts { log, reader, committer, follower, metrics, pins, holders };
+        let host = Self { parts, changing: Mutex::default(), running: RwLock::default() };
+        host.apply(handlers).await?;
+        Ok(host)
+    }
+
+    /// Brings what runs in line with `handlers`: new ones start, missing ones finish their runs and leave, changed ones
+    /// change at a message boundary: runs under way end on the old version, the next ones take the new one, and with
+    /// another module waiting heads are due. Another `invoke` is another module, the same one none.
+    ///
+    /// All or nothing: after an error everything runs as before.
+    pub async fn apply(&self, handlers: Vec<Handler>) -> Result<(), StartError> {
+        let _one = self.changing.lock().await;
+        // Refused before anything stops, and from here on only the recording can fail.
+        self.wanted_routings(&handlers).await?;
+        let mut gates = self.gates(&handlers).await?;
+        let recorded = recorded_pins(&*self.parts.log).await?;
+        let stopping = self.take_out(|running| {
+            let new = handlers.iter().find(|handler| handler.name == *running.name());
+            new.is_none_or(|new| running.needs_restart(new))
+        });
+        let before: Vec<(Handler, Arc<Routing>)> =
+            stopping.iter().map(|running| (running.handler(), running.routing())).collect();
+        gates.extend(stopping.iter().map(|running| (running.name().clone(), running.gate())));
+        // Nothing that is about to start may lose what it needs.
+        let named = handlers.iter().map(|handler| &handler.name).chain(before.iter().map(|(handler, _)| &handler.name));
+        self.parts.holders.send_replace(named.cloned().collect());
+        futures_util::future::join_all(stopping.into_iter().map(|running| running.stop(&self.parts.reader))).await;
+        // Only now is it certain how far the shards came: messages up to the log's end are those of the old routing.
+        let (starting, result) = match self.record_routings(&handlers).await {
+            Ok(routings) => {
+                let leaves = |name: &HandlerName| !handlers.iter().any(|handler| handler.name == *name);
+                before.iter().map(|(handler, _)| &handler.name).filter(|name| leaves(name)).for_each(|name| {
+                    self.parts.reader.unroute(name);
+                    self.parts.follower.forget(name);
+                    self.parts.pins.send_modify(|pins| {
+                        pins.remove(name);
+                    });
+                });
+                let routed = |handler: Handler| Some((routings.get(&handler.name)?.clone(), handler));
+                (handlers.into_iter().filter_map(routed).map(|(routing, handler)| (handler, routing)).collect(), Ok(()))
             }
-            all_places.insert(handler.name, places);
+            Err(error) => (before, Err(error)),
+        };
+        for (handler, routing) in starting {
+            if let Some(running) = self.read().get(&handler.name) {
+                running.change(handler);
+                continue;
+            }
+            let Some(gate) = gates.remove(&handler.name) else { continue };
+            gate.configure(&handler.policy);
+            // Known before its first shard is claimed, so that nobody takes the file's version for the one to run.
+            if let Some(pin) = recorded.get(&handler.name) {
+                self.parts.pins.send_modify(|pins| {
+                    pins.entry(handler.name.clone()).or_insert(*pin);
+                });
+            }
+            let running = Running::start(&self.parts, handler, routing, gate);
+            self.write().insert(running.name().clone(), running);
         }
-        shards.close();
-        Ok(Self { places: all_places, stop, shards, reader })
+        let running = self.read().keys().cloned().collect();
+        self.parts.holders.send_replace(running);
+        result
     }
 
-    /// Shows how far the shards are, also those that had nothing to write.
-    pub fn reader(&self) -> &Reader {
-        &self.reader
+    /// Gates for the handlers that do not run yet.
+    async fn gates(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, Arc<Gate>>, StartError> {
+        let mut gates = HashMap::new();
+        for handler in handlers {
+            if self.read().contains_key(&handler.name) {
+                continue;
+            }
+            let filter = DeadFilter { handler: Some(handler.name.clone()), ..DeadFilter::default() };
+            let dead = self.parts.log.dead_count(filter).await?.letters;
+            let metrics = self.parts.metrics.handler(&handler.name);
+            gates.insert(handler.name.clone(), Arc::new(Gate::new(&handler.policy, dead, metrics)));
+        }
+        Ok(gates)
     }
 
-    /// The places of every handler that was started.
-    pub fn places(&self) -> &HashMap<HandlerName, Places> {
-        &self.places
+    /// Rollbacks that operators asked for, by handler: as the log recorded them when the handler started, and as its shards
+    /// applied them since.
+    pub fn pins(&self) -> watch::Receiver<BTreeMap<HandlerName, Pin>> {
+        self.parts.pins.subscribe()
+    }
+
+    /// Rollbacks as the log recorded them, also of handlers that do not run.
+    pub async fn recorded_pins(&self) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
+        recorded_pins(&*self.parts.log).await
+    }
+
+    /// The handlers that hold `retain` back.
+    pub fn holders(&self) -> watch::Receiver<Vec<HandlerName>> {
+        self.parts.holders.subscribe()
+    }
+
+    /// The handlers that run now.
+    pub fn overview(&self) -> Vec<Overview> {
+        self.read().values().map(Running::overview).collect()
+    }
+
+    /// How far a shard is that has nothing in hand; what its record says is older, for it had nothing to write.
+    pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
+        let is_idle = || self.read().get(&shard.handler).is_some_and(|running| running.is_idle(shard));
+        // Asked before and after: what it took in between is not settled.
+        let passed = is_idle().then(|| self.parts.reader.passed(shard))?;
+        passed.filter(|_| is_idle())
     }
 
     /// Takes nothing new, lets runs finish, commits and leaves.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.shards.wait().await;
-        self.reader.stop().await;
+    pub async fn stop(&self) {
+        let running = self.take_out(|_| true);
+        futures_util::future::join_all(running.into_iter().map(|running| running.stop(&self.parts.reader))).await;
+        self.parts.reader.clone().stop().await;
     }
-}
 
-/// Brings the routings in the log in line with the handlers and returns them.
-async fn record_routings(
-    log: &Arc<dyn Log>,
-    handlers: &[Handler],
-) -> Result<HashMap<HandlerName, Arc<Routing>>, StartError> {
-    for _ in 0..ROUTING_TRIES {
+    fn take_out(&self, takes: impl Fn(&Running) -> bool) -> Vec<Running> {
+        self.write().extract_if(.., |_, running| takes(running)).map(|(_, running)| running).collect()
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<HandlerName, Running>> {
+        self.running.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<HandlerName, Running>> {
+        self.running.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The routings to record, and the version they replace.
+    async fn wanted_routings(&self, handlers: &[Handler]) -> Result<(u64, bool, Vec<Routing>), StartError> {
+        let log = &self.parts.log;
         let recorded = log.routings().await?;
         let now = log.end().await?;
         let mut wanted = Vec::with_capacity(handlers.len());
@@ -156,13 +240,31 @@ async fn record_routings(
             });
         }
         let routings = reconcile(&recorded.routings, &wanted, now).map_err(StartError::Routing)?;
-        if routings != recorded.routings {
-            match log.put_routings(recorded.version, routings.clone()).await {
-                Err(LogError::Conflict) => continue,
-                put => put?,
-            }
-        }
-        return Ok(routings.into_iter().map(|routing| (routing.handler.clone(), Arc::new(routing))).collect());
+        Ok((recorded.version, routings != recorded.routings, routings))
     }
-    Err(LogError::Conflict.into())
+
+    /// Brings the routings in the log in line with the handlers and returns them.
+    async fn record_routings(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, Arc<Routing>>, StartError> {
+        for _ in 0..ROUTING_TRIES {
+            let (version, changed, routings) = self.wanted_routings(handlers).await?;
+            if changed {
+                match self.parts.log.put_routings(version, routings.clone()).await {
+                    Err(LogError::Conflict) => continue,
+                    put => put?,
+                }
+            }
+            return Ok(by_handler(routings));
+        }
+        Err(LogError::Conflict.into())
+    }
+}
+
+/// What operators went back to, as the log recorded it.
+pub async fn recorded_pins(log: &dyn Log) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
+    let of_first = log.status().await?.into_iter().filter(|status| status.shard.index == 0);
+    Ok(of_first.filter_map(|status| Some((status.shard.handler, status.control.pin?))).collect())
+}
+
+fn by_handler(routings: Vec<Routing>) -> HashMap<HandlerName, Arc<Routing>> {
+    routings.into_iter().map(|routing| (routing.handler.clone(), Arc::new(routing))).collect()
 }

@@ -31,6 +31,7 @@
 //! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
 pub mod bench;
+mod blocking;
 pub mod cli;
 pub mod clock;
 pub mod commit;
@@ -38,6 +39,7 @@ pub mod committer;
 pub mod config;
 pub mod control;
 pub mod effects;
+pub mod gate;
 pub mod handler;
 pub mod host;
 pub mod http;
@@ -46,9 +48,11 @@ pub mod log;
 pub mod message;
 pub mod pipeline;
 pub mod reader;
+pub mod registry;
 pub mod routing;
 pub mod sandbox;
 pub mod service;
 pub mod shard;
 pub mod telemetry;
 pub mod topic;
+pub mod watch;

@@ -93,7 +93,7 @@ pub struct Trim {
     pub bytes_max: Option<u64>,
     /// Handlers whose shards still need what they have not settled: nothing at or after the oldest open head, or after
     /// `read`, or after the last applied command, of any of their shards goes; nothing after a routing's start goes
-    /// for those that have no shard yet.
+    /// for those that have a shard which was never claimed.
     pub holders: Vec<HandlerName>,
     /// Most messages deleted by one call: commits wait for it.
     pub messages_max: usize,
@@ -103,7 +103,7 @@ pub struct Trim {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trimmed {
     pub deleted: u64,
-    /// There is more to delete: call again.
+    /// There is more to delete or to give back: call again.
     pub more: bool,
     /// Bytes the log takes now; 0 where the kind cannot say.
     pub bytes: u64,
@@ -213,7 +213,8 @@ pub trait Log: Send + Sync + 'static {
 
     /// Deletes everything of a handler: routing, records, marks, state, delayed messages and dead letters. Claims and
     /// commits of its shards that come later are those of a new handler, or fenced. Whether it is still in use the
-    /// caller knows. Unknown handlers are already forgotten.
+    /// caller knows. Unknown handlers are already forgotten. After an error or a crash what is
+    /// left is out of everyone's sight; any later call deletes it.
     fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>>;
 
     /// The durable position of every shard the log knows.

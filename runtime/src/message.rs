@@ -11,6 +11,8 @@ use std::sync::Arc;
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes in the names and values of all headers together (16 KiB).
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Room for the headers that the host adds to a message on its own topics.
+const OWN_HEADERS_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes in a key.
 pub const KEY_BYTES_MAX: usize = 256;
 /// Most bytes in an id.
@@ -134,7 +136,8 @@ impl NewMessage {
             return Err(MessageError::BodyTooLarge { bytes: self.body.len() });
         }
         let headers_bytes = self.headers.bytes();
-        if headers_bytes > HEADERS_BYTES_MAX {
+        let own_bytes = if self.topic.is_reserved() { OWN_HEADERS_BYTES_MAX } else { 0 };
+        if headers_bytes > HEADERS_BYTES_MAX + own_bytes {
             return Err(MessageError::HeadersTooLarge { bytes: headers_bytes });
         }
         if let Some(id) = &self.id

@@ -7,9 +7,10 @@ mod extract;
 pub mod reconcile;
 
 use crate::commit::IdHash;
+use crate::control;
 use crate::handler::HandlerName;
 use crate::message::{Key, Message, Offset};
-use crate::topic::Pattern;
+use crate::topic::{Pattern, Topic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -101,8 +102,12 @@ impl Routed {
 impl Routing {
     /// Whether the handler gets messages with this offset and topic.
     pub fn subscribes(&self, message: &Message) -> bool {
-        let span = self.spans.iter().rev().find(|span| span.after < message.offset);
-        span.is_some_and(|span| span.subscribe.iter().any(|pattern| pattern.matches(&message.topic)))
+        let Some(span) = self.spans.iter().rev().find(|span| span.after < message.offset) else { return false };
+        if message.topic.is_reserved() {
+            // Dead letters that return to this handler; nothing else of the host's own is a handler's business.
+            return !span.subscribe.is_empty() && self.is_own_retry(&message.topic);
+        }
+        span.subscribe.iter().any(|pattern| pattern.matches(&message.topic))
     }
 
     /// Every pattern that any message after `after` may match: what a catch-up read asks for.
@@ -110,9 +115,17 @@ impl Routing {
         let first = self.spans.iter().rposition(|span| span.after <= after).unwrap_or(0);
         let mut patterns: Vec<Pattern> =
             self.spans[first..].iter().flat_map(|span| span.subscribe.iter().cloned()).collect();
+        if !patterns.is_empty() {
+            patterns.push(control::pattern_of(&control::retry_topic(&self.handler)));
+        }
         patterns.sort();
         patterns.dedup();
         patterns
+    }
+
+    fn is_own_retry(&self, topic: &Topic) -> bool {
+        let name = topic.as_str().strip_prefix(control::RETRY_TOKEN).and_then(|rest| rest.strip_prefix('.'));
+        name == Some(self.handler.as_str())
     }
 
     /// Where the handler's first message may be: a new shard's `read`.
@@ -122,6 +135,8 @@ impl Routing {
 
     /// Key, id and lane of a message. Never fails: what cannot be routed says so and has a lane of its own.
     pub fn route(&self, message: &Arc<Message>) -> Routed {
+        let returned = control::original(message).map(Arc::new);
+        let message = returned.as_ref().unwrap_or(message);
         match self.key_of(message) {
             Ok(key) => {
                 let hash = Self::lane_hash(key.as_ref(), message.offset);
@@ -194,7 +209,6 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::message::NewMessage;
-    use crate::topic::Topic;
 
     fn routing(key: KeyFrom) -> Routing {
         Routing {
@@ -238,8 +252,9 @@ mod tests {
         };
         assert!(at(7, "events.made") && !at(8, "events.made"));
         assert!(!at(7, "other") && at(8, "other"));
-        assert_eq!(routing.patterns_after(Offset(3)).len(), 2);
-        assert_eq!(routing.patterns_after(Offset(7)).len(), 1);
+        // And one for dead letters that return.
+        assert_eq!(routing.patterns_after(Offset(3)).len(), 3);
+        assert_eq!(routing.patterns_after(Offset(7)).len(), 2);
     }
 
     #[test]

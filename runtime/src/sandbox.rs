@@ -26,6 +26,7 @@ mod logging;
 mod module;
 mod outbox;
 mod settings;
+mod shares;
 mod staged;
 mod ticker;
 mod trap;
@@ -44,6 +45,7 @@ use cache::Cache;
 use idle::Places;
 use link::Linkers;
 use module::Loaded;
+use shares::Shares;
 use std::sync::Arc;
 use ticker::Ticker;
 use tokio::sync::Semaphore;
@@ -59,6 +61,7 @@ struct Inner {
     ticker: Ticker,
     permits: Arc<Semaphore>,
     places: Arc<Places>,
+    shares: Arc<Shares>,
     cache: Option<Cache>,
     loaded: Loaded,
     sink: Sink,
@@ -98,6 +101,7 @@ impl Sandboxes {
             ticker,
             permits,
             places,
+            shares: Shares::new(),
             cache,
             loaded: Loaded::default(),
             sink,

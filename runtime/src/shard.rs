@@ -17,10 +17,12 @@ mod delayed;
 mod lanes;
 mod marks;
 mod open;
+mod operator;
 mod reads;
 mod stage;
 mod staged;
 mod state;
+mod swap;
 #[cfg(test)]
 mod tests;
 
@@ -28,14 +30,15 @@ pub use staged::{Report, Settled};
 
 use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, HeadScope, IdHash, Mark, Term};
+use crate::control::Control;
 use crate::effects::{Effects, Entries};
 use crate::handler::{Digest, OnFailure, Policy, ShardId};
 use crate::invoke::{Call, Failure};
-use crate::log::Claim;
+use crate::log::{Claim, DeadQuery};
 use crate::message::{Key, Offset};
 use crate::pipeline::{self, Admission, Outcome, Verdict};
 use crate::routing::{Routed, Routing};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use lanes::{Item, Lanes, More, Phase};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -82,6 +85,8 @@ pub struct Setup {
     pub policy: Arc<Policy>,
     /// Whether runs need the state of their key loaded.
     pub uses_state: bool,
+    /// The module in force; heads that failed under another one are due at once.
+    pub digest: Option<Digest>,
     pub bounds: Bounds,
 }
 
@@ -111,6 +116,8 @@ pub struct Needs {
     pub fetch: Vec<Offset>,
     /// A range to read the handler's messages of: answer with [`Shard::scanned`].
     pub scan: Option<Scan>,
+    /// Dead letters that an operator's command is about: answer with [`Shard::dead_found`].
+    pub dead: Option<DeadQuery>,
 }
 
 /// Messages with `after < offset <= upto` are wanted, in order, as many as fit one read.
@@ -135,8 +142,18 @@ pub struct Shard {
     committed: u64,
     in_flight: Option<InFlight>,
     read: Offset,
-    controlled: Offset,
     read_staged: Offset,
+    /// Every operator command up to here is applied.
+    controlled: Offset,
+    controlled_staged: Offset,
+    control: Control,
+    control_changed: bool,
+    /// Letters up to this number were taken up by the first job under way.
+    job_above: u64,
+    /// An answer about dead letters is awaited.
+    job_reads: bool,
+    /// Dead letters whose removal is not yet durable: the log still shows them, and another command may mean them too.
+    removing: HashSet<u64>,
     /// Write the record even if nothing was settled.
     flush: bool,
     lanes: Lanes,
@@ -175,6 +192,8 @@ struct InFlight {
     report: Report,
     /// The one message of a cautious commit.
     only: Option<Offset>,
+    /// Dead letters that it removes.
+    removes: Vec<u64>,
 }
 
 impl Shard {
@@ -190,8 +209,14 @@ impl Shard {
             committed: record.commit_number,
             in_flight: None,
             read: record.read,
-            controlled: record.controlled,
             read_staged: record.read,
+            controlled: record.controlled,
+            controlled_staged: record.controlled,
+            control: record.control,
+            control_changed: false,
+            job_above: 0,
+            job_reads: false,
+            removing: HashSet::new(),
             flush: false,
             lanes: Lanes::default(),
             dirty: Vec::new(),
@@ -224,9 +249,11 @@ impl Shard {
     /// Lanes of the heads in the record; what follows a head is read again from the log when its turn comes.
     fn restore(&mut self, open: Vec<crate::commit::Head>) {
         for head in open {
+            // The module that failed is no longer in force: the fix may be here.
+            let swapped = head.digest.is_some() && head.digest != self.setup.digest;
             let item = Item {
                 attempt: head.attempt,
-                due: head.due,
+                due: if swapped { Timestamp(0) } else { head.due },
                 error: head.error,
                 digest: head.digest,
                 alone: head.scope == HeadScope::Message && head.key.is_some(),
@@ -273,6 +300,11 @@ impl Shard {
         items.map(Item::held_bytes).sum::<usize>() == self.held_bytes
     }
 
+    /// Messages held back until they are due.
+    pub fn delayed_len(&self) -> usize {
+        self.delayed.len()
+    }
+
     pub fn marks_len(&self) -> usize {
         self.marks.as_ref().map_or(0, marks::Marks::len)
     }
@@ -300,7 +332,7 @@ impl Shard {
     fn may_act(&self) -> bool {
         // One message per commit while the culprit of a refused commit is looked for.
         let cautious = self.caution.upto > Offset::START && !self.is_idle();
-        !self.staged.is_full() && !cautious
+        !self.staged.is_full() && !cautious && !self.control.paused && !self.delayed.is_full()
     }
 
     /// A handler with one lane only would race through the log and read it again in pieces: it waits instead.
@@ -323,8 +355,12 @@ impl Shard {
         }
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset);
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let full =
-            lane.items.len() >= self.setup.bounds.lane_items_max || self.held_bytes >= self.setup.bounds.held_bytes_max;
+        // What waits long gave its memory back, and what comes after it stays in the log too.
+        let shed = matches!(lane.phase, Phase::Waiting | Phase::Paused)
+            && lane.items.front().is_some_and(|item| item.routed.is_none());
+        let full = shed
+            || lane.items.len() >= self.setup.bounds.lane_items_max
+            || self.held_bytes >= self.setup.bounds.held_bytes_max;
         if lane.more.is_some() || (full && !lane.items.is_empty()) {
             lane.leave(offset);
         } else {
@@ -351,6 +387,12 @@ impl Shard {
             let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Ready) else { continue };
             let Some(item) = lane.items.front() else { continue };
             let Some(routed) = &item.routed else { continue };
+            if lane.key.as_ref().is_some_and(|key| self.control.paused_keys.contains(key)) {
+                lane.phase = Phase::Paused;
+                self.held_bytes -= lane.shed();
+                self.mark_dirty(at);
+                continue;
+            }
             let (policy, message) = (&*self.setup.policy, &routed.message);
             let id = routed.id.filter(|_| pipeline::deduplicates(policy, message));
             if let Some(waiting) = id.and_then(|id| self.twins.get_mut(&id)) {
@@ -425,7 +467,6 @@ impl Shard {
         if let Some(waiting) = id.and_then(|id| self.twins.remove(&id)) {
             waiting.into_iter().for_each(|twin| self.resume(twin));
         }
-        let result = result.and_then(|effects| self.check_room(effects));
         match pipeline::settle(result, attempt, &self.setup.policy, random, now) {
             Outcome::Done(effects) => {
                 if let (Some(id), Some(marks)) = (id, &mut self.marks) {
@@ -444,15 +485,6 @@ impl Shard {
             }
             Outcome::Dead(verdict) => self.give_up(at, verdict, attempt, digest, now),
         }
-    }
-
-    fn check_room(&self, effects: Effects) -> Result<Effects, Failure> {
-        let delayed = effects.outputs.iter().filter(|output| output.delay.is_some()).count();
-        if delayed > 0 && !self.delayed.has_room_for(delayed) {
-            let reason = format!("the shard holds {} delayed messages already", delayed::DELAYED_MAX);
-            return Err(Failure::Retry { reason, after: None });
-        }
-        Ok(effects)
     }
 
     /// The first item of the lane is settled.

@@ -59,6 +59,11 @@ impl Metrics {
         self.families.http.clone()
     }
 
+    /// Changes while running, by result.
+    fn reloads(&self, result: &str) -> IntCounter {
+        self.families.reloads.with_label_values(&[result])
+    }
+
     /// Lines of diagnostics that found the buffer full.
     pub fn diagnostics_dropped(&self) -> IntCounter {
         self.families.diagnostics_dropped.clone()

@@ -88,6 +88,11 @@ impl Topic {
         &self.0
     }
 
+    /// Whether it is one of the host's own topics.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('_')
+    }
+
     /// The tokens, in order.
     pub fn tokens(&self) -> impl Iterator<Item = &str> {
         self.0.split('.')
@@ -122,7 +127,7 @@ impl Pattern {
     /// Whether `topic` is one of those this pattern names. The host's own topics are never meant by a wildcard in the
     /// first place: who follows everything does not want the host's own bookkeeping.
     pub fn matches(&self, topic: &Topic) -> bool {
-        if topic.0.starts_with('_') && self.0.starts_with(['*', '>']) {
+        if topic.is_reserved() && self.0.starts_with(['*', '>']) {
             return false;
         }
         let mut names = topic.0.split('.');

@@ -6,7 +6,8 @@
 //! state entry `n` of its key and publish `{"source": <offset of the input>, "n": <the new n>}` under that key.
 
 use sluicebox::commit::DeadLetter;
-use sluicebox::handler::Policy;
+use sluicebox::control::OFFSET_HEADER;
+use sluicebox::handler::{HandlerName, Policy};
 use sluicebox::message::{Key, Message, Offset};
 use sluicebox::routing::Routing;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,6 +35,8 @@ pub struct History {
     pub shown: Vec<(Offset, bool)>,
     /// Sum of the guest counter that counts one per handled message, over the whole run.
     pub counted: Option<u64>,
+    /// Dead letters that operators retried or dropped, by handler and offset.
+    pub removed: BTreeSet<(HandlerName, Offset)>,
 }
 
 #[derive(serde::Deserialize)]
@@ -86,11 +89,26 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     }
     let mut dead = BTreeSet::new();
     for letter in history.dead.iter().filter(|letter| letter.shard.handler == *name) {
+        if letter.kind == "gone" {
+            return Err(format!("message {} was deleted before it was settled", letter.message.offset));
+        }
         if !dead.insert(letter.message.offset.0) {
             return Err(format!("message {} is a dead letter twice", letter.message.offset));
         }
         if letter.attempts > handler.policy.retry.attempts {
             return Err(format!("message {} was tried {} times", letter.message.offset, letter.attempts));
+        }
+    }
+    let mut removed: BTreeSet<u64> =
+        history.removed.iter().filter(|(handler, _)| handler == name).map(|(_, offset)| offset.0).collect();
+    let mut returned = BTreeSet::new();
+    for message in inputs.iter().filter(|message| message.topic.is_reserved()) {
+        let was: u64 = message.headers.get(OFFSET_HEADER).and_then(|was| was.parse().ok()).unwrap_or(0);
+        if !removed.contains(&was) {
+            return Err(format!("message {was} came back as {} and its dead letter was kept", message.offset));
+        }
+        if !returned.insert(was) {
+            return Err(format!("dead letter {was} came back twice"));
         }
     }
     let mut done_ids: BTreeMap<(u16, u128), Vec<&Arc<Message>>> = BTreeMap::new();
@@ -116,11 +134,17 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
         let identity = routed.id.filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
         let twins = identity.and_then(|identity| done_ids.get(&identity));
         let twin = twins.and_then(|twins| twins.iter().find(|twin| within(message, twin)));
+        let gone = removed.remove(&offset);
         match (done.contains_key(&offset), dead.contains(&offset), twin) {
+            (false, false, _) if gone => {}
+            (true, _, _) | (_, true, _) if gone => return Err(format!("message {offset} was given up and is not")),
             (true, false, _) | (false, true, _) | (false, false, Some(_)) => {}
             (true, true, _) => return Err(format!("message {offset} was handled and is a dead letter")),
             (false, false, None) => return Err(format!("message {offset} was lost")),
         }
+    }
+    if let Some(stray) = removed.first() {
+        return Err(format!("dead letter {stray} was removed and is not an input"));
     }
     let known: BTreeSet<u64> = inputs.iter().map(|message| message.offset.0).collect();
     if let Some(stray) = done.keys().chain(&dead).find(|offset| !known.contains(offset)) {

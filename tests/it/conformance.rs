@@ -27,9 +27,13 @@ macro_rules! on_every_kind {
 mod append;
 mod commit;
 mod dead;
+mod disk;
 mod embedded;
+mod forget;
 mod kill;
+mod migration;
 mod read;
 mod record;
 mod routings;
 mod tail;
+mod trim;

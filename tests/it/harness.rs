@@ -1,6 +1,7 @@
 //! What integration tests stand on: handlers, logs, real processes.
 
 pub mod again;
+pub mod disk;
 pub mod guests;
 pub mod logs;
 pub mod native;
@@ -18,7 +19,7 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Everything in the log after an offset, and how far that is.
-async fn after(log: &dyn Log, mut from: Offset) -> (Vec<Arc<Message>>, Offset) {
+pub async fn after(log: &dyn Log, mut from: Offset) -> (Vec<Arc<Message>>, Offset) {
     let mut messages = vec![];
     loop {
         let request = ReadRequest {

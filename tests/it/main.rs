@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod alarm;
 mod checker;
 mod conformance;
 mod crash;
 mod harness;
+mod hotload;
 mod pipeline;
 mod sandbox;
 mod simulation;

@@ -60,6 +60,7 @@ async fn history(log: &dyn Log, handlers: &[Handler], outputs: &[&str], keys: us
         handlers: checked,
         shown: vec![],
         counted: None,
+        removed: Default::default(),
     }
 }
 
@@ -81,9 +82,9 @@ async fn a_chain_of_handlers_handles_each_message_once_and_in_order() {
     });
     let second = Native::new(|call| async move { Ok(count(&call, "out.second")) });
     let handlers = vec![handler("first", "in", first), handler("second", "out.first", second)];
-    let metrics = Metrics::new();
+    let metrics = Arc::new(Metrics::new());
     let options = Options { inbox_messages_max: 64, ..Options::default() };
-    let host = Host::start(log.clone(), handlers.clone(), &metrics, options).await.unwrap();
+    let host = Host::start(log.clone(), handlers.clone(), metrics.clone(), options).await.unwrap();
     let mut ids = 0;
     for chunk in 0..MESSAGES / 100 {
         let messages = (0..100).map(|number| {
@@ -129,7 +130,7 @@ async fn retry_of_one_key_does_not_delay_another() {
         }
     });
     let handlers = vec![handler("h", "in", invoke)];
-    let host = Host::start(log.clone(), handlers, &Metrics::new(), Options::default()).await.unwrap();
+    let host = Host::start(log.clone(), handlers, Arc::new(Metrics::new()), Options::default()).await.unwrap();
     let mut messages = vec![message("in", 1, None, "fail"), message("in", 1, None, "behind it")];
     messages.extend((2..50).map(|key| message("in", key, None, "ok")));
     log.append(messages).await.unwrap();
@@ -169,14 +170,16 @@ async fn attempts_and_waiting_keys_survive_a_restart() {
         })
     };
     let host =
-        Host::start(log.clone(), vec![handler("h", "in", make(true))], &Metrics::new(), Options::default()).await;
+        Host::start(log.clone(), vec![handler("h", "in", make(true))], Arc::new(Metrics::new()), Options::default())
+            .await;
     log.append(vec![message("in", 1, None, "a"), message("in", 1, None, "b"), message("in", 2, None, "c")])
         .await
         .unwrap();
     watch(&*log, |message| message.topic.as_str() == "out").await;
     host.unwrap().stop().await;
     let host =
-        Host::start(log.clone(), vec![handler("h", "in", make(false))], &Metrics::new(), Options::default()).await;
+        Host::start(log.clone(), vec![handler("h", "in", make(false))], Arc::new(Metrics::new()), Options::default())
+            .await;
     let mut outputs = 0;
     watch(&*log, |message| {
         outputs += usize::from(message.topic.as_str() == "out");
@@ -196,10 +199,12 @@ async fn changed_shards_of_a_known_handler_are_refused() {
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
     let invoke = Native::new(|call| async move { Ok(count(&call, "out")) });
     let original = handler("h", "in", invoke);
-    let host = Host::start(log.clone(), vec![original.clone()], &Metrics::new(), Options::default()).await.unwrap();
+    let host =
+        Host::start(log.clone(), vec![original.clone()], Arc::new(Metrics::new()), Options::default()).await.unwrap();
     host.stop().await;
     let changed = Handler { shards: 5, ..original };
-    let Err(StartError::Routing(refused)) = Host::start(log, vec![changed], &Metrics::new(), Options::default()).await
+    let Err(StartError::Routing(refused)) =
+        Host::start(log, vec![changed], Arc::new(Metrics::new()), Options::default()).await
     else {
         panic!("it started");
     };
@@ -218,7 +223,7 @@ async fn more_shards_than_permits_share_them() {
     });
     let mut limited = handler("h", "in", invoke);
     (limited.shards, limited.policy.concurrency) = (16, 2);
-    let host = Host::start(log.clone(), vec![limited], &Metrics::new(), Options::default()).await.unwrap();
+    let host = Host::start(log.clone(), vec![limited], Arc::new(Metrics::new()), Options::default()).await.unwrap();
     log.append((0..2000).map(|number| message("in", number, None, "ok")).collect()).await.unwrap();
     let mut done = 0;
     watch(&*log, |message| {

@@ -3,6 +3,7 @@
 
 mod deadlines;
 mod effects;
+mod fairness;
 mod isolation;
 mod limits;
 mod modules;

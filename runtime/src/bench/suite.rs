@@ -178,7 +178,7 @@ async fn plain_commits(log: Arc<dyn Log>, messages: usize, batch: usize) -> anyh
             dead: vec![],
             dead_max: u64::MAX,
             dead_drop: vec![],
-            controlled: Offset::START,
+            controlled: claim.record.controlled,
             control: None,
         };
         for answer in log.commit(vec![commit]).await {

@@ -14,7 +14,7 @@ pub struct CheckArgs {
 }
 
 pub(super) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let (handlers, problems, exit) = match config::load(&args.settings.config, &args.settings.overrides()) {
+    let (handlers, problems, exit) = match config::load(&args.settings.config, &args.settings.above.overrides()) {
         Ok(loaded) => (Some(loaded.settings.handlers), loaded.warnings, Exit::Done),
         Err(problems) => (None, problems.0, Exit::BadSettings),
     };

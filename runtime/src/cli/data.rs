@@ -48,7 +48,7 @@ impl Data {
         // Settings that are wrong elsewhere, or none at all, do not matter while the directory is named.
         let settings = config::load(&args.config, &Overrides::default()).ok().map(|loaded| loaded.settings);
         let from_settings = settings.as_ref().map(|settings| match &settings.log {
-            LogSettings::Embedded { path } => path.clone(),
+            LogSettings::Embedded { path, .. } => path.clone(),
         });
         let Some(directory) = args.data.clone().or(from_settings).filter(|directory| directory.is_dir()) else {
             return Ok(None);

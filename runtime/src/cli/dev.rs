@@ -2,10 +2,11 @@
 
 use super::build::build_handlers;
 use super::output::{Output, note};
-use super::run::host;
+use super::run::{Hangup, host};
+use super::settings::AboveArgs;
 use super::{Exit, Failure};
-use crate::config::{self, HandlerSettings, Overrides};
-use crate::service::Service;
+use crate::config::{self, HandlerSettings};
+use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
 use std::path::PathBuf;
@@ -19,23 +20,19 @@ pub struct DevArgs {
     /// The folder with sluicebox.toml and the crates of the handlers
     #[arg(default_value = ".")]
     dir: PathBuf,
-    /// Listen for HTTP here instead of where the file says
-    #[arg(long, value_name = "ADDRESS:PORT", env = "SLUICEBOX_LISTEN")]
-    listen: Option<String>,
-    /// Keep the embedded log in this directory instead of where the file says
-    #[arg(long, value_name = "DIR", env = "SLUICEBOX_DATA")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    above: AboveArgs,
 }
 
 pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
     note(format!("building the handlers in {}", args.dir.display()));
     let built = build_handlers(&args.dir)?;
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
-    let overrides = Overrides { listen: args.listen.clone(), data: args.data.clone() };
-    let loaded = config::load(&args.dir.join(config::FILE_NAME), &overrides)
-        .map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
+    let loaded =
+        config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
-    host(loaded, metrics, output, |service, output| show(service, &handlers, output))
+    host(loaded, source, Hangup::Stops, metrics, output, |service, output| show(service, &handlers, output))
 }
 
 fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
@@ -49,8 +46,9 @@ fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) ->
     let program = program();
     let url = if url == super::client::URL_DEFAULT { String::new() } else { format!(" --url {url}") };
     output.line("\ntry this in a second terminal:")?;
-    for command in commands(handlers) {
-        output.line(format!("  {program} {command}{url}"))?;
+    for (command, comment) in commands(handlers) {
+        let comment = if comment.is_empty() { String::new() } else { format!("   # {comment}") };
+        output.line(format!("  {program} {command}{url}{comment}"))?;
     }
     output.line("\nstop with Ctrl-C; nothing is lost")?;
     Ok(())
@@ -66,24 +64,59 @@ fn program() -> String {
     }
 }
 
-/// What shows the handlers at work: those of this repository get their own walk.
-fn commands(handlers: &[HandlerSettings]) -> Vec<String> {
-    let is_order = |handler: &HandlerSettings| {
-        handler.name.as_str() == "order" && handler.subscribe.iter().any(|pattern| pattern.as_str() == "events.*")
+/// What shows the handlers at work, each with a comment: those of this repository get their own walk.
+fn commands(handlers: &[HandlerSettings]) -> Vec<(String, &'static str)> {
+    let has = |name: &str, subscribed: &str| {
+        let subscribes = |handler: &HandlerSettings| handler.subscribe.iter().any(|p| p.as_str() == subscribed);
+        handlers.iter().any(|handler| handler.name.as_str() == name && subscribes(handler))
     };
-    if !handlers.iter().any(is_order) {
+    let (has_order, has_alarm) = (has("order", "events.*"), has("alarm", "AlarmStatusChanged"));
+    let mut commands: Vec<(String, &str)> = vec![("tail '>'".into(), "leave it open and see what happens")];
+    if has_order {
+        let order =
+            r#"publish events.new_order '{"type":"new_order","id":"o-1","args":{"user":"ada","amount_cents":1250}}'"#;
+        commands.push((order.into(), ""));
+        commands.push((order.into(), "again: a duplicate"));
+        commands.push(("publish events.new_order 'not an order'".into(), "goes to the dead letters"));
+    }
+    if has_alarm {
+        let change = r#"{"UserID":"ada","AlarmID":"a-1","Status":"CRITICAL","ChangedAt":"2026-01-02T03:04:05Z"}"#;
+        commands.push((format!("publish AlarmStatusChanged '{change}'"), ""));
+        let request = r#"publish SendAlarmDigest '{"UserID":"ada"}'"#;
+        commands.push((request.into(), "an AlarmDigest; again: nothing is new, so none"));
+    }
+    if !has_order && !has_alarm {
         let topic = handlers.first().and_then(|handler| handler.subscribe.first());
         let topic = topic.map_or("some.topic".into(), |pattern| pattern.as_str().replace(['*', '>'], "something"));
-        return vec!["tail '>'".into(), format!("publish {topic} '{{}}'"), "dead list".into(), "status".into()];
+        commands.push((format!("publish {topic} '{{}}'"), ""));
     }
-    let order =
-        r#"publish events.new_order '{"type":"new_order","id":"o-1","args":{"user":"ada","amount_cents":1250}}'"#;
-    vec![
-        "tail '>'                # leave it open and see what happens".into(),
-        order.into(),
-        format!("{order}   # again: a duplicate"),
-        "publish events.new_order 'not an order'   # goes to the dead letters".into(),
-        "dead list".into(),
-        "status".into(),
-    ]
+    commands.extend([("dead list".into(), ""), ("status".into(), "")]);
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handlers_of_this_repository_get_a_walk_of_their_own_and_others_a_general_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(config::FILE_NAME);
+        std::fs::write(&file, include_str!("../../../handlers/sluicebox.toml")).unwrap();
+        for name in ["order", "notify", "alarm"] {
+            std::fs::write(directory.path().join(format!("{name}.wasm")), "").unwrap();
+        }
+        let handlers = config::load(&file, &config::Overrides::default()).unwrap().settings.handlers;
+        let count = |handlers: &[HandlerSettings], what: &str| {
+            commands(handlers).iter().filter(|(command, _)| command.starts_with(what)).count()
+        };
+        assert_eq!(count(&handlers, "publish events.new_order"), 3);
+        assert_eq!(count(&handlers, "publish AlarmStatusChanged") + count(&handlers, "publish SendAlarmDigest"), 2);
+
+        let mut notify = handlers.into_iter().filter(|handler| handler.name.as_str() == "notify").collect::<Vec<_>>();
+        assert_eq!(count(&notify, "publish"), 1);
+        assert_eq!(count(&notify, "publish events.something '{}'"), 1);
+        notify.clear();
+        assert_eq!(count(&notify, "publish some.topic '{}'"), 1);
+    }
 }

@@ -3,7 +3,7 @@
 use super::output::{Output, note};
 use super::{Exit, Failure, SettingsArgs};
 use crate::config::Loaded;
-use crate::service::Service;
+use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
 use serde_json::json;
@@ -11,6 +11,9 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Run the host with the handlers of a settings file.
+///
+/// Changes of the file and of the modules and secrets that it names are taken up while it runs, on SIGHUP at once. What is
+/// wrong with them is said, and changes nothing.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[command(flatten)]
@@ -18,7 +21,8 @@ pub struct RunArgs {
 }
 
 pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
-    host(args.settings.load()?, metrics, output, |service, output| {
+    let source = Source { file: args.settings.config.clone(), overrides: args.settings.above.overrides() };
+    host(args.settings.load()?, source, Hangup::Reloads, metrics, output, |service, output| {
         let url = format!("http://{}", service.address());
         match output.json {
             true => output.json(&json!({ "url": url, "guarantee": service.guarantee() })),
@@ -27,9 +31,20 @@ pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) ->
     })
 }
 
+/// What SIGHUP means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hangup {
+    /// Look at the settings and modules now, as for any service.
+    Reloads,
+    /// The terminal is gone, and with it the reason to run.
+    Stops,
+}
+
 /// Runs the host until a signal or until its log cannot go on; `ready` is called once everything works.
 pub(super) fn host<E: Into<Failure>>(
     loaded: Loaded,
+    source: Source,
+    hangup: Hangup,
     metrics: Arc<Metrics>,
     output: &mut Output,
     ready: impl FnOnce(&Service, &mut Output) -> Result<(), E>,
@@ -39,22 +54,30 @@ pub(super) fn host<E: Into<Failure>>(
     let exit = runtime.block_on(async {
         // Before anything is started: a signal during the start must not kill what was begun.
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let mut told = async || {
-            tokio::select! {
-                // Safe to cancel, both: a signal that was not waited for is kept.
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+        let mut hung_up = signal(SignalKind::hangup())?;
+        let mut told = async |service: Option<&Service>| {
+            loop {
+                tokio::select! {
+                    // Safe to cancel, all: a signal that was not waited for is kept.
+                    _ = interrupt.recv() => return,
+                    _ = terminate.recv() => return,
+                    _ = hung_up.recv() => match hangup {
+                        Hangup::Stops => return,
+                        // Before the start is complete it reads the newest files anyway.
+                        Hangup::Reloads => service.iter().for_each(|service| service.reload()),
+                    },
+                }
             }
         };
         let service = tokio::select! {
             // Safe to cancel: nothing was taken up before the start is complete.
-            () = told() => return Ok(Exit::Done),
-            started = Service::start(&loaded.settings, metrics) => started?,
+            () = told(None) => return Ok(Exit::Done),
+            started = Service::start(&loaded.settings, Some(source), metrics) => started?,
         };
         ready(&service, output).map_err(Into::into)?;
         let failed = tokio::select! {
             // Safe to cancel: it only waits for a signal.
-            () = told() => None,
+            () = told(Some(&service)) => None,
             // Safe to cancel: it only watches the log.
             reason = service.failed() => Some(reason),
         };
@@ -64,7 +87,7 @@ pub(super) fn host<E: Into<Failure>>(
         }
         tokio::select! {
             // Safe to cancel: what is not committed is done again at the next start.
-            () = told() => return Ok(Exit::Failed),
+            () = told(None) => return Ok(Exit::Failed),
             () = service.stop() => {}
         }
         match failed {

@@ -11,21 +11,38 @@ pub struct SettingsArgs {
     /// The settings file
     #[arg(long, short, value_name = "FILE", env = "SLUICEBOX_CONFIG", default_value = config::FILE_NAME)]
     pub config: PathBuf,
+    #[command(flatten)]
+    pub above: AboveArgs,
+}
+
+/// What stands above the file: flags over variables. Each is declared with its setting.
+#[derive(Clone, Debug, Args)]
+pub struct AboveArgs {
     /// Listen for HTTP here instead of where the file says
     #[arg(long, value_name = "ADDRESS:PORT", env = "SLUICEBOX_LISTEN")]
-    pub listen: Option<String>,
+    listen: Option<String>,
     /// Keep the embedded log in this directory instead of where the file says
     #[arg(long, value_name = "DIR", env = "SLUICEBOX_DATA")]
-    pub data: Option<PathBuf>,
+    data: Option<PathBuf>,
+    /// Want the token in this file of everyone who asks by HTTP, whatever the settings file says
+    #[arg(long, value_name = "FILE", env = "SLUICEBOX_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+    /// Call the log by this name instead of the one in the file
+    #[arg(long, value_name = "NAME", env = "SLUICEBOX_NAMESPACE")]
+    namespace: Option<String>,
+}
+
+impl AboveArgs {
+    pub fn overrides(&self) -> Overrides {
+        let Self { listen, data, token_file, namespace } = self.clone();
+        Overrides { namespace, listen, data, token_file }
+    }
 }
 
 impl SettingsArgs {
-    pub fn overrides(&self) -> Overrides {
-        Overrides { listen: self.listen.clone(), data: self.data.clone() }
-    }
-
     /// Reads the settings; what is wrong with them becomes the failure.
     pub fn load(&self) -> Result<Loaded, Failure> {
-        config::load(&self.config, &self.overrides()).map_err(|problems| Failure::new(Exit::BadSettings, problems))
+        config::load(&self.config, &self.above.overrides())
+            .map_err(|problems| Failure::new(Exit::BadSettings, problems))
     }
 }

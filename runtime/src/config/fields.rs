@@ -46,7 +46,10 @@ fn fields(findings: &mut Findings<'_>, item: &Item<'_>, subscribe: &[PatternAt])
     };
     if entries.is_empty() || entries.len() > FIELDS_MAX {
         let message = format!("{} has {} entries", item.name, entries.len());
-        findings.error(item.span(), message).expected(format!("1 to {FIELDS_MAX} of: {EXPECTED_FIELD}"));
+        findings
+            .error(item.span(), message)
+            .expected(format!("1 to {FIELDS_MAX} of: {EXPECTED_FIELD}"))
+            .hint(item.more());
         return None;
     }
     let count = entries.len();

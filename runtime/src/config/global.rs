@@ -1,40 +1,55 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[http]`.
 
+use super::declared::host::{
+    HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
+};
 use super::findings::Findings;
+use super::kinds::Span;
 use super::secret::{self, Secret};
 use super::section::{Item, Later, Section};
-use super::{HttpSettings, LogSettings, Namespace, Overrides, values};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use super::setting::{Above, Kind, Parse};
+use super::{HttpSettings, LogSettings, Namespace, Overrides, Retain, values};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::de::DeValue;
 
-const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-const PATH_DEFAULT: &str = "data";
-const NAMESPACE_DEFAULT: &str = "default";
 /// A shorter token can be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
-const EXPECTED_LISTEN: &str = "an address and a port, such as \"127.0.0.1:8080\"";
-const LISTEN_ORIGIN: &str = "--listen or SLUICEBOX_LISTEN";
+const EXPECTED_TOKEN: &str = "a file with 16 or more letters, digits and signs without white space between them";
+const HINT_TOKEN: &str = "make one: head -c 24 /dev/urandom | base64 > token";
+/// Shorter than this, a message could be gone before anyone saw it.
+const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
+const RETAIN_AGE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const LOG_LATER: &[Later] = &[
-    ("retain", "everything is kept until a later version can delete; watch the size of the data directory"),
     ("url", "it belongs to kind = \"nats\" or \"redis\", which this version does not have: use `path`"),
     ("ingress", "it belongs to kind = \"nats\", which this version does not have"),
     ("egress", "it belongs to kind = \"nats\", which this version does not have"),
 ];
 
-pub(super) fn namespace(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Namespace> {
-    let text = values::text(findings, item, "a name, such as \"shop\"")?;
+pub(super) fn namespace(
+    findings: &mut Findings<'_>,
+    root: &mut Section<'_>,
+    overrides: &Overrides,
+) -> Option<Namespace> {
+    let expected = || NAMESPACE.kind.expected();
+    let typed = root.read(findings, &NAMESPACE, |findings, item| {
+        let text = values::text(findings, item, &expected())?;
+        let namespace = Namespace::parse(text);
+        if namespace.is_none() {
+            let message = format!("`{text}` is not a namespace");
+            findings.error(item.span(), message).expected(expected()).hint(item.more());
+        }
+        namespace
+    });
+    let Some(text) = &overrides.namespace else { return typed.or_else(|| Namespace::parse(NAMESPACE.default.0)) };
     let namespace = Namespace::parse(text);
     if namespace.is_none() {
-        findings
-            .error(item.span(), format!("`{text}` is not a namespace"))
-            .expected("a-z, then up to 62 of a-z 0-9 _ -");
+        let problem = findings.error_in(&origin(NAMESPACE.above), format!("`{text}` is not a namespace"));
+        problem.expected(expected()).hint("unset it to take the name in the file");
     }
     namespace
-}
-
-pub(super) fn namespace_default() -> Namespace {
-    Namespace(NAMESPACE_DEFAULT.into())
 }
 
 pub(super) fn log(
@@ -43,31 +58,56 @@ pub(super) fn log(
     directory: &Path,
     overrides: &Overrides,
 ) -> LogSettings {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
-        Embedded,
-        Other,
-    }
-    let kinds = [("embedded", Kind::Embedded), ("nats", Kind::Other), ("redis", Kind::Other)];
-    if let Some(item) = section.item("kind")
-        && values::choice(findings, &item, &kinds) == Some(Kind::Other)
+    if let Some(item) = section.item(&LOG_KIND)
+        && LOG_KIND.kind.parse(findings, &item).is_some_and(|kind| kind != LogKind::Embedded)
     {
         findings
             .error(item.span(), "this kind of log is not available in this version")
             .expected("\"embedded\"")
             .hint("remove `kind`, or write kind = \"embedded\"");
     }
-    let path = section.read(findings, "path", |findings, item| {
-        let text = values::text(findings, item, "the path of a directory")?;
+    let path = section.read(findings, &LOG_PATH, |findings, item| {
+        let text = values::text(findings, item, &LOG_PATH.kind.expected())?;
         if text.is_empty() {
-            findings.error(item.span(), "`path` is empty").hint(format!("leave it out for `{PATH_DEFAULT}`"));
+            let hint = format!("leave it out for `{}`", LOG_PATH.default.0);
+            findings.error(item.span(), "`path` is empty").expected(LOG_PATH.kind.expected()).hint(hint);
             return None;
         }
         Some(directory.join(text))
     });
+    let retain = section.read(findings, &LOG_RETAIN, retain).unwrap_or_default();
     section.finish(findings, LOG_LATER);
-    let path = path.unwrap_or_else(|| directory.join(PATH_DEFAULT));
-    LogSettings::Embedded { path: overrides.data.clone().unwrap_or(path) }
+    if overrides.data.as_ref().is_some_and(|data| data.as_os_str().is_empty()) {
+        let problem = findings.error_in(&origin(LOG_PATH.above), "the path is empty");
+        problem.expected(LOG_PATH.kind.expected()).hint("name a directory, or unset it");
+    }
+    let path = path.unwrap_or_else(|| directory.join(LOG_PATH.default.0));
+    LogSettings::Embedded { path: overrides.data.clone().unwrap_or(path), retain }
+}
+
+/// How long messages are kept; `false` keeps everything.
+fn retain(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Retain> {
+    let table = match item.value.get_ref() {
+        DeValue::Boolean(false) => return Some(Retain { age: None, bytes_max: None }),
+        DeValue::Table(table) => table,
+        _ => {
+            values::wrong(findings, item, &LOG_RETAIN.kind.expected());
+            findings.last_hint("`retain = false` keeps everything");
+            return None;
+        }
+    };
+    let mut section = Section::of(&LOG_RETAIN, table);
+    let age = section.read(findings, &LOG_RETAIN_AGE, |findings, item| match item.value.get_ref() {
+        DeValue::Boolean(false) => Some(None),
+        DeValue::String(_) => Span(RETAIN_AGE_MIN..=RETAIN_AGE_MAX).parse(findings, item).map(Some),
+        _ => {
+            values::wrong(findings, item, &LOG_RETAIN_AGE.kind.expected());
+            None
+        }
+    });
+    let bytes_max = section.given(findings, &LOG_RETAIN_BYTES);
+    section.finish(findings, &[]);
+    Some(Retain { age: age.unwrap_or(Retain::default().age), bytes_max })
 }
 
 pub(super) fn http(
@@ -76,41 +116,67 @@ pub(super) fn http(
     directory: &Path,
     overrides: &Overrides,
 ) -> HttpSettings {
-    let listen_item = section.item("listen");
-    let listen_typed = listen_item.as_ref().and_then(|item| listen(findings, item));
-    let token_item = section.item("token_file");
-    let token = token_item.as_ref().and_then(|item| token(findings, item, directory));
+    let listen_item = section.item(&HTTP_LISTEN);
+    let listen_typed = listen_item.as_ref().and_then(|item| Address.parse(findings, item));
+    let token_item = section.item(&HTTP_TOKEN_FILE);
+    let token_typed = token_item.as_ref().and_then(|item| token(findings, item, directory));
     section.finish(findings, &[]);
 
     let listen_override = overrides.listen.as_deref().and_then(|text| {
         let parsed = parse_listen(text);
         if let Err(hint) = &parsed {
             let message = format!("`{text}` is not an address to listen on");
-            findings.error_in(LISTEN_ORIGIN, message).expected(EXPECTED_LISTEN).hint(hint);
+            findings.error_in(&origin(HTTP_LISTEN.above), message).expected(Address.expected()).hint(hint);
         }
         parsed.ok()
     });
-    let listen = listen_override.or(listen_typed).unwrap_or(LISTEN_DEFAULT);
-    if !listen.ip().is_loopback() && token_item.is_none() {
+    let token_override = overrides.token_file.as_deref().map(|path| token_above(findings, path));
+    let has_token = token_item.is_some() || token_override.is_some();
+    let listen = listen_override.or(listen_typed).unwrap_or(HTTP_LISTEN.default.0);
+    if !listen.ip().is_loopback() && !has_token {
         let message = format!("`{listen}` can be reached from other machines, which needs `token_file`");
         let problem = match (listen_override, &listen_item) {
             (None, Some(item)) => findings.error(item.span(), message),
-            _ => findings.error_in(LISTEN_ORIGIN, message),
+            _ => findings.error_in(&origin(HTTP_LISTEN.above), message),
         };
-        problem.hint("add token_file = \"…\" under [http], or listen on 127.0.0.1");
+        problem
+            .expected("an address of this machine alone, or a token")
+            .hint("add token_file = \"…\" under [http], or listen on 127.0.0.1");
     }
-    HttpSettings { listen, token }
+    HttpSettings { listen, token: token_override.unwrap_or(token_typed) }
 }
 
-fn listen(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<SocketAddr> {
-    let text = values::text(findings, item, EXPECTED_LISTEN)?;
-    match parse_listen(text) {
-        Ok(address) => Some(address),
-        Err(hint) => {
-            values::refused(findings, item, &format!("`{text}` is not an address to listen on"))
-                .expected(EXPECTED_LISTEN)
-                .hint(hint);
-            None
+/// What a flag or variable is called in messages.
+fn origin(above: Option<Above>) -> String {
+    above.map(Above::origin).unwrap_or_default()
+}
+
+/// An address to listen on.
+pub(super) struct Address;
+
+impl Kind for Address {
+    type Value = SocketAddr;
+
+    fn expected(&self) -> String {
+        "an address and a port, such as \"127.0.0.1:8080\"".into()
+    }
+
+    fn show(&self, address: &SocketAddr) -> String {
+        format!("\"{address}\"")
+    }
+}
+
+impl Parse for Address {
+    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<SocketAddr> {
+        let text = values::text(findings, item, &self.expected())?;
+        match parse_listen(text) {
+            Ok(address) => Some(address),
+            Err(hint) => {
+                values::refused(findings, item, &format!("`{text}` is not an address to listen on"))
+                    .expected(self.expected())
+                    .hint(hint);
+                None
+            }
         }
     }
 }
@@ -126,8 +192,8 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
             format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface")
         } else if text.parse::<u16>().is_ok() {
             format!("write `127.0.0.1:{text}`")
-        } else if text.parse::<IpAddr>().is_ok() {
-            format!("add a port: `{}`", SocketAddr::new(text.parse().unwrap_or(LISTEN_DEFAULT.ip()), 8080))
+        } else if let Ok(ip) = text.parse::<IpAddr>() {
+            format!("add a port: `{}`", SocketAddr::new(ip, HTTP_LISTEN.default.0.port()))
         } else if text.contains("://") {
             "leave the scheme out".into()
         } else {
@@ -137,17 +203,40 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn token(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<Secret> {
-    let text = secret::from_file(findings, item, directory)?;
-    let token = text.trim();
-    let problem = if token.len() < TOKEN_BYTES_MIN {
-        format!("the token in {} has {} bytes, at least {TOKEN_BYTES_MIN} are needed", item.name, token.len())
-    } else if !token.bytes().all(|b| b.is_ascii_graphic()) {
-        format!("the token in {} has a character that cannot be sent in a header", item.name)
-    } else {
-        return Some(Secret::new(token));
+    let text = secret::from_file(findings, item, directory, &HTTP_TOKEN_FILE.kind.expected())?;
+    match checked_token(&text) {
+        Ok(token) => Some(token),
+        Err(problem) => {
+            let message = format!("the token in {} {problem}", item.name);
+            findings.error(item.span(), message).expected(EXPECTED_TOKEN).hint(HINT_TOKEN);
+            None
+        }
+    }
+}
+
+/// The token of a flag or variable.
+fn token_above(findings: &mut Findings<'_>, path: &Path) -> Option<Secret> {
+    let problem = match secret::read_small(path) {
+        Ok(text) => match checked_token(&text) {
+            Ok(token) => return Some(token),
+            Err(problem) => format!("the token in `{}` {problem}", path.display()),
+        },
+        Err(error) => format!("failed to read the token `{}`: {error}", path.display()),
     };
-    findings.error(item.span(), problem).hint("make one: head -c 24 /dev/urandom | base64 > token");
+    findings.error_in(&origin(HTTP_TOKEN_FILE.above), problem).expected(EXPECTED_TOKEN).hint(HINT_TOKEN);
     None
+}
+
+/// The token, or what is wrong with it, without a word of it.
+fn checked_token(text: &str) -> Result<Secret, String> {
+    let token = text.trim();
+    if token.len() < TOKEN_BYTES_MIN {
+        Err(format!("has {} bytes, at least {TOKEN_BYTES_MIN} are needed", token.len()))
+    } else if !token.bytes().all(|b| b.is_ascii_graphic()) {
+        Err("has a character that cannot be sent in a header".into())
+    } else {
+        Ok(Secret::new(token))
+    }
 }
 
 /// Relative paths of the file start at its directory.

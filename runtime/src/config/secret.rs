@@ -1,7 +1,9 @@
 //! Values that must not be seen: a handler's `config` and the token of the HTTP face.
 
+use super::declared::handler::{CONFIG, CONFIG_ENV, CONFIG_FILE};
 use super::findings::Findings;
 use super::section::{Item, Section};
+use super::setting::Kind as _;
 use super::values;
 use std::fmt;
 use std::io::Read as _;
@@ -56,18 +58,21 @@ pub(super) fn config(
     environment: Environment<'_>,
 ) -> Option<Vec<(String, Secret)>> {
     let DeValue::Table(table) = item.value.get_ref() else {
-        values::wrong(findings, item, "a table of names and values, such as { currency = \"EUR\" }");
+        values::wrong(findings, item, &CONFIG.kind.expected());
         return None;
     };
     if table.len() > VALUES_MAX {
         let message = format!("{} has {} values, at most {VALUES_MAX} are allowed", item.name, table.len());
-        findings.error(item.span(), message).hint("put them into one file and read it with { file = \"path\" }");
+        findings
+            .error(item.span(), message)
+            .expected(CONFIG.kind.expected())
+            .hint("put them into one file and read it with { file = \"path\" }");
         return None;
     }
     let mut secrets = vec![];
     for (name, value) in table {
         let name = name.get_ref().to_string();
-        let item = Item { name: format!("`{name}` in `config`"), value };
+        let item = Item { name: format!("`{name}` in `config`"), path: CONFIG.path, value };
         secrets.extend(value_of(findings, &item, directory, environment).map(|secret| (name, Secret(secret))));
     }
     Some(secrets)
@@ -85,17 +90,18 @@ fn value_of(
         DeValue::Float(number) => number.to_string(),
         DeValue::Boolean(boolean) => boolean.to_string(),
         DeValue::Table(table) => {
-            let mut source = Section::new(&item.name, Some(table));
-            let variable = source.item("env");
-            let file = source.item("file");
+            let mut source = Section::new(&item.name, "handlers.*.config.*", Some(table));
+            let variable = source.item(&CONFIG_ENV);
+            let file = source.item(&CONFIG_FILE);
             source.finish(findings, &[]);
             match (variable, file) {
                 (Some(variable), None) => from_variable(findings, &variable, environment)?,
-                (None, Some(file)) => from_file(findings, &file, directory)?,
+                (None, Some(file)) => from_file(findings, &file, directory, &CONFIG_FILE.kind.expected())?,
                 _ => {
                     findings
                         .error(item.span(), format!("{} needs either `env` or `file`", item.name))
-                        .expected(EXPECTED);
+                        .expected(EXPECTED)
+                        .hint("name the one place that the value comes from");
                     return None;
                 }
             }
@@ -108,38 +114,48 @@ fn value_of(
     };
     if value.len() as u64 > SECRET_BYTES_MAX {
         let message = format!("{} has {} bytes, at most {SECRET_BYTES_MAX} are allowed", item.name, value.len());
-        findings.error(item.span(), message);
+        findings.error(item.span(), message).expected(EXPECTED).hint("put data into messages or state instead");
         return None;
     }
     Some(value)
 }
 
 fn from_variable(findings: &mut Findings<'_>, item: &Item<'_>, environment: Environment<'_>) -> Option<String> {
-    let name = values::text(findings, item, "the name of an environment variable")?;
+    let name = values::text(findings, item, &CONFIG_ENV.kind.expected())?;
     // An empty or odd name would make the look-up itself fail.
     let value = if name.is_empty() || name.contains(['=', '\0']) { None } else { environment(name) };
     if value.is_none() {
         let message = format!("the environment variable `{name}` is not set");
-        findings.error(item.span(), message).hint("set it before the start, or use { file = \"path\" }");
+        findings
+            .error(item.span(), message)
+            .expected("a variable of the host's environment that holds UTF-8")
+            .hint("set it before the start, or use { file = \"path\" }");
     }
     value
 }
 
 /// Reads a small text file, without the newline at its end. Relative paths start at `directory`.
-pub(super) fn from_file(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<String> {
-    let path = directory.join(values::text(findings, item, "the path of a file")?);
+pub(super) fn from_file(
+    findings: &mut Findings<'_>,
+    item: &Item<'_>,
+    directory: &Path,
+    expected: &str,
+) -> Option<String> {
+    let path = directory.join(values::text(findings, item, expected)?);
     match read_small(&path) {
         Ok(text) => Some(text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t)).into()),
         Err(error) => {
             findings
                 .error(item.span(), format!("failed to read `{}`: {error}", path.display()))
+                .expected(expected)
                 .hint("paths are relative to the settings file");
             None
         }
     }
 }
 
-fn read_small(path: &Path) -> std::io::Result<String> {
+/// A small text file as it is.
+pub(super) fn read_small(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)?.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > SECRET_BYTES_MAX {

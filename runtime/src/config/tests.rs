@@ -1,7 +1,10 @@
 //! Bad settings and what a person sees, good ones and what comes out.
 
+mod messages;
+
 use super::*;
-use crate::handler::{Dedup, OnFailure, Retry};
+use crate::handler::{DeadBox, DeadFull, Dedup, OnFailure, Retry};
+use crate::pipeline::{breaker, rate};
 use crate::routing::Field;
 
 /// A directory with what the settings of these tests name.
@@ -38,6 +41,7 @@ fn check(text: &str, place: &str, expected: &[&str]) {
     let shown = Files::new().parse(text, &Overrides::default()).unwrap_err().to_string();
     assert!(shown.contains(&format!("{FILE_NAME}:{place}\n")), "not at {place}:\n{shown}");
     assert!(shown.ends_with("\n1 error in the settings"), "{shown}");
+    assert!(shown.contains("\n  expected: ") && shown.contains("\n  hint: "), "not told what to do:\n{shown}");
     for piece in expected {
         assert!(shown.contains(piece), "no {piece:?} in:\n{shown}");
     }
@@ -84,7 +88,10 @@ fn bad_settings_of_the_host_are_refused() {
     check("[log]\nkind = \"embeded\"", "2:8", &["did you mean \"embedded\"?"]);
     check("[log]\npath = 1", "2:8", &["`path` is an integer", "the path of a directory"]);
     check("[log]\npath = \"\"", "2:8", &["`path` is empty", "leave it out"]);
-    check("[log]\nretain = { age = \"7d\" }", "2:1", &["`retain` in [log] is not supported by this version"]);
+    check("[log]\nretain = true", "2:10", &["`retain` is true", "max_bytes = \"50GiB\"", "keeps everything"]);
+    check("[log]\nretain = { age = \"1\" }", "2:18", &["`1` has no unit", "from \"1s\" to \"3650d\""]);
+    check("[log]\nretain = { max_bytes = \"1MiB\" }", "2:24", &["out of range", "from \"64MiB\""]);
+    check("[log]\nretain = { bytes = \"1GiB\" }", "2:12", &["unknown setting `bytes` in `retain`", "age, max_bytes"]);
     check("[log]\nurl = \"nats://x\"", "2:1", &["`url` in [log] is not supported", "use `path`"]);
     check("[http]\nport = 80", "2:1", &["unknown setting `port` in [http]", "listen, token_file"]);
     check("[http]\nlisten = \"8080\"", "2:10", &["write `127.0.0.1:8080`"]);
@@ -106,13 +113,7 @@ fn bad_settings_of_a_handler_are_refused() {
     check_handler("subscrib = []", "4:1", &["unknown setting `subscrib` in [handlers.order]", "mean `subscribe`?"]);
     check_handler("time-out = \"2s\"", "4:1", &["did you mean `timeout`?"]);
     check_handler("concurrency = 5", "4:1", &["unknown setting `concurrency`", "one of module, subscribe"]);
-    check_handler(
-        "breaker = {}",
-        "4:1",
-        &["`breaker` in [handlers.order] is not supported by this version", "remove it"],
-    );
     check_handler("http = {}", "4:1", &["not supported", "cannot call out"]);
-    check_handler("dead = {}", "4:1", &["not supported", "every dead letter is kept"]);
     check_handler("reply = \"a\"", "4:1", &["not supported", "answer no requests"]);
     check_handler("signals = []", "4:1", &["not supported", "use `subscribe`"]);
     check_handler("start = \"newest\"", "4:9", &["`start` cannot be `newest`", "\"latest\", \"earliest\" or a time"]);
@@ -164,9 +165,35 @@ fn bad_policies_are_refused() {
     check_handler("retry = 5", "4:9", &["`retry` is an integer", "a table, retry = { … }"]);
     check_handler("retry = { attempts = 0 }", "4:22", &["`attempts` is out of range"]);
     check_handler("retry = { min = \"2m\", max = \"1m\" }", "4:29", &["longest wait", "raise `max`"]);
-    check_handler("limit = { rate = \"5/s\" }", "4:11", &["`rate` in `limit` is not supported", "use `concurrency`"]);
+    check_handler("limit = { rate = 5 }", "4:18", &["`rate` is an integer", "from \"1/h\" to"]);
+    check_handler("limit = { rate = \"5\" }", "4:18", &["does not say in which time", "write `5/s`"]);
+    check_handler("dead = 5", "4:8", &["`dead` is an integer", "a table, dead = { … }"]);
+    check_handler("dead = { max = 0 }", "4:16", &["`max` is out of range: 0", "from 1 to 10_000_000"]);
+    check_handler("dead = { full = \"drop\" }", "4:17", &["`full` cannot be \"drop\"", "mean \"drop-oldest\"?"]);
     check_handler("limit = { body = \"1MiB\" }", "4:18", &["out of range", "to \"512KiB\""]);
     check_handler("limit = { concurrency = 1.5 }", "4:25", &["a number with a fraction"]);
+}
+
+#[test]
+fn bad_breakers_are_refused() {
+    check_handler("breaker = true", "4:11", &["`breaker` is true", "false, or a table", "on unless it is false"]);
+    check_handler("breaker = { trip = \"never\" }", "4:20", &["`trip` cannot be \"never\"", "\"count\" or \"rate\""]);
+    check_handler("breaker = { trip = \"count\", failures = 0 }", "4:40", &["`failures` is out of range: 0"]);
+    check_handler("breaker = { trip = \"rate\", percent = 101 }", "4:38", &["out of range: 101", "from 1 to 100"]);
+    check_handler("breaker = { trip = \"rate\", window = \"1ms\" }", "4:37", &["from \"1s\" to \"1h\""]);
+    check_handler(
+        "breaker = { trip = \"rate\", failures = 3 }",
+        "4:39",
+        &[
+            "`failures` has no effect with trip = \"rate\"",
+            "percent, samples, window",
+            "\"consecutive\" or trip = \"count\"",
+        ],
+    );
+    check_handler("breaker = { window = \"10s\" }", "4:22", &["no effect with trip = \"consecutive\"", "failures"]);
+    check_handler("breaker = { wait = \"2m\", max_wait = \"1m\" }", "4:37", &["longest wait", "raise `max_wait`"]);
+    check_handler("breaker = { max_wait = \"1ms\" }", "4:24", &["longest wait", "lower `wait`"]);
+    check_handler("breaker = { max = \"1m\" }", "4:13", &["unknown setting `max` in `breaker`", "mean `max_wait`?"]);
 }
 
 #[test]
@@ -246,7 +273,7 @@ fn a_short_file_gets_careful_defaults() {
     };
     assert_eq!(loaded.settings.handlers, [expected]);
     assert_eq!(loaded.settings.namespace.as_str(), "default");
-    assert_eq!(loaded.settings.log, LogSettings::Embedded { path: files.path("data") });
+    assert_eq!(loaded.settings.log, LogSettings::Embedded { path: files.path("data"), retain: Retain::default() });
     assert_eq!(loaded.settings.http, HttpSettings { listen: ([127, 0, 0, 1], 8080).into(), token: None });
     assert!(loaded.warnings.is_empty());
 }
@@ -259,6 +286,7 @@ fn every_setting_is_read() {
         [log]
         kind = "embedded"
         path = "store"
+        retain = { age = "1d", max_bytes = "50GiB" }
         [http]
         listen = "0.0.0.0:80"
         token_file = "token"
@@ -276,7 +304,9 @@ fn every_setting_is_read() {
         dedup = { window = "1h30m", max = 1_000, topics = ["events.new_order"] }
         retry = { attempts = 3, min = "1s", max = "1m" }
         on_failure = "skip"
-        limit = { concurrency = 4, body = "1KiB" }
+        breaker = { trip = "rate", percent = 20, samples = 50, window = "30s", wait = "1s", max_wait = "5m" }
+        limit = { concurrency = 4, rate = "1_000/m", body = "1KiB" }
+        dead = { max = 5, full = "stop" }
         config = { currency = "EUR", rate = 2, on = true, token = { env = "TOKEN" }, cert = { file = "token" } }
         [handlers.all]
         module = "m.wasm"
@@ -284,18 +314,23 @@ fn every_setting_is_read() {
         start = "earliest"
         key = "*"
         dedup = false
+        breaker = false
         [handlers.free]
         module = "m.wasm"
         subscribe = ["a"]
         key = false
+        breaker = { trip = "count", failures = 3 }
     "#;
     let Settings { namespace, log, http, handlers } = files.parse(text, &Overrides::default()).unwrap().settings;
     assert_eq!(namespace.as_str(), "shop");
-    assert_eq!(log, LogSettings::Embedded { path: files.path("store") });
+    let retain = Retain { age: Some(Duration::from_secs(86_400)), bytes_max: Some(50 << 30) };
+    assert_eq!(log, LogSettings::Embedded { path: files.path("store"), retain });
     assert_eq!(http, HttpSettings { listen: ([0, 0, 0, 0], 80).into(), token: Some(Secret::new("0123456789abcdef")) });
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));
-    assert_eq!(free.key, KeyFrom::None);
+    assert_eq!((free.key, all.policy.breaker), (KeyFrom::None, None));
+    let trip = breaker::Trip::Count { failures: 3, window: Duration::from_secs(10) };
+    assert_eq!(free.policy.breaker, Some(breaker::Settings { trip, ..breaker::Settings::default() }));
     assert_eq!(order.start, Start::At(Timestamp(1_769_846_400_000)));
     let pointer = Field::Pointer("/user".into());
     assert_eq!(order.key, KeyFrom::Fields(vec![pointer, Field::Header("User".into()), Field::TopicToken(2)]));
@@ -308,14 +343,45 @@ fn every_setting_is_read() {
         retry: Retry { attempts: 3, min: Duration::from_secs(1), max: Duration::from_secs(60) },
         on_failure: OnFailure::Skip,
         concurrency: 4,
+        rate: Some(rate::Limit { runs: 1000, per: Duration::from_secs(60) }),
         body_bytes_max: 1024,
-        ..Policy::default()
+        breaker: Some(breaker::Settings {
+            trip: breaker::Trip::Rate { percent: 20, samples: 50, window: Duration::from_secs(30) },
+            wait: Duration::from_secs(1),
+            max_wait: Duration::from_secs(300),
+        }),
+        dead: DeadBox { letters_max: 5, full: DeadFull::Stop },
     };
     assert_eq!(order.policy, expected);
     let values: Vec<_> = order.config.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();
     let cert = ("cert", "0123456789abcdef");
     let token = ("token", "from the environment");
     assert_eq!(values, [cert, ("currency", "EUR"), ("on", "true"), ("rate", "2"), token]);
+}
+
+#[test]
+fn retain_false_keeps_everything_and_a_table_names_what_differs() {
+    let day = Duration::from_secs(86_400);
+    for (typed, age, bytes_max) in [
+        ("false", None, None),
+        ("{}", Some(7 * day), None),
+        ("{ max_bytes = \"64MiB\" }", Some(7 * day), Some(64 << 20)),
+        ("{ age = false, max_bytes = \"1GiB\" }", None, Some(1 << 30)),
+    ] {
+        let text = format!("[log]\nretain = {typed}");
+        let LogSettings::Embedded { retain, .. } =
+            Files::new().parse(&text, &Overrides::default()).unwrap().settings.log;
+        assert_eq!(retain, Retain { age, bytes_max }, "{typed}");
+    }
+}
+
+#[test]
+fn a_longer_first_wait_alone_moves_the_longest_along() {
+    let text = handler("breaker = { wait = \"5m\" }\nretry = { min = \"5m\" }");
+    let handlers = Files::new().parse(&text, &Overrides::default()).unwrap().settings.handlers;
+    let Policy { breaker, retry, .. } = &handlers[0].policy;
+    let five_minutes = Duration::from_secs(300);
+    assert_eq!((breaker.as_ref().unwrap().max_wait, retry.max), (five_minutes, five_minutes));
 }
 
 #[test]
@@ -328,14 +394,32 @@ fn a_handler_that_may_get_its_own_messages_is_taken_with_a_warning() {
 #[test]
 fn flags_and_variables_win_over_the_file() {
     let files = Files::new();
-    let overrides = Overrides { listen: Some("localhost:1".into()), data: Some("elsewhere".into()) };
+    let overrides =
+        Overrides { listen: Some("localhost:1".into()), data: Some("elsewhere".into()), ..Overrides::default() };
     let settings = files.parse("[http]\nlisten = \"127.0.0.1:80\"\n[log]\npath = \"x\"", &overrides).unwrap().settings;
     assert_eq!(settings.http.listen, ([127, 0, 0, 1], 1).into());
-    assert_eq!(settings.log, LogSettings::Embedded { path: "elsewhere".into() });
+    assert_eq!(settings.log, LogSettings::Embedded { path: "elsewhere".into(), retain: Retain::default() });
+
+    let overrides = Overrides {
+        namespace: Some("mine".into()),
+        listen: Some("0.0.0.0:80".into()),
+        token_file: Some(files.path("token")),
+        ..Overrides::default()
+    };
+    let Settings { namespace, http, .. } = files.parse("namespace = \"shop\"", &overrides).unwrap().settings;
+    assert_eq!((namespace.as_str(), http.token), ("mine", Some(Secret::new("0123456789abcdef"))));
+    for (token_file, expected) in [("gone", "failed to read the token"), ("short", "has 6 bytes, at least 16")] {
+        let overrides = Overrides { token_file: Some(files.path(token_file)), ..Overrides::default() };
+        let shown = files.parse("namespace = \"shop\"", &overrides).unwrap_err().to_string();
+        assert!(shown.contains(expected) && shown.contains("--> --token-file or SLUICEBOX_TOKEN_FILE\n"), "{shown}");
+    }
+    let overrides = Overrides { namespace: Some("My Shop".into()), ..Overrides::default() };
+    let shown = files.parse("namespace = \"shop\"", &overrides).unwrap_err().to_string();
+    assert!(shown.contains("`My Shop` is not a namespace\n  --> --namespace or SLUICEBOX_NAMESPACE\n"), "{shown}");
 
     for (listen, expected) in [("nonsense", "is not an address"), ("0.0.0.0:80", "needs `token_file`")] {
-        let overrides = Overrides { listen: Some(listen.into()), data: None };
-        let shown = files.parse("", &overrides).unwrap_err().to_string();
+        let overrides = Overrides { listen: Some(listen.into()), ..Overrides::default() };
+        let shown = files.parse("namespace = \"a\"", &overrides).unwrap_err().to_string();
         assert!(shown.contains(expected) && shown.contains("--> --listen or SLUICEBOX_LISTEN\n"), "{shown}");
     }
 }
@@ -345,12 +429,62 @@ fn a_file_that_cannot_be_read_says_how_to_name_it() {
     let files = Files::new();
     let shown = load(&files.path("gone.toml"), &Overrides::default()).unwrap_err().to_string();
     assert!(shown.contains("failed to read the settings: No such file") && shown.contains("--config"), "{shown}");
-    std::fs::write(files.path("binary.toml"), b"a = 1\nb = \xff").unwrap();
-    let shown = load(&files.path("binary.toml"), &Overrides::default()).unwrap_err().to_string();
-    assert!(shown.contains("not UTF-8: line 2"), "{shown}");
-    std::fs::write(files.path("huge.toml"), vec![b'#'; 2 << 20]).unwrap();
-    let shown = load(&files.path("huge.toml"), &Overrides::default()).unwrap_err().to_string();
-    assert!(shown.contains("larger than"), "{shown}");
+}
+
+/// What a person sees for a file of these bytes.
+fn shown_of_file(files: &Files, bytes: &[u8]) -> String {
+    let file = files.path(FILE_NAME);
+    std::fs::write(&file, bytes).unwrap();
+    let shown = load(&file, &Overrides::default()).unwrap_err().to_string();
+    shown.replace(files.0.path().to_str().unwrap(), "DIR")
+}
+
+#[test]
+fn a_mark_of_byte_order_and_carriage_returns_do_not_move_the_place() {
+    let files = Files::new();
+    std::fs::write(files.path(FILE_NAME), "\u{feff}namespace = \"shop\"\r\n[http]\r\n").unwrap();
+    let loaded = load(&files.path(FILE_NAME), &Overrides::default()).unwrap();
+    assert_eq!(loaded.settings.namespace.as_str(), "shop");
+    let shown = shown_of_file(&files, "\u{feff}namespace = 5\r\n".as_bytes());
+    assert!(shown.contains(":1:13\n1 | namespace = 5\n  |             ^\n"), "{shown}");
+    let shown = shown_of_file(&files, b"namespace = \"a\"\r\n[http]\r\nlisten = 5\r\n");
+    assert!(shown.contains(":3:10\n3 | listen = 5\n  |          ^\n"), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_none_is_refused_with_what_to_do() {
+    let files = Files::new();
+    let rest = "expected: a TOML file of at most 1048576 bytes with at least one setting\n  hint: ";
+    for (bytes, message, hint) in [
+        (&b""[..], "the settings are empty", "was it cut off?"),
+        (b"\xef\xbb\xbf\n# later\n", "the settings are empty", "at least its `namespace`"),
+        (b"a = 1\nb = \xff", "the settings are not UTF-8: line 2 has a byte that is no text", "save it as UTF-8"),
+        (b"\xff\xfea\0", "the settings are not UTF-8: line 1 has a byte", "save it as UTF-8"),
+        (&vec![b'#'; 10 << 20], "the settings are larger than 1048576 bytes", "is this the right file?"),
+    ] {
+        let shown = shown_of_file(&files, bytes);
+        assert!(shown.starts_with(&format!("error: {message}")), "{shown}");
+        assert!(shown.contains(rest) && shown.contains(hint) && shown.contains("--> DIR/sluicebox.toml\n"), "{shown}");
+    }
+    let shown = load(files.0.path(), &Overrides::default()).unwrap_err().to_string();
+    assert!(shown.contains("failed to read the settings: Is a directory") && shown.contains("such as sluicebox.toml"));
+    // A user who may do everything can read everything, so the system's answer is made here.
+    let denied = std::io::Error::from_raw_os_error(13);
+    let shown = unreadable(&files.path(FILE_NAME), &denied).to_string();
+    assert!(shown.contains("Permission denied") && shown.contains("leave to read it"), "{shown}");
+}
+
+#[test]
+fn settings_that_were_cut_anywhere_are_refused_or_whole_in_what_is_left() {
+    let files = Files::new();
+    let text = handler("retry = { attempts = 3 }\n[http]\nlisten = \"127.0.0.1:80\"");
+    for end in 0..text.len() {
+        let cut = &text[..end];
+        match files.parse(cut, &Overrides::default()) {
+            Ok(loaded) => assert_eq!(loaded.settings.handlers.len(), 1, "{cut}"),
+            Err(problems) => assert!(problems.to_string().contains("  hint: "), "{cut}:\n{problems}"),
+        }
+    }
 }
 
 mod properties {

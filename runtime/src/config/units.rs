@@ -1,8 +1,9 @@
-//! Durations and sizes as people write them: `1h30m`, `500ms`, `64MiB`.
+//! Durations, sizes and rates as people write them: `1h30m`, `500ms`, `64MiB`, `1000/s`.
 
+use crate::pipeline::rate::Limit;
 use std::time::Duration;
 
-/// A text that is not a duration or a size: what is wrong and what to write.
+/// A text that is not a duration, a size or a rate: what is wrong and what to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BadUnit {
     pub(super) message: String,
@@ -76,6 +77,52 @@ pub(super) fn size(text: &str) -> Result<u64, BadUnit> {
     number.checked_mul(*bytes).ok_or_else(|| bad(format!("`{text}` is too large to count"), EXAMPLE))
 }
 
+/// Most runs a second that a rate may name: more than a host could begin, so a larger one is a slip of the pen.
+const RATE_RUNS_MAX: u64 = 1_000_000;
+pub(super) const EXPECTED_RATE: &str = "a rate from \"1/h\" to \"1_000_000/s\"";
+const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
+
+/// Parses a whole number of runs a second, minute or hour; `_` may stand between digits.
+pub(super) fn rate(text: &str) -> Result<Limit, BadUnit> {
+    const EXAMPLE: &str = "write a whole number a second, minute or hour, such as `1000/s`, `90/m` or `10/h`";
+    let Some((number, unit)) = text.split_once('/') else {
+        return Err(match text.bytes().all(|b| b.is_ascii_digit() || b == b'_') && !text.is_empty() {
+            true => bad(format!("`{text}` does not say in which time"), format!("write `{text}/s`")),
+            false => bad(format!("`{text}` is not a rate"), EXAMPLE),
+        });
+    };
+    let digits = number.split('_').all(|group| !group.is_empty() && group.bytes().all(|b| b.is_ascii_digit()));
+    if !digits {
+        return Err(bad(format!("`{number}` of `{text}` is not a whole number"), EXAMPLE));
+    }
+    let Some((_, seconds)) = RATE_UNITS.iter().find(|(name, _)| *name == unit) else {
+        let meant = match unit.to_ascii_lowercase().as_str() {
+            "s" | "sec" | "second" => "s",
+            "m" | "min" | "minute" => "m",
+            "h" | "hour" => "h",
+            _ => return Err(bad(format!("`{unit}` of `{text}` is not s, m or h"), EXAMPLE)),
+        };
+        return Err(bad(format!("`{unit}` of `{text}` is not s, m or h"), format!("write `{number}/{meant}`")));
+    };
+    match number.replace('_', "").parse::<u64>() {
+        Ok(0) => Err(bad(format!("`{text}` would never run anything"), "to stop a handler, pause or remove it")),
+        Ok(runs) if runs <= RATE_RUNS_MAX * seconds => {
+            let runs = u32::try_from(runs).expect("1_000_000/s is 3.6 billion an hour, which fits");
+            Ok(Limit { runs, per: Duration::from_secs(*seconds) })
+        }
+        _ => Err(bad(format!("`{text}` is more than 1_000_000/s"), "leave `rate` out for no limit")),
+    }
+}
+
+/// A rate as the settings would write it.
+pub(super) fn show_rate(limit: Limit) -> String {
+    let unit = RATE_UNITS.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == limit.per);
+    match unit {
+        Some((unit, _)) => format!("{}/{unit}", limit.runs),
+        None => format!("{} in {}", limit.runs, show_duration(limit.per)),
+    }
+}
+
 /// Splits the first number and its unit off.
 fn number_and_unit(text: &str) -> Option<(u64, &str, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -141,6 +188,29 @@ mod tests {
         check_bad(size("64 MiB"), "not a size", "64MiB");
         check_bad(size("99999999999GiB"), "too large", "64MiB");
         check_bad(size("3x"), "not a unit of size", "64MiB");
+        check_bad(rate("1000"), "does not say in which time", "write `1000/s`");
+        check_bad(rate("5/min"), "`min` of `5/min` is not s, m or h", "write `5/m`");
+        check_bad(rate("5/d"), "`d` of `5/d` is not s, m or h", "`90/m`");
+        check_bad(rate("1__0/s"), "`1__0` of `1__0/s` is not a whole number", "1000/s");
+        check_bad(rate("/s"), "`` of `/s` is not a whole number", "1000/s");
+        check_bad(rate("-1/s"), "not a whole number", "1000/s");
+        check_bad(rate("0/s"), "never run anything", "pause");
+        check_bad(rate("1_000_001/s"), "more than 1_000_000/s", "leave `rate` out");
+        check_bad(rate("99999999999999999999999/h"), "more than 1_000_000/s", "leave `rate` out");
+        check_bad(rate("fast"), "not a rate", "1000/s");
+    }
+
+    #[test]
+    fn rates_count_runs_a_second_minute_or_hour() {
+        for (text, runs, seconds) in [
+            ("1000/s", 1000, 1),
+            ("1_000/m", 1000, 60),
+            ("1/h", 1, 3600),
+            ("1_000_000/s", 1_000_000, 1),
+            ("3600000000/h", 3_600_000_000, 3600),
+        ] {
+            assert_eq!(rate(text), Ok(Limit { runs, per: Duration::from_secs(seconds) }), "{text}");
+        }
     }
 
     proptest! {
@@ -148,11 +218,13 @@ mod tests {
         fn what_is_shown_can_be_read_again(ms in 1u64..1 << 50, bytes in 0u64..1 << 50) {
             prop_assert_eq!(duration(&show_duration(Duration::from_millis(ms))), Ok(Duration::from_millis(ms)));
             prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+            let limit = Limit { runs: u32::try_from(ms % 1_000_000).unwrap() + 1, per: Duration::from_secs(60) };
+            prop_assert_eq!(rate(&show_rate(limit)), Ok(limit));
         }
 
         #[test]
         fn any_text_is_read_or_refused_without_panic(text in ".{0,12}") {
-            let _ = (duration(&text), size(&text));
+            let _ = (duration(&text), size(&text), rate(&text));
         }
     }
 }

@@ -1,12 +1,10 @@
-//! Typed values: each reader returns what it read, or reports what is wrong and returns `None`.
+//! Texts, lists and patterns: each reader returns what it read, or reports what is wrong and returns `None`.
 
 use super::findings::Findings;
-use super::section::{Item, kind, nearest};
-use super::units::{self, BadUnit};
+use super::section::{Item, kind};
 use crate::topic::{Pattern, TopicError};
 use std::fmt::Display;
-use std::ops::{Range, RangeInclusive};
-use std::time::Duration;
+use std::ops::Range;
 use toml::de::DeValue;
 
 /// A pattern and where it stands, for the checks that compare several.
@@ -18,7 +16,7 @@ pub(super) struct PatternAt {
 /// The value is of the wrong type.
 pub(super) fn wrong(findings: &mut Findings<'_>, item: &Item<'_>, expected: &str) {
     let message = format!("{} is {}", item.name, kind(item.value.get_ref()));
-    findings.error(item.span(), message).expected(expected);
+    findings.error(item.span(), message).expected(expected).hint(item.more());
 }
 
 pub(super) fn text<'t>(findings: &mut Findings<'_>, item: &Item<'t>, expected: &str) -> Option<&'t str> {
@@ -26,70 +24,6 @@ pub(super) fn text<'t>(findings: &mut Findings<'_>, item: &Item<'t>, expected: &
         DeValue::String(text) => Some(text.as_ref()),
         _ => {
             wrong(findings, item, expected);
-            None
-        }
-    }
-}
-
-/// One of a few words.
-pub(super) fn choice<T: Copy>(findings: &mut Findings<'_>, item: &Item<'_>, choices: &[(&str, T)]) -> Option<T> {
-    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-    let expected = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(" or ");
-    let word = text(findings, item, &expected)?;
-    let found = choices.iter().find(|(name, _)| *name == word).map(|(_, value)| *value);
-    if found.is_none() {
-        let problem = findings.error(item.span(), format!("{} cannot be \"{word}\"", item.name)).expected(expected);
-        if let Some(near) = nearest(word, &names) {
-            problem.hint(format!("did you mean \"{near}\"?"));
-        }
-    }
-    found
-}
-
-pub(super) fn integer(findings: &mut Findings<'_>, item: &Item<'_>, range: RangeInclusive<u64>) -> Option<u64> {
-    let expected = format!("a whole number from {} to {}", range.start(), range.end());
-    let DeValue::Integer(digits) = item.value.get_ref() else {
-        wrong(findings, item, &expected);
-        return None;
-    };
-    let number = u64::from_str_radix(digits.as_str(), digits.radix()).ok().filter(|number| range.contains(number));
-    if number.is_none() {
-        findings.error(item.span(), format!("{} is out of range: {digits}", item.name)).expected(expected);
-    }
-    number
-}
-
-pub(super) fn duration(
-    findings: &mut Findings<'_>,
-    item: &Item<'_>,
-    range: RangeInclusive<Duration>,
-) -> Option<Duration> {
-    quantity(findings, item, range, "a duration", units::duration, |duration| units::show_duration(*duration))
-}
-
-/// A size in bytes.
-pub(super) fn size(findings: &mut Findings<'_>, item: &Item<'_>, range: RangeInclusive<u64>) -> Option<u64> {
-    quantity(findings, item, range, "a size", units::size, |bytes| units::show_size(*bytes))
-}
-
-fn quantity<T: PartialOrd>(
-    findings: &mut Findings<'_>,
-    item: &Item<'_>,
-    range: RangeInclusive<T>,
-    what: &str,
-    parse: fn(&str) -> Result<T, BadUnit>,
-    show: fn(&T) -> String,
-) -> Option<T> {
-    let expected = format!("{what} from \"{}\" to \"{}\"", show(range.start()), show(range.end()));
-    let typed = text(findings, item, &expected)?;
-    match parse(typed) {
-        Ok(value) if range.contains(&value) => Some(value),
-        Ok(_) => {
-            findings.error(item.span(), format!("{} is out of range: {typed}", item.name)).expected(expected);
-            None
-        }
-        Err(BadUnit { message, hint }) => {
-            findings.error(item.span(), format!("{}: {message}", item.name)).expected(expected).hint(hint);
             None
         }
     }
@@ -105,7 +39,12 @@ pub(super) fn list<'t>(findings: &mut Findings<'_>, item: &Item<'t>, expected: &
         }
         return None;
     };
-    Some(entries.iter().map(|value| Item { name: format!("an entry of {}", item.name), value }).collect())
+    Some(
+        entries
+            .iter()
+            .map(|value| Item { name: format!("an entry of {}", item.name), path: item.path, value })
+            .collect(),
+    )
 }
 
 /// A list of patterns. Wrong entries are reported one by one and left out.
@@ -116,7 +55,8 @@ pub(super) fn patterns(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<V
         let Some(typed) = text(findings, &entry, "a pattern, such as \"orders.*\"") else { continue };
         match Pattern::parse(typed) {
             Ok(pattern) if patterns.iter().any(|other| other.pattern == pattern) => {
-                findings.error(entry.span(), format!("`{pattern}` is there twice in {}", item.name)).hint("remove one");
+                let message = format!("`{pattern}` is there twice in {}", item.name);
+                findings.error(entry.span(), message).expected("each pattern once").hint("remove one");
             }
             Ok(pattern) => patterns.push(PatternAt { pattern, span: entry.span() }),
             Err(error) => bad_pattern(findings, &entry, &error),
@@ -131,7 +71,7 @@ fn bad_pattern(findings: &mut Findings<'_>, entry: &Item<'_>, error: &TopicError
         TopicError::BadCharacter { token, .. } if token.contains('*') => "`*` stands for a whole token",
         _ => "tokens of A-Z a-z 0-9 _ - joined by dots; `*` is one token, a last `>` the rest",
     };
-    refused(findings, entry, error).hint(hint);
+    refused(findings, entry, error).expected("a pattern, such as \"orders.*\"").hint(hint);
 }
 
 /// The value is of the right type and says something impossible.

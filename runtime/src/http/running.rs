@@ -2,7 +2,8 @@
 //! every handler of the settings fares.
 
 use super::views::rfc3339;
-use crate::clock::Timestamp;
+use crate::clock::{self, Timestamp};
+use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,21 @@ pub enum BreakerView {
     Tripped,
     /// The handler has none: `breaker = false`.
     Off,
+}
+
+impl BreakerView {
+    /// The breaker as a gate shows it; times of the monotonic clock become those of the wall.
+    pub fn of(state: BreakerState) -> Self {
+        match state {
+            BreakerState::Off => Self::Off,
+            BreakerState::Closed => Self::Closed,
+            BreakerState::HalfOpen => Self::HalfOpen,
+            BreakerState::Tripped => Self::Tripped,
+            BreakerState::Open { until } => {
+                Self::Open { until: clock::now().after(until.saturating_duration_since(clock::instant())) }
+            }
+        }
+    }
 }
 
 impl RunningHandler {

@@ -2,7 +2,7 @@
 
 use crate::commit::ShardCommit;
 use crate::effects::{ENTRY_NAME_BYTES_MAX, VALUE_BYTES_MAX};
-use crate::message::{MessageError, NewMessage};
+use crate::message::{MessageError, NewMessage, Offset};
 
 /// The first message that breaks a limit.
 pub(crate) fn check_messages(messages: &[NewMessage]) -> Result<(), MessageError> {
@@ -10,8 +10,14 @@ pub(crate) fn check_messages(messages: &[NewMessage]) -> Result<(), MessageError
 }
 
 /// Why this content can never be written, if so. Sandboxes check the same limits when a run asks for an effect, so
-/// this only meets what came another way.
-pub(crate) fn check_commit(commit: &ShardCommit) -> Result<(), String> {
+/// this only meets what came another way. `read` and `controlled` are those of the shard's last commit.
+pub(crate) fn check_commit(commit: &ShardCommit, read: Offset, controlled: Offset) -> Result<(), String> {
+    if commit.read < read {
+        return Err(format!("its read {} is before {read}", commit.read));
+    }
+    if commit.controlled < controlled {
+        return Err(format!("its controlled {} is before {controlled}", commit.controlled));
+    }
     check_messages(&commit.outputs).map_err(|error| format!("an output cannot be appended: {error}"))?;
     for delayed in &commit.delayed_put {
         delayed.message.check().map_err(|error| format!("a delayed message cannot be appended: {error}"))?;

@@ -2,19 +2,19 @@
 
 use super::bindings::GuestPre;
 use super::deadline;
-use super::host::{Host, Shared};
+use super::host::{Bounds, Host, Shared};
 use super::idle::{Idle, Warm};
 use super::instance::{Ended, Instance};
 use super::settings::{Mode, Settings, WARM_RUNS};
+use super::shares::Member;
 use super::{Inner as Sandboxes, Module};
-use crate::clock;
 use crate::effects::Effects;
 use crate::handler::Digest;
 use crate::invoke::{BoxFuture, Call, Failure, Invoke};
 use rand::RngExt as _;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::SemaphorePermit;
 
 /// No run is longer, whatever the settings say: far beyond any use, and a time the clock can hold.
@@ -29,6 +29,7 @@ struct Version {
     component: GuestPre<Host>,
     shared: Arc<Shared>,
     idle: Idle,
+    member: Arc<Member>,
     /// Permits one sandbox takes.
     weight: u32,
     digest: Digest,
@@ -42,16 +43,17 @@ impl Handler {
         component: GuestPre<Host>,
         settings: Settings,
     ) -> Self {
-        let shared = Arc::new(Shared { settings, sink: sandboxes.sink.clone() });
         let weight = module.memories();
+        let member = Member::new(sandboxes.shares.clone(), settings.handler.clone());
+        let shared = Arc::new(Shared { settings, sink: sandboxes.sink.clone() });
         let idle = Idle::new(sandboxes.places.clone(), weight);
         let (digest, uses_state) = (module.digest(), module.uses_state());
-        Self(Arc::new(Version { sandboxes, component, shared, idle, weight, digest, uses_state }))
+        Self(Arc::new(Version { sandboxes, component, shared, idle, member, weight, digest, uses_state }))
     }
 
     /// Makes one sandbox and drops it: the last step before a version is put in force. Needs a tokio runtime.
     pub async fn try_out(&self) -> Result<(), Failure> {
-        self.0.by_deadline(|version, deadline| async move { version.start(deadline).await.map(drop) }).await
+        self.0.by_deadline(|version, bounds| async move { version.start(bounds).await.map(drop) }).await
     }
 }
 
@@ -60,7 +62,7 @@ impl Invoke for Handler {
     /// poll if a sandbox is free.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Effects, Failure>> {
         let version = self.0.clone();
-        Box::pin(async move { version.by_deadline(|version, deadline| version.run(call, deadline)).await })
+        Box::pin(async move { version.by_deadline(|version, bounds| version.run(call, bounds)).await })
     }
 
     fn uses_state(&self) -> bool {
@@ -74,18 +76,20 @@ impl Invoke for Handler {
 
 impl Version {
     /// Does something with a sandbox, once there is room for one, within the handler's time limit.
-    async fn by_deadline<'v, T, F>(&'v self, work: impl FnOnce(&'v Self, Instant) -> F) -> Result<T, Failure>
+    async fn by_deadline<'v, T, F>(&'v self, work: impl FnOnce(&'v Self, Bounds) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>> + 'v,
     {
         let limit = self.shared.settings.timeout;
         // The wait for a sandbox is not the guest's: it neither uses up its time nor fails it. It ends, since whoever has
-        // one is bound by a deadline.
+        // one is bound by a deadline. So is the wait for a turn where the handler's own runs crowd.
         let _permit = self.permit().await?;
-        let started = clock::instant();
+        let turn = self.member.turn().await;
+        let started = turn.began();
         let deadline = started.checked_add(limit).unwrap_or(started + TIMEOUT_MAX);
         let _running = self.sandboxes.ticker.running();
-        let work = pin!(work(self, deadline));
+        let work = pin!(work(self, Bounds { deadline, meter: turn.meter() }));
+        let work = pin!(turn.run(work));
         deadline::by(deadline, work).await.unwrap_or(Err(Failure::Timeout { limit }))
     }
 
@@ -98,26 +102,26 @@ impl Version {
         permit.map_err(|_| Failure::Host { reason: "the host is stopping".into() })
     }
 
-    async fn start(&self, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::start(&self.component, &self.shared, deadline).await
+    async fn start(&self, bounds: Bounds) -> Result<Instance, Failure> {
+        Instance::start(&self.component, &self.shared, bounds).await
     }
 
-    async fn run(&self, call: Call, deadline: Instant) -> Result<Effects, Failure> {
+    async fn run(&self, call: Call, bounds: Bounds) -> Result<Effects, Failure> {
         match self.shared.settings.mode {
-            Mode::Fresh => match self.start(deadline).await?.run(call, deadline).await {
+            Mode::Fresh => match self.start(bounds.clone()).await?.run(call, bounds).await {
                 Ended::Returned(result) => result,
                 Ended::Broken(failure) => Err(failure),
             },
-            Mode::Warm => self.run_warm(call, deadline).await,
+            Mode::Warm => self.run_warm(call, bounds).await,
         }
     }
 
-    async fn run_warm(&self, call: Call, deadline: Instant) -> Result<Effects, Failure> {
+    async fn run_warm(&self, call: Call, bounds: Bounds) -> Result<Effects, Failure> {
         let mut warm = match self.idle.take() {
             Some(warm) => warm,
-            None => Warm { instance: self.start(deadline).await?, runs_left: runs() },
+            None => Warm { instance: self.start(bounds.clone()).await?, runs_left: runs() },
         };
-        match warm.instance.run(call, deadline).await {
+        match warm.instance.run(call, bounds).await {
             Ended::Returned(result) => {
                 warm.runs_left -= 1;
                 let watermark_bytes = self.shared.settings.memory_bytes / 2;

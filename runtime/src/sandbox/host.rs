@@ -3,6 +3,7 @@
 use super::diagnostics::{Diagnostics, Sink};
 use super::limits::Limiter;
 use super::settings::Settings;
+use super::shares::Meter;
 use super::staged::Staged;
 use crate::effects::Effects;
 use crate::invoke::Call;
@@ -23,12 +24,19 @@ pub(super) struct Run {
     pub(super) staged: Staged,
 }
 
+/// What bounds the processor time of a run.
+#[derive(Clone)]
+pub(super) struct Bounds {
+    /// The guest is stopped at the first tick after it.
+    pub(super) deadline: Instant,
+    pub(super) meter: Meter,
+}
+
 /// The data of a store. Most calls use neither WASI nor diagnostics, so both are made when first used.
 pub(super) struct Host {
     shared: Arc<Shared>,
     pub(super) limiter: Limiter,
-    /// The guest is stopped at the first tick after it.
-    pub(super) deadline: Instant,
+    pub(super) bounds: Bounds,
     run: Option<Run>,
     table: ResourceTable,
     wasi: Option<Box<WasiCtx>>,
@@ -36,11 +44,11 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(shared: Arc<Shared>, deadline: Instant) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, bounds: Bounds) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(super::limits::RESOURCES_MAX);
         let limiter = Limiter::new(shared.settings.memory_bytes);
-        Self { shared, limiter, deadline, run: None, table, wasi: None, diagnostics: None }
+        Self { shared, limiter, bounds, run: None, table, wasi: None, diagnostics: None }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -52,8 +60,8 @@ impl Host {
     }
 
     /// Begins a message.
-    pub(super) fn begin(&mut self, mut call: Call, deadline: Instant) {
-        self.deadline = deadline;
+    pub(super) fn begin(&mut self, mut call: Call, bounds: Bounds) {
+        self.bounds = bounds;
         self.limiter.reset();
         if let Some(diagnostics) = &self.diagnostics {
             locked(diagnostics).begin(call.message.offset);

@@ -5,14 +5,14 @@
 
 use super::bindings::sluicebox::handler::types;
 use super::bindings::{self, GuestPre};
-use super::host::{Host, Shared};
+use super::host::{Bounds, Host, Shared};
 use super::limits::{CALL_BYTES_MAX, RESOURCES_MAX};
 use super::trap;
 use crate::clock;
 use crate::effects::{DELAY_MAX, Effects};
 use crate::invoke::{Call, Failure};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 /// Ticks before a run yields for the first time: a run shorter than a tick always completes at the first poll.
@@ -40,10 +40,10 @@ impl Instance {
     pub(super) async fn start(
         component: &GuestPre<Host>,
         shared: &Arc<Shared>,
-        deadline: Instant,
+        bounds: Bounds,
     ) -> Result<Self, Failure> {
         let limit = shared.settings.timeout;
-        let mut store = Store::new(component.engine(), Host::new(shared.clone(), deadline));
+        let mut store = Store::new(component.engine(), Host::new(shared.clone(), bounds));
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(CALL_BYTES_MAX);
         store.set_max_component_handles(RESOURCES_MAX);
@@ -56,7 +56,7 @@ impl Instance {
     }
 
     /// Handles one message.
-    pub(super) async fn run(&mut self, call: Call, deadline: Instant) -> Ended {
+    pub(super) async fn run(&mut self, call: Call, bounds: Bounds) -> Ended {
         let (message, key) = (call.message.clone(), call.key.clone());
         let headers: Vec<(&str, &str)> = message.headers.iter().collect();
         let param = types::Message {
@@ -69,7 +69,7 @@ impl Instance {
             attempt: call.attempt,
             offset: Some(message.offset.0),
         };
-        self.store.data_mut().begin(call, deadline);
+        self.store.data_mut().begin(call, bounds);
         self.store.set_epoch_deadline(FIRST_TICKS);
         let returned = self.exports.sluicebox_handler_handler().call_handle(&mut self.store, param).await;
         match returned {
@@ -88,14 +88,16 @@ impl Instance {
     }
 }
 
-/// Called in the guest at its first loop or call after a tick: lets other tasks run, or stops it.
+/// Called in the guest at its first loop or call after a tick: lets it go on, makes it wait for its turn, or stops it.
 fn at_tick(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
-    if clock::instant() >= store.data().deadline {
+    let (now, bounds) = (clock::instant(), &store.data().bounds);
+    if now >= bounds.deadline {
         return Ok(UpdateDeadline::Interrupt);
     }
-    // Not wasmtime's own `Yield`, which wakes at once: tokio would put the task into its LIFO slot and run it again before
-    // anything else.
-    Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
+    Ok(match bounds.meter.at_tick(now) {
+        None => UpdateDeadline::Continue(TICKS),
+        Some(rest) => UpdateDeadline::YieldCustom(TICKS, rest),
+    })
 }
 
 /// What the guest said went wrong, cut to the length that is kept.

@@ -8,22 +8,29 @@ use super::{Bounds, Caution, Needs, Report, Scan, Setup, Shard};
 use crate::clock;
 use crate::commit::{CommitError, ShardCommit};
 use crate::committer::Committer;
+use crate::control::follow::Commands;
+use crate::control::{self, Applied, Command, Pin};
 use crate::effects::{Effects, Entries};
-use crate::handler::{Policy, ShardId};
+use crate::gate::{Gate, Pass, Shut};
+use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::{BoxFuture, Failure, Invoke};
-use crate::log::{Log, LogError, ReadRequest};
+use crate::log::{Batch, DeadQuery, Log, LogError, NumberedDeadLetter, ReadRequest};
 use crate::message::{Key, Offset};
+use crate::pipeline::breaker::Said;
 use crate::reader::{Delivery, Inbox, Reader};
 use crate::routing::{Routed, Routing};
 use crate::telemetry::{CommitMetrics, HandlerMetrics, Tally, events};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Runs, and time, before other tasks get a turn.
 const TURN_RUNS: usize = 64;
@@ -31,6 +38,8 @@ const TURN_TIME: Duration = Duration::from_micros(500);
 /// One read of a scan.
 const SCAN_MESSAGES_MAX: usize = 1024;
 const SCAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Commands read at a time.
+const COMMANDS_MAX: usize = 64;
 /// Waits between tries to claim or to read.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -40,20 +49,40 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub struct Parts {
     pub id: ShardId,
     pub routing: Arc<Routing>,
-    pub policy: Arc<Policy>,
     pub log: Arc<dyn Log>,
     pub reader: Reader,
     pub committer: Committer,
-    pub invoke: Arc<dyn Invoke>,
-    /// One permit per run, shared by the handler's shards.
-    pub permits: Arc<Semaphore>,
+    /// Changes while the shard runs, at a message boundary.
+    pub version: watch::Receiver<Arc<Version>>,
+    pub gate: Arc<Gate>,
+    /// Whether everything that was delivered to it is settled and durable.
+    pub idle: Arc<AtomicBool>,
+    pub commands: Commands,
+    /// Rollbacks that operators asked for, by handler.
+    pub pins: watch::Sender<BTreeMap<HandlerName, Pin>>,
     pub metrics: Arc<HandlerMetrics>,
     pub commit_metrics: CommitMetrics,
     pub stop: CancellationToken,
 }
 
-/// Runs the shard until `stop`.
+/// What of a handler may change while its shards run. Runs under way end under the version they began with.
+pub struct Version {
+    pub policy: Arc<Policy>,
+    pub invoke: Arc<dyn Invoke>,
+    /// One permit per run, shared by the handler's shards.
+    pub permits: Arc<Semaphore>,
+}
+
+/// Runs the shard until `stop`, whatever happens: a bug that makes it panic must not leave its messages lying.
 pub async fn run(parts: Parts) {
+    let mut pause = Pause::default();
+    while AssertUnwindSafe(drive(parts.clone())).catch_unwind().await.is_err() {
+        tracing::error!(shard = %parts.id, "the shard panicked (a bug: please report it), claiming it again");
+        pause.wait(&parts.stop).await;
+    }
+}
+
+async fn drive(parts: Parts) {
     let mut caution = Caution::default();
     let mut pause = Pause::default();
     while !parts.stop.is_cancelled() {
@@ -66,15 +95,20 @@ pub async fn run(parts: Parts) {
             }
         };
         let inbox = parts.reader.join(&parts.id, claim.record.read);
+        let version = parts.version.borrow().clone();
         let setup = Setup {
             id: parts.id.clone(),
             routing: parts.routing.clone(),
-            policy: parts.policy.clone(),
-            uses_state: parts.invoke.uses_state(),
+            policy: version.policy.clone(),
+            uses_state: version.invoke.uses_state(),
+            digest: version.invoke.digest(),
             bounds: Bounds::default(),
         };
         let shard = Shard::new(setup, claim, std::mem::take(&mut caution));
-        let mut actor = Actor::new(&parts, shard, inbox);
+        if shard.control().tripped {
+            parts.gate.trip();
+        }
+        let mut actor = Actor::new(&parts, shard, inbox, version);
         match actor.work().await {
             Ok(()) => break,
             Err(error) => {
@@ -119,13 +153,17 @@ async fn rest(pause: Duration) {
     }
 }
 
-/// A run that did not complete at once.
+/// A run that did not complete at once has a task of its own: a guest that computes for long must not hold the shard,
+/// and two of them may use two cores.
 type Pending = BoxFuture<'static, Finished>;
 
 struct Finished {
     lane: usize,
     result: Result<Effects, Failure>,
     took: Duration,
+    /// Of the version that ran.
+    digest: Option<Digest>,
+    pass: Pass,
     // Held until the run ends.
     _permit: OwnedSemaphorePermit,
 }
@@ -135,12 +173,21 @@ enum Answer {
     Loaded(Vec<Key>, Result<Vec<Entries>, LogError>),
     Fetched(Vec<Offset>, Result<Vec<(Offset, Option<Routed>)>, LogError>),
     Scanned(Scan, Result<(Vec<Routed>, Offset), LogError>),
+    Dead(DeadQuery, Result<Vec<NumberedDeadLetter>, LogError>),
+    /// Messages of the control topic, and how far they reach.
+    Commands(Result<Batch, LogError>),
 }
 
 struct Actor<'p> {
     parts: &'p Parts,
     shard: Shard,
     inbox: Inbox,
+    version: Arc<Version>,
+    versions: watch::Receiver<Arc<Version>>,
+    gate_changes: watch::Receiver<()>,
+    commands: Commands,
+    /// A read of commands is under way.
+    reads_commands: bool,
     /// Delivered and not yet taken up.
     queue: VecDeque<Routed>,
     queue_upto: Option<Offset>,
@@ -157,30 +204,43 @@ struct Actor<'p> {
     inbox_ended: bool,
 }
 
+/// A run under way, as metrics show it, however it ends.
+struct Running(Arc<HandlerMetrics>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.dec();
+    }
+}
+
 /// What this shard adds to the gauges that all shards of the handler share.
 struct Gauges {
     metrics: Arc<HandlerMetrics>,
-    open: i64,
-    marks: i64,
+    /// Open heads, marks, delayed and queued messages as shown.
+    shown: [i64; 4],
 }
 
 impl Gauges {
-    fn show(&mut self, open: usize, marks: usize) {
-        let (open, marks) = (i64::try_from(open).unwrap_or(i64::MAX), i64::try_from(marks).unwrap_or(i64::MAX));
-        self.metrics.open_heads.add(open - self.open);
-        self.metrics.marks.add(marks - self.marks);
-        (self.open, self.marks) = (open, marks);
+    fn show(&mut self, now: [usize; 4]) {
+        let HandlerMetrics { open_heads, marks, delayed, queued, .. } = &*self.metrics;
+        for ((gauge, shown), now) in [open_heads, marks, delayed, queued].into_iter().zip(&mut self.shown).zip(now) {
+            let now = i64::try_from(now).unwrap_or(i64::MAX);
+            if now != *shown {
+                gauge.add(now - *shown);
+                *shown = now;
+            }
+        }
     }
 }
 
 impl Drop for Gauges {
     fn drop(&mut self) {
-        self.show(0, 0);
+        self.show([0; 4]);
     }
 }
 
 /// Why a turn of work ended.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Turn {
     /// Nothing to start until something arrives.
     Idle,
@@ -188,14 +248,21 @@ enum Turn {
     Spent,
     /// All permits of the handler are taken.
     NoPermit,
+    /// The handler's gate is shut, until a time or a change.
+    Shut(Shut),
 }
 
 impl<'p> Actor<'p> {
-    fn new(parts: &'p Parts, shard: Shard, inbox: Inbox) -> Self {
+    fn new(parts: &'p Parts, shard: Shard, inbox: Inbox, version: Arc<Version>) -> Self {
         Self {
             parts,
             shard,
             inbox,
+            version,
+            versions: parts.version.clone(),
+            gate_changes: parts.gate.changes(),
+            commands: parts.commands.clone(),
+            reads_commands: false,
             queue: VecDeque::new(),
             queue_upto: None,
             runs: FuturesUnordered::new(),
@@ -204,7 +271,7 @@ impl<'p> Actor<'p> {
             commit: None,
             commit_began: clock::instant(),
             tally: Tally::new(parts.metrics.clone()),
-            gauges: Gauges { metrics: parts.metrics.clone(), open: 0, marks: 0 },
+            gauges: Gauges { metrics: parts.metrics.clone(), shown: [0; 4] },
             progressed: false,
             inbox_ended: false,
         }
@@ -214,6 +281,8 @@ impl<'p> Actor<'p> {
     async fn work(&mut self) -> Result<(), CommitError> {
         loop {
             let stopping = self.parts.stop.is_cancelled();
+            self.take_version();
+            self.hear_commands();
             // Room first: with the last commit answered, what is staged goes out before the next runs.
             self.send_commit();
             let turn = if stopping { Turn::Idle } else { self.start_runs().await };
@@ -240,34 +309,57 @@ impl<'p> Actor<'p> {
     /// Takes messages up and starts runs, until nothing can be started or the turn is over.
     async fn start_runs(&mut self) -> Turn {
         let mut permit = self.spare.take();
+        self.gate_changes.mark_unchanged();
+        if let Some(shut) = self.parts.gate.shut(clock::instant()) {
+            // What is due goes on being due, and nothing is taken up.
+            self.shard.wake(clock::now());
+            return Turn::Shut(shut);
+        }
         let begun = clock::instant();
         for _ in 0..TURN_RUNS {
             let now = clock::now();
             self.shard.wake(now);
             let held = match permit.take() {
                 Some(permit) => permit,
-                None => match self.parts.permits.clone().try_acquire_owned() {
+                None => match self.version.permits.clone().try_acquire_owned() {
                     Ok(permit) => permit,
                     Err(_) => return Turn::NoPermit,
                 },
             };
             let Some(run) = self.next_run(now) else { return Turn::Idle };
             let started = clock::instant();
-            let mut call = self.parts.invoke.call(run.call);
+            let pass = match self.parts.gate.pass(started) {
+                Ok(pass) => pass,
+                Err(shut) => {
+                    self.shard.withdraw(run.lane);
+                    return Turn::Shut(shut);
+                }
+            };
+            let mut call = self.version.invoke.call(run.call);
+            let digest = self.version.invoke.digest();
             // Most guests never wait: polled here they cost no task.
             let polled = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
             match polled {
                 Poll::Ready(result) => {
-                    self.finish(run.lane, result, started.elapsed());
+                    self.finish(run.lane, result, started.elapsed(), digest, pass);
                     if begun.elapsed() > TURN_TIME {
                         return Turn::Spent;
                     }
                     permit = Some(held);
                 }
-                Poll::Pending => self.runs.push(
-                    call.map(move |result| Finished { lane: run.lane, result, took: started.elapsed(), _permit: held })
-                        .boxed(),
-                ),
+                Poll::Pending => {
+                    self.parts.metrics.running.inc();
+                    let running = Running(self.parts.metrics.clone());
+                    let task = AbortOnDropHandle::new(tokio::spawn(call));
+                    let (lane, _permit) = (run.lane, held);
+                    self.runs.push(Box::pin(async move {
+                        let result = task.await.unwrap_or_else(|panic| {
+                            Err(Failure::Host { reason: format!("the run ended badly: {panic}") })
+                        });
+                        drop(running);
+                        Finished { lane, result, took: started.elapsed(), digest, pass, _permit }
+                    }));
+                }
             }
         }
         Turn::Spent
@@ -304,18 +396,93 @@ impl<'p> Actor<'p> {
         self.queue_upto = Some(delivery.upto);
     }
 
-    fn finish(&mut self, lane: usize, result: Result<Effects, Failure>, took: Duration) {
+    fn finish(
+        &mut self,
+        lane: usize,
+        result: Result<Effects, Failure>,
+        took: Duration,
+        digest: Option<Digest>,
+        pass: Pass,
+    ) {
+        pass.report(Said::of(&result));
         match &result {
             Ok(_) => self.parts.metrics.call_ok(took),
             Err(failure) => self.parts.metrics.call_failed(failure.kind(), took),
         }
         let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
-        self.shard.finish(lane, result, self.parts.invoke.digest(), random, clock::now());
+        self.shard.finish(lane, result, digest, random, clock::now());
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        let Finished { lane, result, took, digest, pass, _permit } = finished;
+        self.finish(lane, result, took, digest, pass);
+    }
+
+    /// Goes on with a changed version: its runs are the next ones.
+    fn take_version(&mut self) {
+        if !self.versions.has_changed().unwrap_or(false) {
+            return;
+        }
+        let version = self.versions.borrow_and_update().clone();
+        self.shard.adopt(version.policy.clone());
+        if !Arc::ptr_eq(&version.invoke, &self.version.invoke) {
+            self.shard.swapped(version.invoke.digest(), clock::now());
+        }
+        self.version = version;
+        // It is of the old version.
+        self.spare = None;
+    }
+
+    /// Reads what operators asked for, if there is news.
+    fn hear_commands(&mut self) {
+        let (newest, known) = self.commands.newest();
+        if newest > self.shard.controlled() && !self.reads_commands {
+            self.reads_commands = true;
+            self.reads.push(self.read_commands(known.max(newest), Duration::ZERO));
+        }
+    }
+
+    fn take_commands(&mut self, batch: Batch) {
+        self.reads_commands = false;
+        let Parts { gate, metrics, id, pins, .. } = self.parts;
+        for message in &batch.messages {
+            let command = Command::read(message);
+            let applied = match command.clone() {
+                Ok(command) => self.shard.command(message.offset, command),
+                Err(reason) => Applied::Refused(reason),
+            };
+            match (&applied, command) {
+                (Applied::Done, Ok(Command::Trip)) => gate.trip(),
+                (Applied::Done, Ok(Command::Reset)) => gate.reset(),
+                (Applied::Done, Ok(Command::Rollback { .. } | Command::Unpin)) if id.index == 0 => {
+                    let pin = self.shard.control().pin;
+                    pins.send_modify(|pins| match pin {
+                        Some(pin) => {
+                            pins.insert(id.handler.clone(), pin);
+                        }
+                        None => {
+                            pins.remove(&id.handler);
+                        }
+                    });
+                }
+                _ => {}
+            }
+            let refused = match &applied {
+                Applied::Done => None,
+                Applied::Refused(reason) => Some(reason.as_str()),
+            };
+            events::command(metrics, id, message.offset, refused);
+        }
+        self.shard.commands_reached(batch.upto);
     }
 
     fn send_commit(&mut self) {
         if self.commit.is_some() {
             return;
+        }
+        let (newest, known) = self.commands.newest();
+        if newest <= self.shard.controlled() {
+            self.shard.commands_reached(known);
         }
         let Some(commit) = self.shard.stage() else { return };
         self.commit_began = clock::instant();
@@ -344,6 +511,7 @@ impl<'p> Actor<'p> {
         report.counts.iter().for_each(|(name, by)| self.tally.guest(name, *by));
         self.tally.count();
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
+        self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
         if let Some(oldest) = report.oldest {
             metrics.settled_after(clock::now().since(oldest));
         }
@@ -351,7 +519,8 @@ impl<'p> Actor<'p> {
             events::marks_evicted(metrics, report.marks_evicted);
         }
         self.parts.commit_metrics.observe(self.commit_began.elapsed(), report.settled.len());
-        self.gauges.show(self.shard.open_len(), self.shard.marks_len());
+        let shard = &self.shard;
+        self.gauges.show([shard.open_len(), shard.marks_len(), shard.delayed_len(), self.queue.len()]);
     }
 
     /// What completed meanwhile, without waiting.
@@ -360,7 +529,7 @@ impl<'p> Actor<'p> {
             self.committed(result)?;
         }
         while let Some(Some(finished)) = self.runs.next().now_or_never() {
-            self.finish(finished.lane, finished.result, finished.took);
+            self.finished(finished);
         }
         while let Some(Some(answer)) = self.reads.next().now_or_never() {
             self.answer(answer)?;
@@ -369,9 +538,25 @@ impl<'p> Actor<'p> {
     }
 
     async fn wait(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
+        let in_hand = !self.queue.is_empty() || !self.shard.is_idle() || self.shard.open_len() > 0;
+        self.parts.idle.store(!in_hand, Ordering::Release);
+        let waited = self.wait_for_anything(turn, stopping).await;
+        self.parts.idle.store(false, Ordering::Release);
+        waited?;
+        self.take_what_is_there()
+    }
+
+    async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let wants = !stopping && turn == Turn::Idle && self.queue.is_empty() && self.shard.wants_messages();
-        let due = self.shard.next_due().filter(|_| !stopping && turn == Turn::Idle);
+        let due = self.shard.next_due().filter(|_| !stopping && matches!(turn, Turn::Idle | Turn::Shut(_)));
         let sleep = due.map(|due| due.since(clock::now()));
+        let sleep = match turn {
+            Turn::Shut(Shut::Until(until)) => {
+                let until = until.saturating_duration_since(clock::instant());
+                Some(sleep.map_or(until, |sleep| sleep.min(until)))
+            }
+            _ => sleep,
+        };
         tokio::select! {
             biased;
             // Safe to cancel: the future stays where it is and is polled again.
@@ -380,7 +565,7 @@ impl<'p> Actor<'p> {
             }
             // Safe to cancel: `next` takes a run out only when it is done.
             Some(finished) = self.runs.next(), if !self.runs.is_empty() => {
-                self.finish(finished.lane, finished.result, finished.took);
+                self.finished(finished);
             }
             // Safe to cancel, likewise.
             Some(answer) = self.reads.next(), if !self.reads.is_empty() => self.answer(answer)?,
@@ -391,17 +576,21 @@ impl<'p> Actor<'p> {
             },
             // Safe to cancel: a permit that was not taken goes to the next in the queue. It is kept for the next run: given
             // back it would go to the next shard that waits, and on and on, and none of them would run.
-            permit = self.parts.permits.clone().acquire_owned(), if turn == Turn::NoPermit => self.spare = permit.ok(),
+            permit = self.version.permits.clone().acquire_owned(), if turn == Turn::NoPermit => self.spare = permit.ok(),
             // Safe to cancel: the due time is asked again.
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
+            // Safe to cancel, all three: what changed stays changed until it is looked at.
+            _ = self.versions.changed(), if !stopping => self.versions.mark_changed(),
+            () = self.commands.changed(), if !stopping => {}
+            Ok(()) = self.gate_changes.changed(), if !stopping && matches!(turn, Turn::Shut(_)) => {}
             // Safe to cancel: a token stays cancelled.
             () = self.parts.stop.cancelled(), if !stopping => {}
         }
-        self.take_what_is_there()
+        Ok(())
     }
 
     fn read_needs(&mut self) {
-        let Needs { load, fetch, scan } = self.shard.take_needs();
+        let Needs { load, fetch, scan, dead } = self.shard.take_needs();
         if !load.is_empty() {
             self.reads.push(self.load(load, Duration::ZERO));
         }
@@ -410,6 +599,9 @@ impl<'p> Actor<'p> {
         }
         if let Some(scan) = scan {
             self.reads.push(self.scan(scan, Duration::ZERO));
+        }
+        if let Some(query) = dead {
+            self.reads.push(self.dead(query, Duration::ZERO));
         }
     }
 
@@ -427,10 +619,23 @@ impl<'p> Actor<'p> {
                 self.shard.scanned(scan, messages, upto);
                 return Ok(());
             }
+            Answer::Dead(_, Ok(letters)) => {
+                self.shard.dead_found(letters);
+                return Ok(());
+            }
+            Answer::Commands(Ok(batch)) => {
+                self.take_commands(batch);
+                return Ok(());
+            }
             Answer::Loaded(_, Err(LogError::Fenced { shard })) => return Err(CommitError::Fenced { shard }),
             Answer::Loaded(keys, Err(error)) => (error, self.load(keys, PAUSE_MAX)),
             Answer::Fetched(offsets, Err(error)) => (error, self.fetch(offsets, PAUSE_MAX)),
             Answer::Scanned(scan, Err(error)) => (error, self.scan(scan, PAUSE_MAX)),
+            Answer::Dead(query, Err(error)) => (error, self.dead(query, PAUSE_MAX)),
+            Answer::Commands(Err(error)) => {
+                let (newest, known) = self.commands.newest();
+                (error, self.read_commands(newest.max(known), PAUSE_MAX))
+            }
         };
         let (error, again) = failed;
         tracing::warn!(shard = %self.parts.id, %error, "failed to read from the log, trying again");
@@ -457,6 +662,28 @@ impl<'p> Actor<'p> {
                 offsets.iter().copied().zip(routed).collect()
             });
             Answer::Fetched(offsets, messages)
+        }
+        .boxed()
+    }
+
+    fn dead(&self, query: DeadQuery, pause: Duration) -> BoxFuture<'static, Answer> {
+        let log = self.parts.log.clone();
+        async move {
+            rest(pause).await;
+            let letters = log.dead(query.clone()).await;
+            Answer::Dead(query, letters)
+        }
+        .boxed()
+    }
+
+    fn read_commands(&self, upto: Offset, pause: Duration) -> BoxFuture<'static, Answer> {
+        let (log, after) = (self.parts.log.clone(), self.shard.controlled());
+        let pattern = control::pattern_of(&control::control_topic(&self.parts.id.handler));
+        async move {
+            rest(pause).await;
+            let (messages_max, bytes_max) = (COMMANDS_MAX, SCAN_BYTES_MAX);
+            let request = ReadRequest { after, upto, patterns: vec![pattern], messages_max, bytes_max };
+            Answer::Commands(log.read(request).await)
         }
         .boxed()
     }

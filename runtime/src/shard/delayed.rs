@@ -5,30 +5,39 @@ use crate::commit::Delayed;
 use crate::message::NewMessage;
 use std::collections::BTreeMap;
 
-/// Most delayed messages a shard holds; a run that would exceed it fails and is retried.
+/// With so many delayed messages, or bytes of them, a shard starts no run until some were due: they are all in memory.
+/// Runs under way may still add theirs.
 pub const DELAYED_MAX: usize = 10_000;
+pub const DELAYED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The delayed messages of a shard by due time.
 #[derive(Debug, Default)]
 pub struct DelayedQueue {
     by_due: BTreeMap<(Timestamp, u64), NewMessage>,
     last_number: u64,
+    bytes: usize,
 }
 
 impl DelayedQueue {
     pub fn new(recorded: Vec<Delayed>) -> Self {
         let last_number = recorded.iter().map(|delayed| delayed.number).max().unwrap_or(0);
+        let bytes = recorded.iter().map(|delayed| delayed.message.bytes()).sum();
         let by_due = recorded.into_iter().map(|delayed| ((delayed.due, delayed.number), delayed.message)).collect();
-        Self { by_due, last_number }
+        Self { by_due, last_number, bytes }
     }
 
-    pub fn has_room_for(&self, messages: usize) -> bool {
-        self.by_due.len() + messages <= DELAYED_MAX
+    pub fn is_full(&self) -> bool {
+        self.by_due.len() >= DELAYED_MAX || self.bytes >= DELAYED_BYTES_MAX
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_due.len()
     }
 
     /// Holds a message and says how it is recorded.
     pub fn hold(&mut self, due: Timestamp, message: NewMessage) -> Delayed {
         self.last_number += 1;
+        self.bytes += message.bytes();
         self.by_due.insert((due, self.last_number), message.clone());
         Delayed { number: self.last_number, due, message }
     }
@@ -37,7 +46,9 @@ impl DelayedQueue {
     pub fn take_due(&mut self, now: Timestamp) -> Option<(u64, NewMessage)> {
         let entry = self.by_due.first_entry().filter(|entry| entry.key().0 <= now)?;
         let number = entry.key().1;
-        Some((number, entry.remove()))
+        let message = entry.remove();
+        self.bytes -= message.bytes();
+        Some((number, message))
     }
 
     pub fn next_due(&self) -> Option<Timestamp> {

@@ -76,6 +76,8 @@ pub enum Phase {
     Fetching,
     /// For a message of another lane with the same id.
     Twin,
+    /// For an operator to let its key go on.
+    Paused,
     /// It holds no item; if there is more in the log it waits for a scan, otherwise it goes with the next commit.
     Empty,
 }

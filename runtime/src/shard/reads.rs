@@ -28,6 +28,7 @@ impl Shard {
         if self.scanning.is_empty() && !self.hungry.is_empty() {
             needs.scan = self.next_scan();
         }
+        needs.dead = self.next_dead_letters();
         needs
     }
 
@@ -48,7 +49,9 @@ impl Shard {
     pub(super) fn wants_fill(&self, at: usize) -> bool {
         let Bounds { lane_items_max, held_bytes_max, .. } = self.setup.bounds;
         self.lanes.get(at).is_some_and(|lane| {
-            lane.is_hungry(lane_items_max) && (lane.items.is_empty() || self.held_bytes < held_bytes_max)
+            lane.phase != Phase::Paused
+                && lane.is_hungry(lane_items_max)
+                && (lane.items.is_empty() || self.held_bytes < held_bytes_max)
         })
     }
 

@@ -6,6 +6,7 @@ use super::{InFlight, Report, Shard};
 use crate::clock::Timestamp;
 use crate::commit::{IdHash, ShardCommit};
 use crate::effects::{Effects, Outgoing};
+use crate::handler::DeadFull;
 use crate::message::{Headers, Message, NewMessage, Offset};
 use crate::routing::Routed;
 use std::sync::Arc;
@@ -47,8 +48,9 @@ impl Shard {
     /// The next commit, if there is something to write and none is in flight. Answer it with [`Shard::committed`], or
     /// claim the shard again.
     pub fn stage(&mut self) -> Option<ShardCommit> {
-        let moved = self.read > self.read_staged || !self.dirty.is_empty();
-        if self.in_flight.is_some() || (self.staged.is_empty() && !(self.flush && moved)) {
+        let moved = self.read > self.read_staged || !self.dirty.is_empty() || self.controlled > self.controlled_staged;
+        let content = !self.staged.is_empty() || self.control_changed;
+        if self.in_flight.is_some() || !(content || (self.flush && moved)) {
             return None;
         }
         self.flush = false;
@@ -61,17 +63,17 @@ impl Shard {
         if let Some(marks) = &mut self.marks {
             marks.expire(self.ledger.oldest());
         }
-        self.read_staged = self.read;
+        (self.read_staged, self.controlled_staged) = (self.read, self.controlled);
         let mut staged = std::mem::take(&mut self.staged);
         let state = staged.take_state();
-        let Staged { marks, outputs, delayed_put, delayed_drop, dead, mut report, .. } = staged;
+        let Staged { marks, outputs, delayed_put, delayed_drop, dead, dead_drop, mut report, .. } = staged;
         report.dead = dead.clone();
         if let Some(kept) = &mut self.marks {
             report.marks_evicted = kept.take_evicted();
         }
         let only =
             (self.caution.upto > Offset::START && report.settled.len() == 1).then_some(self.last_settled).flatten();
-        self.in_flight = Some(InFlight { number, report, only });
+        self.in_flight = Some(InFlight { number, report, only, removes: dead_drop.clone() });
         Some(ShardCommit {
             shard: self.setup.id.clone(),
             term: self.term,
@@ -84,13 +86,17 @@ impl Shard {
             marks_max: self.marks.as_ref().map_or(0, |marks| marks.marks_max()),
             state,
             outputs,
-            delayed_put,
+            delayed_put: delayed_put.into_values().collect(),
             delayed_drop,
             dead,
-            dead_max: u64::MAX,
-            dead_drop: vec![],
+            dead_max: match self.setup.policy.dead.full {
+                DeadFull::DropOldest => self.setup.policy.dead.letters_max,
+                // The handler stops before: what is settled meanwhile is not lost.
+                DeadFull::Stop => u64::MAX,
+            },
+            dead_drop,
             controlled: self.controlled,
-            control: None,
+            control: std::mem::take(&mut self.control_changed).then(|| self.control.clone()),
         })
     }
 
@@ -120,6 +126,9 @@ impl Shard {
     pub fn committed(&mut self) -> Report {
         let Some(commit) = self.in_flight.take() else { return Report::default() };
         self.committed = commit.number;
+        commit.removes.iter().for_each(|number| {
+            self.removing.remove(number);
+        });
         self.state.trim(self.committed);
         if self.caution.upto > Offset::START && self.read > self.caution.upto && self.staged.is_empty() {
             self.caution = super::Caution::default();

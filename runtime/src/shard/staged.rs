@@ -6,6 +6,7 @@ use crate::effects::StateWrite;
 use crate::message::{Key, Message, NewMessage};
 use crate::topic::Topic;
 use hashbrown::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A commit with this many outcomes takes no more: it bounds what an unknown fate throws away.
@@ -45,6 +46,8 @@ pub struct Report {
     pub counts: Vec<(Arc<str>, u64)>,
     pub marks_evicted: u64,
     pub dead: Vec<DeadLetter>,
+    /// Dead letters that were retried or dropped.
+    pub dead_removed: u64,
     /// The log's time of the oldest message among them.
     pub oldest: Option<Timestamp>,
 }
@@ -54,9 +57,11 @@ pub struct Report {
 pub struct Staged {
     pub marks: Vec<Mark>,
     pub outputs: Vec<NewMessage>,
-    pub delayed_put: Vec<Delayed>,
+    pub delayed_put: BTreeMap<u64, Delayed>,
     pub delayed_drop: Vec<u64>,
     pub dead: Vec<DeadLetter>,
+    /// Numbers of dead letters that go.
+    pub dead_drop: Vec<u64>,
     pub report: Report,
     state: Vec<KeyWrites>,
     state_of: HashMap<Key, usize>,
@@ -65,7 +70,7 @@ pub struct Staged {
 
 impl Staged {
     pub fn is_empty(&self) -> bool {
-        self.report.settled.is_empty() && self.outputs.is_empty()
+        self.report.settled.is_empty() && self.outputs.is_empty() && self.dead_drop.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
@@ -85,14 +90,13 @@ impl Staged {
 
     pub fn delay(&mut self, delayed: Delayed) {
         self.bytes += delayed.message.bytes();
-        self.delayed_put.push(delayed);
+        self.delayed_put.insert(delayed.number, delayed);
     }
 
     /// A delayed message is due: it leaves the record, unless it had not come that far.
     pub fn release(&mut self, number: u64, message: NewMessage) {
-        match self.delayed_put.iter().position(|delayed| delayed.number == number) {
-            Some(at) => drop(self.delayed_put.swap_remove(at)),
-            None => self.delayed_drop.push(number),
+        if self.delayed_put.remove(&number).is_none() {
+            self.delayed_drop.push(number);
         }
         self.output(message);
     }
@@ -100,6 +104,16 @@ impl Staged {
     pub fn dead(&mut self, letter: DeadLetter) {
         self.bytes += letter.message.bytes() + letter.error.len();
         self.dead.push(letter);
+    }
+
+    /// A dead letter goes: for good, or because it returns to the log as this message.
+    pub fn remove_dead(&mut self, number: u64, returns: Option<NewMessage>) {
+        self.dead_drop.push(number);
+        self.report.dead_removed += 1;
+        self.bytes += 16;
+        if let Some(message) = returns {
+            self.output(message);
+        }
     }
 
     /// Adds the writes of a run; the last write to an entry wins.

@@ -24,6 +24,7 @@ fn setup(on_failure: OnFailure, bounds: Bounds) -> Setup {
         }),
         policy: Arc::new(Policy { on_failure, retry, ..Policy::default() }),
         uses_state: false,
+        digest: None,
         bounds,
     }
 }

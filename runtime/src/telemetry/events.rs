@@ -1,10 +1,11 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics, HttpMetrics};
+use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics};
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
-use crate::handler::{Digest, HandlerName};
+use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
+use crate::pipeline::breaker::Event;
 
 /// A message was given up; the commit that says so is durable.
 pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
@@ -42,10 +43,90 @@ pub fn module_in_force(metrics: &HandlerMetrics, digest: Digest) {
     tracing::info!(handler = %metrics.name(), %digest, "module in force");
 }
 
+/// The settings no longer name this handler: it runs nothing more and goes on where it was when it comes back.
+pub fn handler_left(metrics: &HandlerMetrics) {
+    metrics.hide_module();
+    tracing::info!(handler = %metrics.name(), "the handler left");
+}
+
+/// A changed module or another version cannot be put in force; what ran goes on.
+pub fn module_refused(metrics: &Metrics, handler: &HandlerName, reason: &str) {
+    metrics.reloads("refused").inc();
+    tracing::warn!(%handler, "{reason}; the version in force goes on");
+}
+
+/// A changed settings file cannot be put in force; what ran goes on.
+pub fn settings_refused(metrics: &Metrics, reason: &str) {
+    metrics.reloads("refused").inc();
+    tracing::warn!("the changed settings are refused, those in force go on: {reason}");
+}
+
+/// A change was put in force while running.
+pub fn reloaded(metrics: &Metrics, handlers: usize) {
+    metrics.reloads("ok").inc();
+    tracing::info!(handlers, "a change is in force");
+}
+
 /// Ids were forgotten before their window ended: resends of them will run.
 pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
     metrics.marks_evicted.inc_by(marks);
     tracing::warn!(handler = %metrics.name(), marks, "forgot the oldest ids early: raise dedup.max or shorten dedup.window");
+}
+
+/// What happened to a handler's breaker.
+pub fn breaker(metrics: &HandlerMetrics, event: Event) {
+    let handler = metrics.name();
+    match event {
+        // Every failed run: the runs' own metrics and dead letters tell people more.
+        Event::Fail => metrics.count_breaker("fail"),
+        Event::Tripped { wait } => {
+            metrics.count_breaker("tripped");
+            tracing::warn!(%handler, ?wait, "breaker tripped: nothing runs until then, messages wait in the log");
+        }
+        Event::Ready => {
+            metrics.count_breaker("ready");
+            tracing::info!(%handler, "breaker is half-open: one run is tried");
+        }
+        Event::Reset => {
+            metrics.count_breaker("reset");
+            tracing::info!(%handler, "breaker closed");
+        }
+    }
+}
+
+/// An operator opened the breaker.
+pub fn breaker_tripped_by_hand(metrics: &HandlerMetrics) {
+    metrics.count_breaker("tripped");
+    tracing::warn!(handler = %metrics.name(), "breaker tripped by hand: nothing runs until it is reset");
+}
+
+/// The box of dead letters is full and the handler stops (`dead.full = "stop"`).
+pub fn dead_box_full(metrics: &HandlerMetrics, letters_max: u64) {
+    tracing::error!(
+        handler = %metrics.name(),
+        letters_max,
+        "the handler stopped: its box of dead letters is full; retry or drop some with `sluicebox dead`"
+    );
+}
+
+/// The oldest dead letters left a full box.
+pub fn dead_letters_dropped(metrics: &HandlerMetrics, letters: u64) {
+    metrics.dead_dropped.inc_by(letters);
+    tracing::warn!(handler = %metrics.name(), letters, "dropped the oldest dead letters: the box is full (`dead.max`)");
+}
+
+/// A shard took an operator's command in force, or could not.
+pub fn command(metrics: &HandlerMetrics, shard: &ShardId, offset: Offset, refused: Option<&str>) {
+    match refused {
+        None => {
+            metrics.count_command("applied");
+            tracing::debug!(%shard, offset = offset.0, "applied an operator's command");
+        }
+        Some(reason) => {
+            metrics.count_command("refused");
+            tracing::warn!(%shard, offset = offset.0, reason, "an operator's command was refused");
+        }
+    }
 }
 
 /// An operator's command is in the log.

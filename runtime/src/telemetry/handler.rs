@@ -39,6 +39,19 @@ pub struct HandlerMetrics {
     /// Marks, all shards together: each shard adds and subtracts its own.
     pub marks: IntGauge,
     pub marks_evicted: IntCounter,
+    /// Runs under way.
+    pub running: IntGauge,
+    /// Messages held back until they are due, all shards together.
+    pub delayed: IntGauge,
+    /// Messages delivered to shards and not yet taken up.
+    pub queued: IntGauge,
+    /// Dead letters kept.
+    pub dead_letters: IntGauge,
+    pub(super) dead_dropped: IntCounter,
+    /// 0 closed or none, 1 half-open, 2 open, 3 tripped by hand.
+    pub breaker_state: IntGauge,
+    breaker_events: IntCounterVec,
+    commands: IntCounterVec,
     call_seconds: Histogram,
     age_seconds: Histogram,
     attempts: IntCounterVec,
@@ -60,6 +73,14 @@ impl HandlerMetrics {
             open_heads: families.open_heads.with_label_values(label),
             marks: families.marks.with_label_values(label),
             marks_evicted: families.marks_evicted.with_label_values(label),
+            running: families.running.with_label_values(label),
+            delayed: families.delayed.with_label_values(label),
+            queued: families.queued.with_label_values(label),
+            dead_letters: families.dead_letters.with_label_values(label),
+            dead_dropped: families.dead_dropped.with_label_values(label),
+            breaker_state: families.breaker_state.with_label_values(label),
+            breaker_events: families.breaker_events.clone(),
+            commands: families.commands.clone(),
             call_seconds: families.call_seconds.with_label_values(label),
             age_seconds: families.age_seconds.with_label_values(label),
             attempts: families.attempts.clone(),
@@ -106,6 +127,16 @@ impl HandlerMetrics {
         self.own.add(name, by);
     }
 
+    /// A breaker event: `tripped`, `ready`, `reset`, `fail`.
+    pub(super) fn count_breaker(&self, event: &str) {
+        self.breaker_events.with_label_values(&[self.name.as_str(), event]).inc();
+    }
+
+    /// An operator's command was applied by a shard, or refused.
+    pub(super) fn count_command(&self, result: &str) {
+        self.commands.with_label_values(&[self.name.as_str(), result]).inc();
+    }
+
     /// A dead letter of this kind.
     pub(super) fn count_dead(&self, kind: &str) {
         self.dead.with_label_values(&[self.name.as_str(), kind]).inc();
@@ -119,6 +150,15 @@ impl HandlerMetrics {
             let _ = self.module.remove_label_values(&[self.name.as_str(), &old.to_string()]);
         }
         self.module.with_label_values(&[self.name.as_str(), &digest.to_string()]).set(1);
+    }
+
+    /// Shows no module: the handler does not run.
+    pub(super) fn hide_module(&self) {
+        let mut shown = self.digest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = shown.take() {
+            // As above.
+            let _ = self.module.remove_label_values(&[self.name.as_str(), &old.to_string()]);
+        }
     }
 
     /// The counters of a topic; `None`: it shares those of [`HandlerMetrics::other`].

@@ -98,11 +98,12 @@ on_every_kind! {
     async fn what_cannot_be_written_is_refused_each_time_and_the_shard_goes_on(log) {
         let id = shard("h", 0);
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
-        let good = ShardCommit { read: Offset(5), ..commit(&id, term, 1) };
+        let good = ShardCommit { read: Offset(5), controlled: Offset(5), ..commit(&id, term, 1) };
         assert_eq!(log.commit(vec![good]).await, [Ok(())]);
         let long_name = StateWrite { entry: "x".repeat(ENTRY_NAME_BYTES_MAX + 1).into(), value: None };
         let bad = [
             ShardCommit { read: Offset(4), ..commit(&id, term, 2) },
+            ShardCommit { read: Offset(6), controlled: Offset(4), ..commit(&id, term, 2) },
             ShardCommit { read: Offset(6), state: vec![KeyWrites { key: key("k"), writes: vec![long_name] }], ..commit(&id, term, 2) },
         ];
         for bad in bad {

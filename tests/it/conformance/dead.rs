@@ -7,6 +7,7 @@ use sluicebox::control::Control;
 use sluicebox::handler::{Digest, ShardId};
 use sluicebox::log::{DeadFilter, DeadOrder, DeadQuery, Log, ShardStatus};
 use sluicebox::message::{Headers, Message, NewMessage, Offset};
+use sluicebox::topic::Pattern;
 use std::sync::Arc;
 
 fn letter(shard: &ShardId, error: &str) -> DeadLetter {
@@ -26,6 +27,36 @@ fn letter(shard: &ShardId, error: &str) -> DeadLetter {
         error: error.into(),
         digest: Some(Digest::of(b"module")),
         time: Timestamp(1_700_000_001_000),
+    }
+}
+
+/// A letter of this key, topic and kind.
+fn special(shard: &ShardId, lane: &str, topic: &str, kind: &str) -> DeadLetter {
+    let new = message(topic, "body");
+    DeadLetter {
+        message: Arc::new(Message::from_new(new, Offset(17), Timestamp(1))),
+        key: Some(key(lane)),
+        kind: kind.into(),
+        ..letter(shard, &format!("{shard} {lane} {topic} {kind}"))
+    }
+}
+
+fn of_handler(shard: &ShardId) -> DeadFilter {
+    DeadFilter { handler: Some(shard.handler.clone()), ..DeadFilter::default() }
+}
+
+/// Claims each shard and commits these letters to it, one commit a letter.
+async fn write(log: &dyn Log, letters: &[DeadLetter]) {
+    let mut numbers = std::collections::HashMap::new();
+    for letter in letters {
+        let id = &letter.shard;
+        if !numbers.contains_key(id) {
+            numbers.insert(id.clone(), (log.claim(id.clone(), Offset::START).await.unwrap().term, 0));
+        }
+        let (term, number) = numbers.get_mut(id).unwrap();
+        *number += 1;
+        let dead = vec![letter.clone()];
+        assert_eq!(log.commit(vec![ShardCommit { dead, ..commit(id, *term, *number) }]).await, [Ok(())]);
     }
 }
 
@@ -73,6 +104,125 @@ on_every_kind! {
             pages.extend(page.into_iter().map(|dead| dead.letter.error));
         }
         assert_eq!(pages, expected[5..]);
+    }
+
+    async fn letters_are_found_by_every_condition_of_a_filter(log) {
+        let (a, b, other) = (shard("h", 0), shard("h", 1), shard("i", 1));
+        let letters = [
+            special(&a, "k1", "orders.made", "trap"),
+            special(&b, "k1", "orders.paid", "reject"),
+            special(&a, "k2", "users.made", "trap"),
+            special(&other, "k1", "orders.made", "trap"),
+            DeadLetter { key: None, ..special(&a, "none", "orders.made", "reject") },
+        ];
+        write(&*log, &letters).await;
+        let all = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
+        let numbers: Vec<u64> = all.iter().rev().map(|letter| letter.number).collect();
+        let any = DeadFilter::default();
+        let h = of_handler(&a);
+        let cases = [
+            (any.clone(), vec![0, 1, 2, 3, 4]),
+            (h.clone(), vec![0, 1, 2, 4]),
+            (DeadFilter { shard: Some(1), ..any.clone() }, vec![1, 3]),
+            (DeadFilter { shard: Some(1), ..h.clone() }, vec![1]),
+            (DeadFilter { shard: Some(2), ..h.clone() }, vec![]),
+            (DeadFilter { key: Some(key("k1")), ..any.clone() }, vec![0, 1, 3]),
+            (DeadFilter { topic: Some(Pattern::parse("orders.*").unwrap()), ..any.clone() }, vec![0, 1, 3, 4]),
+            (DeadFilter { topic: Some(Pattern::parse("orders.made").unwrap()), ..h.clone() }, vec![0, 4]),
+            (DeadFilter { kind: Some("trap".into()), key: Some(key("k1")), ..any.clone() }, vec![0, 3]),
+            (DeadFilter { numbers: vec![numbers[4], numbers[1], numbers[1], u64::MAX, 0], ..any.clone() }, vec![1, 4]),
+            (DeadFilter { numbers: vec![numbers[3]], ..h.clone() }, vec![]),
+            (DeadFilter { upto: Some(numbers[2]), ..h.clone() }, vec![0, 1, 2]),
+            (DeadFilter { upto: Some(u64::MAX), ..any.clone() }, vec![0, 1, 2, 3, 4]),
+            (DeadFilter { handler: Some(shard("nobody", 0).handler), ..any }, vec![]),
+        ];
+        for (filter, expected) in cases {
+            let texts: Vec<&str> = expected.iter().map(|at| letters[*at].error.as_str()).collect();
+            let oldest = DeadQuery { order: DeadOrder::Oldest { above: 0 }, ..DeadQuery::newest(filter.clone(), 10) };
+            assert_eq!(listed(&*log, oldest).await, texts, "{filter:?}");
+            let mut newest = listed(&*log, DeadQuery::newest(filter.clone(), 10)).await;
+            newest.reverse();
+            assert_eq!(newest, texts, "{filter:?}");
+            let count = log.dead_count(filter.clone()).await.unwrap();
+            let newest = expected.last().map_or(0, |at| numbers[*at]);
+            assert_eq!((count.letters, count.newest), (expected.len() as u64, newest), "{filter:?}");
+        }
+    }
+
+    async fn letters_come_oldest_first_in_pages_of_letters_or_bytes(log) {
+        let id = shard("h", 0);
+        let names: Vec<String> = (0..7).map(|number| format!("k{number}")).collect();
+        let letters: Vec<DeadLetter> = names.iter().map(|name| special(&id, name, "a.b", "trap")).collect();
+        write(&*log, &letters).await;
+        let filter = DeadFilter { topic: Some(Pattern::parse("a.*").unwrap()), ..of_handler(&id) };
+        let bytes = letters[0].message.bytes();
+        for (letters_max, bytes_max, page) in [(2, usize::MAX, 2), (100, bytes * 3, 3), (100, bytes * 3 - 1, 3), (100, 1, 1)] {
+            let order = DeadOrder::Oldest { above: 0 };
+            let mut query = DeadQuery { filter: filter.clone(), order, letters_max, bytes_max };
+            let mut found = vec![];
+            loop {
+                let letters = log.dead(query.clone()).await.unwrap();
+                let Some(last) = letters.last() else { break };
+                assert!(letters.len() == page || found.len() + letters.len() == 7, "{} in a page", letters.len());
+                query.order = DeadOrder::Oldest { above: last.number };
+                found.extend(letters.into_iter().map(|letter| letter.letter.key.unwrap().to_string()));
+            }
+            assert_eq!(found, names);
+        }
+    }
+
+    async fn a_commit_deletes_letters_of_its_own_shard_only(log) {
+        let (a, b) = (shard("h", 0), shard("h", 1));
+        write(&*log, &[letter(&a, "a1"), letter(&b, "b1"), letter(&a, "a2")]).await;
+        let all = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
+        let everything: Vec<u64> = all.iter().map(|letter| letter.number).collect();
+        let claim = log.claim(a.clone(), Offset::START).await.unwrap();
+        let (term, number) = (claim.term, claim.record.commit_number + 1);
+        let fenced = ShardCommit { dead_drop: everything.clone(), ..commit(&a, term, number + 1) };
+        assert!(log.commit(vec![fenced]).await[0].is_err());
+        assert_eq!(log.dead_count(DeadFilter::default()).await.unwrap().letters, 3);
+        let outputs = vec![message("again", "a2")];
+        let drop = ShardCommit { dead_drop: vec![everything[0], everything[1], u64::MAX], outputs, ..commit(&a, term, number) };
+        assert_eq!(log.commit(vec![drop]).await, [Ok(())]);
+        assert_eq!(listed(&*log, DeadQuery::newest(DeadFilter::default(), 10)).await, ["b1", "a1"]);
+    }
+
+    async fn the_oldest_letters_of_a_handler_beyond_the_maximum_go(log) {
+        let ids = [shard("h", 0), shard("h", 1)];
+        let other = shard("other", 0);
+        write(&*log, &[letter(&other, "other")]).await;
+        let mut terms = vec![];
+        for id in &ids {
+            terms.push(log.claim(id.clone(), Offset::START).await.unwrap().term);
+        }
+        for number in 1..=10u64 {
+            let commits = ids.iter().zip(&terms).map(|(id, term)| {
+                let dead = vec![letter(id, &format!("{} {number}", id.index))];
+                ShardCommit { dead, dead_max: 5, ..commit(id, *term, number) }
+            });
+            assert_eq!(log.commit(commits.collect()).await, [Ok(()), Ok(())]);
+            let count = log.dead_count(of_handler(&ids[0])).await.unwrap();
+            assert_eq!(count.letters, (2 * number).min(5));
+        }
+        let expected = ["1 10", "0 10", "1 9", "0 9", "1 8"];
+        assert_eq!(listed(&*log, DeadQuery::newest(of_handler(&ids[0]), 10)).await, expected);
+        // Without any new letter, when the setting was lowered; and none is kept at 0.
+        let lowered = ShardCommit { dead_max: 2, ..commit(&ids[1], terms[1], 11) };
+        assert_eq!(log.commit(vec![lowered]).await, [Ok(())]);
+        assert_eq!(listed(&*log, DeadQuery::newest(of_handler(&ids[0]), 10)).await, expected[..2]);
+        let newest = log.dead(DeadQuery::newest(of_handler(&ids[0]), 1)).await.unwrap()[0].number;
+        let none = ShardCommit { dead: vec![letter(&ids[1], "x")], dead_drop: vec![newest], dead_max: 0, ..commit(&ids[1], terms[1], 12) };
+        assert_eq!(log.commit(vec![none]).await, [Ok(())]);
+        assert_eq!(listed(&*log, DeadQuery::newest(DeadFilter::default(), 10)).await, ["other"]);
+    }
+
+    async fn status_says_what_operators_asked_for(log) {
+        let id = shard("h", 0);
+        let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+        let control = Control { paused: true, ..Control::default() };
+        let paused = ShardCommit { control: Some(control.clone()), ..commit(&id, claim.term, 1) };
+        assert_eq!(log.commit(vec![paused, commit(&id, claim.term, 2)]).await, [Ok(()), Ok(())]);
+        assert_eq!(log.status().await.unwrap()[0].control, control);
     }
 
     async fn status_counts_what_each_shard_holds(log) {

@@ -7,10 +7,12 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{Delayed, Head, HeadScope, IdHash, KeyWrites, Mark, Record, ShardCommit};
+use sluicebox::control::{Command, Control, Pin};
 use sluicebox::effects::{Entries, StateWrite};
 use sluicebox::handler::{Digest, ShardId};
-use sluicebox::log::Log;
+use sluicebox::log::{DeadFilter, Log};
 use sluicebox::message::{Headers, Key, NewMessage, Offset};
+use sluicebox::topic::Pattern;
 use std::collections::BTreeMap;
 
 fn any_key() -> impl Strategy<Value = Key> {
@@ -53,6 +55,23 @@ fn any_state() -> impl Strategy<Value = KeyWrites> {
     (any_key(), vec(write, 1..4)).prop_map(|(key, writes)| KeyWrites { key, writes })
 }
 
+fn any_control() -> impl Strategy<Value = Control> {
+    let filter = DeadFilter { topic: Some(Pattern::parse("a.>").unwrap()), upto: Some(7), ..DeadFilter::default() };
+    let digest = any::<[u8; 32]>().prop_map(Digest);
+    let command = prop_oneof![
+        Just(Command::Pause),
+        Just(Command::Trip),
+        any_key().prop_map(|key| Command::PauseKey { key }),
+        Just(Command::RetryDead { filter }),
+        (digest.clone(), digest).prop_map(|(digest, over)| Command::Rollback { pin: Pin { digest, over } }),
+    ];
+    vec(command, 0..4).prop_map(|commands| {
+        let mut control = Control::default();
+        commands.into_iter().for_each(|command| drop(control.apply(Offset(3), command)));
+        control
+    })
+}
+
 /// Everything of a commit but its shard, term and number.
 fn any_commit() -> impl Strategy<Value = ShardCommit> {
     let mark = (any::<u128>(), any::<u64>()).prop_map(|(id, time)| Mark { id: IdHash(id), time: Timestamp(time) });
@@ -63,12 +82,15 @@ fn any_commit() -> impl Strategy<Value = ShardCommit> {
     });
     let drops = (vec((1..30u64).prop_map(Offset), 0..4), vec(0..9u64, 0..3));
     let puts = (vec(any_head(), 0..4), vec(mark, 0..4), vec(any_state(), 0..4), vec(delayed, 0..3));
-    (0..9u64, drops, puts, vec(any_message(), 0..3)).prop_map(|(read, drops, puts, outputs)| {
+    let control = (0..9u64, option::of(any_control()));
+    (0..9u64, drops, puts, vec(any_message(), 0..3), control).prop_map(|(read, drops, puts, outputs, control)| {
         let (open_drop, delayed_drop) = drops;
         let (open_put, marks, state, delayed_put) = puts;
-        let read = Offset(read);
+        let (read, (controlled, control)) = (Offset(read), control);
+        let controlled = Offset(controlled);
         let empty = commit(&shard("h", 0), Default::default(), 0);
-        ShardCommit { read, open_put, open_drop, marks, state, outputs, delayed_put, delayed_drop, ..empty }
+        let record = ShardCommit { read, open_put, open_drop, marks, controlled, control, ..empty };
+        ShardCommit { state, outputs, delayed_put, delayed_drop, ..record }
     })
 }
 
@@ -84,6 +106,10 @@ impl Model {
         let record = &mut self.record;
         record.commit_number = commit.number;
         record.read = commit.read;
+        record.controlled = commit.controlled;
+        if let Some(control) = &commit.control {
+            record.control = control.clone();
+        }
         record.open.retain(|head| !commit.open_drop.contains(&head.offset));
         for head in &commit.open_put {
             record.open.retain(|other| other.offset != head.offset);
@@ -112,6 +138,7 @@ async fn check_round_trip(log: &dyn Log, shard: ShardId, commits: Vec<ShardCommi
         commit.term = claim.term;
         commit.number = claim.record.commit_number + 1;
         commit.read = commit.read.max(claim.record.read);
+        commit.controlled = commit.controlled.max(claim.record.controlled);
         model.apply(&commit);
         assert_eq!(log.commit(vec![commit]).await, [Ok(())]);
         let mut record = log.claim(shard.clone(), Offset::START).await.unwrap().record;
@@ -141,6 +168,15 @@ on_every_kind! {
             });
             run.unwrap();
         });
+    }
+
+    async fn a_shard_the_log_does_not_know_has_no_command_to_apply(log) {
+        let offsets = log.append(vec![message("a", ""), message("_control.h", "{}")]).await.unwrap();
+        let first = log.claim(shard("h", 0), Offset::START).await.unwrap().record;
+        assert_eq!((first.controlled, first.control), (offsets[1], Control::default()));
+        log.append(vec![message("_control.h", "{}")]).await.unwrap();
+        let second = log.claim(shard("h", 0), Offset::START).await.unwrap().record;
+        assert_eq!(second.controlled, offsets[1], "what came after the first claim is for the shard");
     }
 
     async fn no_mark_within_the_window_and_the_maximum_is_lost(log) {

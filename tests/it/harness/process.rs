@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_sluicebox");
 
+const HEARD: &str = "heard.txt";
+
 /// A folder with settings, modules and data; hosts come and go in it.
 pub struct Place {
     folder: tempfile::TempDir,
@@ -30,6 +32,18 @@ impl Place {
         std::fs::write(self.path().join("sluicebox.toml"), format!("namespace = \"test\"\n{log}{settings}")).unwrap();
     }
 
+    /// Puts a file there as a whole, as `sluicebox build` does.
+    pub fn put(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        let whole = self.path().join(format!("{name}.new"));
+        std::fs::write(&whole, bytes).unwrap();
+        std::fs::rename(whole, self.path().join(name)).unwrap();
+    }
+
+    /// What hosts said since the first [`Place::start_heard`], as they would on a terminal.
+    pub fn heard(&self) -> String {
+        std::fs::read_to_string(self.path().join(HEARD)).unwrap_or_default()
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -45,12 +59,22 @@ impl Place {
 
     /// As `start`, with variables. A host that ends before it is ready has no URL.
     pub fn start_with(&self, variables: &[(&str, &str)]) -> Process {
+        self.spawn("warn", variables, Stdio::null())
+    }
+
+    /// As `start`; what the host says can be read with [`Place::heard`].
+    pub fn start_heard(&self) -> Process {
+        let heard = std::fs::File::options().create(true).append(true).open(self.path().join(HEARD)).unwrap();
+        self.spawn("info", &[], heard.into())
+    }
+
+    fn spawn(&self, diagnostics: &str, variables: &[(&str, &str)], says: Stdio) -> Process {
         let mut child = Command::new(PROGRAM)
-            .args(["run", "--json", "--diagnostics", "warn"])
+            .args(["run", "--json", "--diagnostics", diagnostics])
             .current_dir(self.path())
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(says)
             .spawn()
             .unwrap();
         let mut line = String::new();

@@ -3,10 +3,10 @@
 use super::failure::Failure;
 use super::rows::{self, Bodies, int, uint};
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, Delayed, Head, Record, Term};
+use crate::commit::{Delayed, Head, Record, Term};
 use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
-use crate::log::{Batch, DeadOrder, DeadQuery, NumberedDeadLetter, ReadRequest, Routings, ShardStatus, routings};
+use crate::log::{Batch, ReadRequest, Routings, ShardStatus, routings};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::topic::Topic;
 use bytes::Bytes;
@@ -28,6 +28,10 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn new(connection: Connection) -> Self {
         Self { connection, topics: HashMap::new() }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     /// `end` is the offset of a durable message, the newest the caller knows.
@@ -142,23 +146,13 @@ impl Reader {
         let snapshot = self.connection.unchecked_transaction()?;
         let found = snapshot
             .prepare_cached(
-                "SELECT id, commit_number, read, marks FROM shards \
+                "SELECT id, commit_number, read, marks, controlled, control FROM shards \
                  WHERE handler_id = (SELECT id FROM handlers WHERE name = ?1) AND shard_index = ?2",
             )?
-            .query_row(params![shard.handler.as_str(), shard.index], |row| {
-                Ok((row.get(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
-            })
+            .query_row(params![shard.handler.as_str(), shard.index], |row| Ok((row.get(0)?, record(row))))
             .optional()?;
-        let Some((id, commit_number, read, marks)) = found else { return Ok(None) };
-        let mut record = Record {
-            commit_number: commit_number.cast_unsigned(),
-            read: Offset(read.cast_unsigned()),
-            open: self.open(id)?,
-            marks: Vec::with_capacity(usize::try_from(marks).unwrap_or(0)),
-            delayed: self.delayed(id)?,
-            controlled: Offset::START,
-            control: Default::default(),
-        };
+        let Some((id, record)) = found else { return Ok(None) };
+        let mut record = Record { open: self.open(id)?, delayed: self.delayed(id)?, ..record? };
         let mut select =
             snapshot.prepare_cached("SELECT marks FROM marks WHERE shard_id = ?1 ORDER BY commit_number")?;
         let mut found = select.query([id])?;
@@ -225,25 +219,6 @@ impl Reader {
         }
     }
 
-    pub(super) fn dead(&self, query: &DeadQuery) -> Result<Vec<NumberedDeadLetter>, Failure> {
-        let mut select = self.connection.prepare_cached(
-            "SELECT number, name, shard_index, lane_key, attempts, kind, error, digest, given_up, topic, \
-                    dead.offset, time, hops, key, dead.id, headers, body \
-             FROM dead JOIN shards ON shards.id = shard_id JOIN handlers ON handlers.id = handler_id \
-             WHERE number < ?1 AND (?2 IS NULL OR name = ?2) ORDER BY number DESC LIMIT ?3",
-        )?;
-        let DeadOrder::Newest { below } = query.order else { return Ok(vec![]) };
-        let below = below.map_or(i64::MAX, |below| i64::try_from(below).unwrap_or(i64::MAX));
-        let letters_max = i64::try_from(query.letters_max).unwrap_or(i64::MAX);
-        let mut found =
-            select.query(params![below, query.filter.handler.as_ref().map(|name| name.as_str()), letters_max])?;
-        let mut letters = vec![];
-        while let Some(row) = found.next()? {
-            letters.push(NumberedDeadLetter { number: uint(row, 0)?, letter: letter(row)? });
-        }
-        Ok(letters)
-    }
-
     pub(super) fn status(&self) -> Result<Vec<ShardStatus>, Failure> {
         let snapshot = self.connection.unchecked_transaction()?;
         let end = self.end()?;
@@ -254,8 +229,8 @@ impl Reader {
             "SELECT name, shard_index, term, commit_number, read, \
                     (SELECT count(*) FROM open WHERE shard_id = shards.id), marks, \
                     (SELECT count(*) FROM dead WHERE shard_id = shards.id), \
-                    (SELECT count(*) FROM delayed WHERE shard_id = shards.id) \
-             FROM shards JOIN handlers ON handlers.id = handler_id ORDER BY name, shard_index",
+                    (SELECT count(*) FROM delayed WHERE shard_id = shards.id), control \
+             FROM shards JOIN handlers ON handlers.id = handler_id WHERE NOT forgotten ORDER BY name, shard_index",
         )?;
         let mut found = select.query([])?;
         let mut status = vec![];
@@ -270,7 +245,7 @@ impl Reader {
                 marks: uint(row, 6)?,
                 dead: uint(row, 7)?,
                 delayed: uint(row, 8)?,
-                control: Default::default(),
+                control: rows::control(row, 9)?,
                 behind: end.0.saturating_sub(read.max(before_oldest).0),
             });
         }
@@ -292,8 +267,20 @@ fn topic(connection: &Connection, known: &mut HashMap<i64, Topic>, id: i64) -> R
     Ok(topic)
 }
 
+/// What the row of a shard says of its record, from the columns id, commit_number, read, marks, controlled and control.
+fn record(row: &Row<'_>) -> Result<Record, Failure> {
+    Ok(Record {
+        commit_number: uint(row, 1)?,
+        read: Offset(uint(row, 2)?),
+        marks: Vec::with_capacity(rows::narrow(row, 3)?),
+        controlled: Offset(uint(row, 4)?),
+        control: rows::control(row, 5)?,
+        ..Record::default()
+    })
+}
+
 /// A message from the columns offset, time, hops, key, id and headers, the first of which is `first`.
-fn message(row: &Row<'_>, first: usize, topic: Topic, body: Bytes) -> Result<Message, Failure> {
+pub(super) fn message(row: &Row<'_>, first: usize, topic: Topic, body: Bytes) -> Result<Message, Failure> {
     Ok(Message {
         offset: Offset(uint(row, first)?),
         topic,
@@ -307,20 +294,7 @@ fn message(row: &Row<'_>, first: usize, topic: Topic, body: Bytes) -> Result<Mes
 }
 
 /// A shard from the columns name and shard_index.
-fn shard(row: &Row<'_>, first: usize) -> Result<ShardId, Failure> {
+pub(super) fn shard(row: &Row<'_>, first: usize) -> Result<ShardId, Failure> {
     let handler = HandlerName::parse(rows::text(row, first)?).map_err(Failure::damaged)?;
     Ok(ShardId { handler, index: rows::narrow(row, first + 1)? })
-}
-
-fn letter(row: &Row<'_>) -> Result<DeadLetter, Failure> {
-    Ok(DeadLetter {
-        shard: shard(row, 1)?,
-        key: rows::key(row, 3)?,
-        attempts: rows::narrow(row, 4)?,
-        kind: rows::text(row, 5)?.to_owned(),
-        error: rows::text(row, 6)?.to_owned(),
-        digest: rows::digest(row, 7)?,
-        time: Timestamp(uint(row, 8)?),
-        message: Arc::new(message(row, 10, rows::topic(rows::text(row, 9)?)?, rows::bytes(row, 16)?)?),
-    })
 }

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::commit::{HeadScope, IdHash, Mark};
+use crate::control::Control;
 use crate::handler::Digest;
 use crate::message::{Headers, Key};
 use crate::topic::Topic;
@@ -95,6 +96,14 @@ pub(super) fn scope(row: &Row<'_>, column: usize) -> Result<HeadScope, Failure> 
         2 => Ok(HeadScope::After),
         other => Err(Failure::damaged(format_args!("a head has the unknown scope {other}"))),
     }
+}
+
+pub(super) fn control_text(control: &Control) -> String {
+    serde_json::to_string(control).expect("text, numbers and lists can always be written as JSON")
+}
+
+pub(super) fn control(row: &Row<'_>, column: usize) -> Result<Control, Failure> {
+    serde_json::from_str(text(row, column)?).map_err(Failure::damaged)
 }
 
 /// Names and values, each with its length (u32, little-endian) before it; `None` for no headers.

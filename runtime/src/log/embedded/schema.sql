@@ -1,4 +1,4 @@
--- Format 1. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 2. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
@@ -13,12 +13,16 @@ CREATE TABLE log (
     key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL
 );
 
-CREATE TABLE handlers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- A forgotten handler keeps its row, under a name that no handler can have, until everything of it is deleted: its
+-- number must not be given out again before.
+CREATE TABLE handlers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, forgotten INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE shards (
     id INTEGER PRIMARY KEY, handler_id INTEGER NOT NULL, shard_index INTEGER NOT NULL,
     term INTEGER NOT NULL, commit_number INTEGER NOT NULL, read INTEGER NOT NULL,
     marks INTEGER NOT NULL, -- how many, over all rows of the table
+    controlled INTEGER NOT NULL DEFAULT 0,
+    control TEXT NOT NULL DEFAULT '{}', -- JSON
     UNIQUE (handler_id, shard_index)
 );
 
@@ -46,8 +50,12 @@ CREATE TABLE dead (
     number INTEGER PRIMARY KEY AUTOINCREMENT, shard_id INTEGER NOT NULL, lane_key TEXT, attempts INTEGER NOT NULL,
     kind TEXT NOT NULL, error TEXT NOT NULL, digest BLOB, given_up INTEGER NOT NULL,
     offset INTEGER NOT NULL, time INTEGER NOT NULL, topic TEXT NOT NULL, hops INTEGER NOT NULL,
-    key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL
+    key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL,
+    handler_id INTEGER NOT NULL DEFAULT 0 -- that of the shard, for the order over all shards of a handler
 );
+-- Each ends with the number, so that a handler's or a shard's letters are listed in order.
+CREATE INDEX dead_by_handler ON dead (handler_id);
+CREATE INDEX dead_by_shard ON dead (shard_id);
 
 CREATE TABLE routings (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, routings TEXT NOT NULL);
 INSERT INTO routings VALUES (1, 0, '');

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::rows::{self, int};
 use super::statements::Statements;
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, Delayed, Head, KeyWrites, ShardCommit, Term};
+use crate::commit::{Delayed, Head, KeyWrites, ShardCommit, Term};
 use crate::message::Offset;
 use rusqlite::{Statement, params};
 use std::collections::VecDeque;
@@ -21,6 +21,7 @@ pub(super) struct Shard {
     pub(super) commit_number: u64,
     pub(super) read: Offset,
     pub(super) marks: u64,
+    pub(super) controlled: Offset,
     /// The first rows of its marks; empty: not known.
     pub(super) oldest: VecDeque<MarksRow>,
 }
@@ -32,7 +33,7 @@ pub(super) struct MarksRow {
 }
 
 impl Shard {
-    /// Writes all of a commit but its outputs.
+    /// Writes all of a commit but its outputs and dead letters.
     pub(super) fn write(&mut self, sql: &mut Statements<'_>, commit: &ShardCommit) -> Result<(), Failure> {
         for offset in &commit.open_drop {
             sql.open_drop.execute(params![self.id, int(offset.0)])?;
@@ -45,9 +46,6 @@ impl Shard {
         }
         for delayed in &commit.delayed_put {
             self.put_delayed(&mut sql.delayed_put, delayed)?;
-        }
-        for letter in &commit.dead {
-            self.add_dead(&mut sql.dead_add, letter)?;
         }
         for KeyWrites { key, writes } in &commit.state {
             for write in writes {
@@ -62,8 +60,13 @@ impl Shard {
         self.write_marks(sql, commit)?;
         self.commit_number = commit.number;
         self.read = commit.read;
-        let numbers = params![self.id, int(commit.number), int(commit.read.0), int(self.marks)];
+        self.controlled = commit.controlled;
+        let controlled = int(commit.controlled.0);
+        let numbers = params![self.id, int(commit.number), int(commit.read.0), int(self.marks), controlled];
         sql.shard_commit.execute(numbers)?;
+        if let Some(control) = &commit.control {
+            sql.shard_control.execute(params![self.id, rows::control_text(control)])?;
+        }
         Ok(())
     }
 
@@ -87,28 +90,6 @@ impl Shard {
             self.id,
             int(delayed.number),
             int(delayed.due.0),
-            message.topic.as_str(),
-            message.hops,
-            message.key.as_ref().map(|key| key.as_str()),
-            message.id.as_deref(),
-            rows::headers_blob(&message.headers),
-            &*message.body,
-        ])?;
-        Ok(())
-    }
-
-    fn add_dead(&self, add: &mut Statement<'_>, letter: &DeadLetter) -> Result<(), Failure> {
-        let message = &letter.message;
-        add.execute(params![
-            self.id,
-            letter.key.as_ref().map(|key| key.as_str()),
-            letter.attempts,
-            letter.kind,
-            letter.error,
-            letter.digest.map(|digest| digest.0),
-            int(letter.time.0),
-            int(message.offset.0),
-            int(message.time.0),
             message.topic.as_str(),
             message.hops,
             message.key.as_ref().map(|key| key.as_str()),

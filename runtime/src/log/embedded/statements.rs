@@ -31,10 +31,12 @@ statements! {
 
     handler: "SELECT id FROM handlers WHERE name = ?1",
     handler_add: "INSERT INTO handlers (name) VALUES (?1)",
-    shard: "SELECT id, term, commit_number, read, marks FROM shards WHERE handler_id = ?1 AND shard_index = ?2",
-    shard_add: "INSERT INTO shards (handler_id, shard_index, term, commit_number, read, marks) VALUES (?1, ?2, 0, 0, ?3, 0)",
+    shard: "SELECT id, term, commit_number, read, marks, controlled FROM shards WHERE handler_id = ?1 AND shard_index = ?2",
+    shard_add: "INSERT INTO shards (handler_id, shard_index, term, commit_number, read, marks, controlled) \
+                VALUES (?1, ?2, 0, 0, ?3, 0, ?4)",
     shard_term: "UPDATE shards SET term = ?2 WHERE id = ?1",
-    shard_commit: "UPDATE shards SET commit_number = ?2, read = ?3, marks = ?4 WHERE id = ?1",
+    shard_commit: "UPDATE shards SET commit_number = ?2, read = ?3, marks = ?4, controlled = ?5 WHERE id = ?1",
+    shard_control: "UPDATE shards SET control = ?2 WHERE id = ?1",
 
     open_put: "REPLACE INTO open VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     open_drop: "DELETE FROM open WHERE shard_id = ?1 AND offset = ?2",
@@ -45,8 +47,12 @@ statements! {
     state_drop: "DELETE FROM state WHERE handler_id = ?1 AND key = ?2 AND entry = ?3",
     delayed_put: "REPLACE INTO delayed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     delayed_drop: "DELETE FROM delayed WHERE shard_id = ?1 AND number = ?2",
-    dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+    dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body, handler_id) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+    dead_drop: "DELETE FROM dead WHERE number = ?2 AND shard_id = ?1",
+    dead_count: "SELECT count(*) FROM dead WHERE handler_id = ?1",
+    dead_drop_oldest: "DELETE FROM dead WHERE number IN \
+                       (SELECT number FROM dead WHERE handler_id = ?1 ORDER BY number LIMIT ?2)",
 
     routings: "SELECT version FROM routings",
     routings_set: "UPDATE routings SET version = ?1, routings = ?2",

@@ -155,10 +155,7 @@ impl MemoryCore {
             return Err(fenced());
         }
         let refused = |reason| CommitError::Refused { shard: commit.shard.clone(), reason };
-        if commit.read < shard.read {
-            return Err(refused(format!("its read {} is before {}", commit.read, shard.read)));
-        }
-        check_commit(&commit).map_err(refused)?;
+        check_commit(&commit, shard.read, shard.controlled).map_err(refused)?;
 
         // Nothing below can fail, so the commit is whole.
         shard.apply(&commit);
@@ -259,9 +256,9 @@ impl MemoryCore {
     fn floor(&self, holders: &[HandlerName]) -> (Offset, Option<ShardId>) {
         let mut floor = (Offset::END, None);
         for handler in holders {
-            let mut claimed = false;
+            let mut claimed = 0;
             for (id, shard) in self.shards.iter().filter(|(id, _)| id.handler == *handler) {
-                claimed = true;
+                claimed += 1;
                 let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
                 let needs = shard.open.keys().next().map_or(after, |open| after.min(*open));
                 if needs < floor.0 {
@@ -269,10 +266,10 @@ impl MemoryCore {
                 }
             }
             let routing = self.routings.routings.iter().find(|routing| routing.handler == *handler);
-            if let Some(routing) = routing.filter(|_| !claimed) {
+            if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
                 let needs = Offset(routing.start().0.saturating_add(1));
                 if needs < floor.0 {
-                    floor = (needs, Some(ShardId { handler: handler.clone(), index: 0 }));
+                    floor = (needs, Some(ShardId { handler: handler.clone(), index: claimed }));
                 }
             }
         }
@@ -315,7 +312,7 @@ impl Shard {
     fn apply(&mut self, commit: &ShardCommit) {
         self.commit_number = commit.number;
         self.read = commit.read;
-        self.controlled = self.controlled.max(commit.controlled);
+        self.controlled = commit.controlled;
         if let Some(control) = &commit.control {
             self.control = control.clone();
         }

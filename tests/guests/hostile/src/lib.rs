@@ -57,6 +57,13 @@ fn obey(order: Text, cx: &mut Context) -> Result<(), Failure> {
                 n = std::hint::black_box(n.wrapping_add(1));
             }
         }
+        // Honest work, and much of it.
+        "work" => {
+            let mut n = 0;
+            for _ in 0..number()? {
+                n = std::hint::black_box(n + 1);
+            }
+        }
         "wait" => std::thread::sleep(Duration::MAX),
         "panic" => panic!("{amount}"),
         "exit" => std::process::exit(3),

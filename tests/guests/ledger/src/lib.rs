@@ -1,9 +1,21 @@
 //! What the checker of the crash tests expects of a handler: `n` of the key goes up by one, and
 //! `{"source": <offset>, "n": <n>}` is published under the key to the topic that the setting `output` names.
 //!
-//! The setting `wait_ms` makes every run wait so long. The body says how it goes: `ok …`, `fail <times> …` (retried so often), `reject …`, `trap …`, `spin …`.
+//! The fact also says which `version` of the module made it, and in which `mode` the setting of that name put it.
+//!
+//! The setting `wait_ms` makes every run wait so long. The body says how it goes: `ok …`, `fail <times> …` (retried so often),
+//! `wait <version> …` (retried after ten minutes by any version below), `reject …`, `trap …`, `spin …`.
 
 use sluicebox_sdk::{Context, Failure, Text};
+use std::time::Duration;
+
+/// Tests of swaps replace the digits in the built module: that is another version, and takes no build.
+static VERSION: &str = "version=00000000";
+
+fn version() -> u64 {
+    // Otherwise the compiler computes with the digits above.
+    std::hint::black_box(VERSION).trim_start_matches("version=").parse().unwrap_or(0)
+}
 
 #[sluicebox_sdk::handler]
 fn ledger(body: Text, cx: &mut Context) -> Result<(), Failure> {
@@ -18,6 +30,12 @@ fn ledger(body: Text, cx: &mut Context) -> Result<(), Failure> {
                 return Err(Failure::retry("not yet"));
             }
         }
+        Some("wait") => {
+            let fixed: u64 = words.next().and_then(|fixed| fixed.parse().ok()).unwrap_or(0);
+            if version() < fixed {
+                return Err(Failure::retry_after("a later version can do it", Duration::from_secs(600)));
+            }
+        }
         Some("reject") => return Err(Failure::reject("never")),
         Some("trap") => panic!("as the message says"),
         Some("spin") => loop {
@@ -30,7 +48,8 @@ fn ledger(body: Text, cx: &mut Context) -> Result<(), Failure> {
     cx.count("ok", 1)?;
     let output = cx.config("output").unwrap_or_else(|| "out".into());
     let key = cx.key().map(str::to_owned);
-    let fact = serde_json::json!({ "source": cx.message().offset, "n": n });
+    let mode = cx.config("mode");
+    let fact = serde_json::json!({ "source": cx.message().offset, "n": n, "version": version(), "mode": mode });
     let publish = cx.publish(output);
     match key {
         Some(key) => publish.key(key).json(&fact)?,

@@ -1,0 +1,114 @@
+//! The settings of the host itself.
+
+use super::settings;
+use crate::config::global::Address;
+use crate::config::kinds::{Form, Size, Table, Word};
+use crate::config::setting::{Above, Is, Means, Setting};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+/// The kinds of logs; only one of them is in this version.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::config) enum LogKind {
+    Embedded,
+    Nats,
+    Redis,
+}
+
+settings! {
+    NAMESPACE: Form, Is<&'static str> = Setting {
+        path: "namespace",
+        kind: Form("a name such as \"shop\": a-z, then up to 62 of a-z 0-9 _ -"),
+        default: Is("default"),
+        effect: "Names the log. It is shown by `sluicebox status`.",
+        example: "namespace = \"shop\"",
+        above: Some(Above { flag: "--namespace", variable: "SLUICEBOX_NAMESPACE" }),
+    };
+    LOG: Table, Means = Setting {
+        path: "log",
+        kind: Table("a section, [log]"),
+        default: Means("an embedded log in `data` beside the file"),
+        effect: "The durable sequence of all messages.",
+        example: "kind = \"embedded\"",
+        above: None,
+    };
+    LOG_KIND: Word<LogKind>, Is<LogKind> = Setting {
+        path: "log.kind",
+        kind: Word(&[("embedded", LogKind::Embedded), ("nats", LogKind::Nats), ("redis", LogKind::Redis)]),
+        default: Is(LogKind::Embedded),
+        effect: "Where messages are kept. `embedded` is a database in a directory of this machine. The other kinds are \
+                 not in this version.",
+        example: "kind = \"embedded\"",
+        above: None,
+    };
+    LOG_PATH: Form, Is<&'static str> = Setting {
+        path: "log.path",
+        kind: Form("the path of a directory"),
+        default: Is("data"),
+        effect: "The directory of the embedded log. It is made if it is not there. A path in the file is relative to the \
+                 file; one in the flag or variable to the current directory.",
+        example: "path = \"/var/lib/shop\"",
+        above: Some(Above { flag: "--data", variable: "SLUICEBOX_DATA" }),
+    };
+    LOG_RETAIN: Form, Means = Setting {
+        path: "log.retain",
+        kind: Form("false, or a table such as { age = \"7d\", max_bytes = \"50GiB\" }"),
+        default: Means("{ age = \"7d\" }"),
+        effect: "How long messages are kept. Only what every handler has settled is deleted: a handler that is behind holds \
+                 back what it has not read. `false` keeps everything.",
+        example: "retain = { age = \"30d\" }",
+        above: None,
+    };
+    LOG_RETAIN_AGE: Form, Means = Setting {
+        path: "log.retain.age",
+        kind: Form("false, or a duration from \"1s\" to \"3650d\""),
+        default: Means("\"7d\""),
+        effect: "Messages older than this, by the log's time, are deleted. `false`: none is deleted for its age.",
+        example: "retain = { age = \"12h\" }",
+        above: None,
+    };
+    LOG_RETAIN_BYTES: Size, Means = Setting {
+        path: "log.retain.max_bytes",
+        // The log with its indexes and the reserve for commits does not work in less.
+        kind: Size(64 << 20..=1 << 44),
+        default: Means("none: the disk is the bound"),
+        effect: "The data stays below this: the oldest messages are deleted, and when none may be, new messages are refused \
+                 with 503 while commits go on from a reserve.",
+        example: "retain = { max_bytes = \"50GiB\" }",
+        above: None,
+    };
+    HTTP: Table, Means = Setting {
+        path: "http",
+        kind: Table("a section, [http]"),
+        default: Means("the defaults of what is in it"),
+        effect: "The HTTP API, metrics and health checks.",
+        example: "listen = \"127.0.0.1:8080\"",
+        above: None,
+    };
+    HTTP_LISTEN: Address, Is<SocketAddr> = Setting {
+        path: "http.listen",
+        kind: Address,
+        default: Is(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)),
+        effect: "Where HTTP is served; port 0 is any free port. An address that other machines can reach needs \
+                 `token_file`. `localhost` means 127.0.0.1; no other names are looked up.",
+        example: "listen = \"127.0.0.1:9000\"",
+        above: Some(Above { flag: "--listen", variable: "SLUICEBOX_LISTEN" }),
+    };
+    HTTP_TOKEN_FILE: Form, Means = Setting {
+        path: "http.token_file",
+        kind: Form("the path of a file"),
+        default: Means("no token, which is allowed on loopback only"),
+        effect: "A file that holds the token every request but the health checks must bear (`Authorization: Bearer …`). \
+                 At least 16 bytes; white space around it is ignored. It is never shown.",
+        example: "token_file = \"token\"",
+        above: Some(Above { flag: "--token-file", variable: "SLUICEBOX_TOKEN_FILE" }),
+    };
+    HANDLERS: Form, Means = Setting {
+        path: "handlers",
+        kind: Form("sections such as [handlers.order]"),
+        default: Means("none: messages are only kept"),
+        effect: "The handlers by name: a-z, then up to 62 of a-z 0-9 _ -. The log knows a handler by its name: one that is \
+                 renamed begins anew.",
+        example: "[handlers.order]\nmodule = \"order.wasm\"\nsubscribe = [\"events.*\"]",
+        above: None,
+    };
+}

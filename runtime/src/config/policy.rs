@@ -1,0 +1,111 @@
+//! How a handler's messages are treated: dedup, retry, breaker, limits, dead letters.
+
+use super::breaker;
+use super::declared::breaker::BREAKER;
+use super::declared::policy as declared;
+use super::findings::Findings;
+use super::handler::plain;
+use super::kinds::Span;
+use super::section::{Item, Section};
+use super::setting::{Kind as _, Means, Parse as _, Setting};
+use super::units::show_duration;
+use super::values::{self, PatternAt};
+use crate::handler::{DeadBox, Dedup, Policy, Retry};
+use crate::pipeline::breaker::Settings as Breaker;
+use std::time::Duration;
+use toml::de::DeValue;
+
+/// Reads the part of a handler's section that makes its policy.
+pub(super) fn read(findings: &mut Findings<'_>, section: &mut Section<'_>, subscribe: &[PatternAt]) -> Policy {
+    let dedup = section.read(findings, &declared::DEDUP, |f, item| dedup(f, item, subscribe));
+    let retry_section = section.section(findings, &declared::RETRY);
+    let retry = retry(findings, retry_section);
+    let on_failure = section.value(findings, &declared::ON_FAILURE);
+    let breaker = section.read(findings, &BREAKER, breaker::read);
+    let mut limit = section.section(findings, &declared::LIMIT);
+    let concurrency = limit.value(findings, &declared::LIMIT_CONCURRENCY);
+    let rate = limit.given(findings, &declared::LIMIT_RATE);
+    let body_bytes_max = limit.value(findings, &declared::LIMIT_BODY);
+    limit.finish(findings, &[]);
+    let mut dead = section.section(findings, &declared::DEAD);
+    let (letters_max, full) = (dead.value(findings, &declared::DEAD_MAX), dead.value(findings, &declared::DEAD_FULL));
+    dead.finish(findings, &[]);
+    Policy {
+        dedup: dedup.unwrap_or_else(|| Some(Dedup::default())),
+        retry,
+        on_failure,
+        concurrency,
+        rate,
+        body_bytes_max: usize::try_from(body_bytes_max).unwrap_or(usize::MAX),
+        breaker: breaker.unwrap_or_else(|| Some(Breaker::default())),
+        dead: DeadBox { letters_max, full },
+    }
+}
+
+fn dedup(findings: &mut Findings<'_>, item: &Item<'_>, subscribe: &[PatternAt]) -> Option<Option<Dedup>> {
+    let table = match item.value.get_ref() {
+        DeValue::Boolean(false) => return Some(None),
+        DeValue::Table(table) => table,
+        _ => {
+            values::wrong(findings, item, &declared::DEDUP.kind.expected());
+            findings.last_hint("it is on unless it is false");
+            return None;
+        }
+    };
+    let mut section = Section::of(&declared::DEDUP, table);
+    let window = section.value(findings, &declared::DEDUP_WINDOW);
+    let marks_max = section.value(findings, &declared::DEDUP_MAX);
+    let topics = section.read(findings, &declared::DEDUP_TOPICS, values::patterns);
+    section.finish(findings, &[]);
+    for at in topics.iter().flatten() {
+        if !subscribe.is_empty() && !subscribe.iter().any(|own| own.pattern.overlaps(&at.pattern)) {
+            let message = format!("`{}` can never match: the handler subscribes to no such topic", at.pattern);
+            let subscribed: Vec<String> = subscribe.iter().map(|own| format!("`{}`", own.pattern)).collect();
+            findings
+                .error(at.span.clone(), message)
+                .expected(format!("topics of {}", subscribed.join(", ")))
+                .hint("`dedup.topics` names some of the subscribed topics");
+        }
+    }
+    Some(Some(Dedup { window, marks_max, topics: topics.map(plain) }))
+}
+
+fn retry(findings: &mut Findings<'_>, mut section: Section<'_>) -> Retry {
+    let attempts = section.value(findings, &declared::RETRY_ATTEMPTS);
+    let min = section.value(findings, &declared::RETRY_MIN);
+    let longest = Longest { table: "retry", first: "min", last: "max" };
+    let max = longest.read(findings, &mut section, &declared::RETRY_MAX, min, Retry::default().max);
+    section.finish(findings, &[]);
+    Retry { attempts, min, max }
+}
+
+/// Two waits of which one bounds the other.
+pub(super) struct Longest {
+    pub(super) table: &'static str,
+    pub(super) first: &'static str,
+    pub(super) last: &'static str,
+}
+
+impl Longest {
+    /// Reads the longest wait, which may not be shorter than the first.
+    pub(super) fn read(
+        &self,
+        findings: &mut Findings<'_>,
+        section: &mut Section<'_>,
+        setting: &'static Setting<Span, Means>,
+        first: Duration,
+        default: Duration,
+    ) -> Duration {
+        let item = section.item(setting);
+        let typed = item.as_ref().and_then(|item| setting.kind.parse(findings, item));
+        if let Some(item) = item.filter(|_| typed.is_some_and(|longest| longest < first)) {
+            let Self { table, first: name_first, last } = self;
+            findings
+                .error(item.span(), format!("the longest wait of `{table}` is shorter than the first"))
+                .expected(format!("at least \"{}\"", show_duration(first)))
+                .hint(format!("raise `{last}`, or lower `{name_first}`"));
+        }
+        // A larger first wait alone moves the default along.
+        typed.unwrap_or(default.max(first))
+    }
+}

@@ -1,0 +1,286 @@
+//! The gate of a handler: whether its next run may begin, for all its shards on this host.
+//!
+//! Breaker, rate, a full box of dead letters and the operator's word are the handler's, not a shard's, so its shards ask
+//! here. A shard that is told no starts nothing and takes nothing up; what it holds keeps its attempts. The decisions
+//! are pure ([`crate::pipeline::breaker`], [`crate::pipeline::rate`]); here is who shares them and who waits for them.
+//!
+//! How many run at a time is left to the permits of [`crate::shard::actor::Version`].
+
+use crate::clock;
+use crate::handler::{DeadBox, DeadFull, Policy};
+use crate::pipeline::breaker::{Admit, Breaker, Event, Said, State, Ticket};
+use crate::pipeline::rate::Rate;
+use crate::telemetry::{HandlerMetrics, events};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use tokio::sync::watch;
+
+/// Shared by the shards of one handler on one host.
+pub struct Gate {
+    inner: Mutex<Inner>,
+    /// Moves when what was refused may be let through.
+    changed: watch::Sender<()>,
+    metrics: Arc<HandlerMetrics>,
+}
+
+struct Inner {
+    breaker: Option<Breaker>,
+    rate: Option<Rate>,
+    dead_box: DeadBox,
+    /// Dead letters of the handler that are durable.
+    dead: u64,
+    /// Tripped by hand, breaker or not.
+    tripped: bool,
+    /// Whether the full box was said.
+    full_said: bool,
+}
+
+/// Why nothing may run now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Ask again then, or when the gate changed.
+    Until(Instant),
+    /// Ask again when the gate changed.
+    Changed,
+}
+
+/// Leave for one run: say what became of it with [`Pass::report`]. Dropped, the run did not take place.
+#[must_use]
+pub struct Pass {
+    gate: Arc<Gate>,
+    ticket: Option<Ticket>,
+    counts: bool,
+}
+
+/// The breaker as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// The handler has none.
+    Off,
+    Closed,
+    Open {
+        until: Instant,
+    },
+    HalfOpen,
+    /// Opened by hand.
+    Tripped,
+}
+
+impl Gate {
+    /// The gate of a handler that has `dead` dead letters already.
+    pub fn new(policy: &Policy, dead: u64, metrics: Arc<HandlerMetrics>) -> Self {
+        let inner = Inner {
+            breaker: policy.breaker.clone().map(Breaker::new),
+            rate: policy.rate.map(Rate::new),
+            dead_box: policy.dead,
+            dead,
+            tripped: false,
+            full_said: false,
+        };
+        let gate = Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), metrics };
+        gate.show(&gate.lock());
+        gate
+    }
+
+    /// Takes a changed policy; what was counted stays.
+    pub fn configure(&self, policy: &Policy) {
+        let mut inner = self.lock();
+        match (&mut inner.breaker, &policy.breaker) {
+            (Some(breaker), Some(settings)) => breaker.configure(settings.clone()),
+            (breaker, settings) => *breaker = settings.clone().map(Breaker::new),
+        }
+        if inner.tripped
+            && let Some(breaker) = &mut inner.breaker
+        {
+            breaker.trip();
+        }
+        match (&mut inner.rate, policy.rate) {
+            (Some(rate), Some(limit)) => rate.configure(limit),
+            (rate, limit) => *rate = limit.map(Rate::new),
+        }
+        inner.dead_box = policy.dead;
+        self.show(&inner);
+        drop(inner);
+        self.changed.send_replace(());
+    }
+
+    /// Moves when a shut gate may have opened.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Whether asking for a pass is in vain now, without asking for one.
+    pub fn shut(&self, now: Instant) -> Option<Shut> {
+        let mut inner = self.lock();
+        if inner.is_full() {
+            if !std::mem::replace(&mut inner.full_said, true) {
+                events::dead_box_full(&self.metrics, inner.dead_box.letters_max);
+            }
+            return Some(Shut::Changed);
+        }
+        if inner.tripped {
+            return Some(Shut::Changed);
+        }
+        match inner.breaker.as_ref().map(Breaker::state) {
+            Some(State::Open { until }) if now < until => Some(Shut::Until(until)),
+            Some(State::Tripped) => Some(Shut::Changed),
+            _ => None,
+        }
+    }
+
+    /// Asks for leave to begin one run.
+    pub fn pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Shut> {
+        let mut inner = self.lock();
+        if inner.tripped || inner.is_full() {
+            return Err(Shut::Changed);
+        }
+        if let Some(rate) = &mut inner.rate {
+            rate.take(now).map_err(Shut::Until)?;
+        }
+        let counts = inner.rate.is_some();
+        let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self.clone(), ticket: None, counts }) };
+        let (admit, event) = breaker.admit(now);
+        let shut = match admit {
+            Admit::Run(ticket) => {
+                if let Some(event) = event {
+                    self.tell(&inner, event);
+                }
+                return Ok(Pass { gate: self.clone(), ticket: Some(ticket), counts });
+            }
+            Admit::Until(until) => Shut::Until(until),
+            Admit::Probing | Admit::Tripped => Shut::Changed,
+        };
+        if let Some(rate) = &mut inner.rate {
+            rate.give_back();
+        }
+        Err(shut)
+    }
+
+    /// An operator opened it, or a shard found in its record that one did.
+    pub fn trip(&self) {
+        let mut inner = self.lock();
+        if !inner.tripped {
+            inner.tripped = true;
+            if let Some(breaker) = &mut inner.breaker {
+                breaker.trip();
+            }
+            events::breaker_tripped_by_hand(&self.metrics);
+            self.show(&inner);
+        }
+    }
+
+    /// An operator closed it.
+    pub fn reset(&self) {
+        let mut inner = self.lock();
+        inner.tripped = false;
+        let event = inner.breaker.as_mut().and_then(Breaker::reset);
+        if let Some(event) = event {
+            self.tell(&inner, event);
+        }
+        drop(inner);
+        self.changed.send_replace(());
+    }
+
+    /// A durable commit added and removed dead letters.
+    pub fn dead_changed(&self, added: u64, removed: u64) {
+        if added == 0 && removed == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.dead = (inner.dead + added).saturating_sub(removed);
+        if inner.dead_box.full == DeadFull::DropOldest {
+            let beyond = inner.dead.saturating_sub(inner.dead_box.letters_max);
+            if beyond > 0 {
+                // The log deletes them in the commit that brings the newer ones.
+                inner.dead -= beyond;
+                events::dead_letters_dropped(&self.metrics, beyond);
+            }
+        }
+        self.metrics.dead_letters.set(i64::try_from(inner.dead).unwrap_or(i64::MAX));
+        if !inner.is_full() {
+            inner.full_said = false;
+            drop(inner);
+            self.changed.send_replace(());
+        }
+    }
+
+    pub fn breaker(&self) -> BreakerState {
+        self.lock().state()
+    }
+
+    fn report(&self, ticket: Ticket, said: Said) {
+        let random = if said == Said::Failed { rand::random::<f64>() } else { 0.0 };
+        let mut inner = self.lock();
+        let probe = ticket.is_probe();
+        let Some(breaker) = &mut inner.breaker else { return };
+        let told = breaker.report(ticket, said, clock::instant(), random);
+        told.into_iter().flatten().for_each(|event| self.tell(&inner, event));
+        drop(inner);
+        if probe {
+            // Closed again, or the next one may probe, or there is a time to wait for.
+            self.changed.send_replace(());
+        }
+    }
+
+    fn tell(&self, inner: &Inner, event: Event) {
+        events::breaker(&self.metrics, event);
+        self.show(inner);
+    }
+
+    fn show(&self, inner: &Inner) {
+        self.metrics.breaker_state.set(match inner.state() {
+            BreakerState::Off | BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open { .. } => 2,
+            BreakerState::Tripped => 3,
+        });
+        self.metrics.dead_letters.set(i64::try_from(inner.dead).unwrap_or(i64::MAX));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn is_full(&self) -> bool {
+        self.dead_box.full == DeadFull::Stop && self.dead >= self.dead_box.letters_max
+    }
+
+    fn state(&self) -> BreakerState {
+        if self.tripped {
+            return BreakerState::Tripped;
+        }
+        match self.breaker.as_ref().map(Breaker::state) {
+            None => BreakerState::Off,
+            Some(State::Closed) => BreakerState::Closed,
+            Some(State::Open { until }) => BreakerState::Open { until },
+            Some(State::HalfOpen) => BreakerState::HalfOpen,
+            Some(State::Tripped) => BreakerState::Tripped,
+        }
+    }
+}
+
+impl Pass {
+    /// What became of the run.
+    pub fn report(mut self, said: Said) {
+        self.counts = false;
+        if let Some(ticket) = self.ticket.take() {
+            self.gate.report(ticket, said);
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if self.counts
+            && let Some(rate) = &mut self.gate.lock().rate
+        {
+            rate.give_back();
+        }
+        // A probe that never ran gives its place to another: without this a half-open breaker would wait for ever.
+        if let Some(ticket) = self.ticket.take() {
+            self.gate.report(ticket, Said::Neither);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The breaker against random sequences of what can happen to it, and the claims of its trip kinds one by one.
+
+use super::*;
+use crate::clock;
+use proptest::prelude::*;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Barrier, Mutex};
+
+const MIDDLE: f64 = 0.5;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn with(trip: Trip) -> Breaker {
+    Breaker::new(Settings { trip, ..Settings::default() })
+}
+
+#[track_caller]
+fn ticket(breaker: &mut Breaker, now: Instant) -> Ticket {
+    match breaker.admit(now).0 {
+        Admit::Run(ticket) => ticket,
+        other => panic!("not admitted: {other:?}"),
+    }
+}
+
+/// Admits a run and reports it at once.
+#[track_caller]
+fn run(breaker: &mut Breaker, said: Said, now: Instant) -> [Option<Event>; 2] {
+    let ticket = ticket(breaker, now);
+    breaker.report(ticket, said, now, MIDDLE)
+}
+
+/// A breaker that has just opened, and when it will probe.
+fn opened(now: Instant) -> (Breaker, Instant) {
+    let mut breaker = with(Trip::Consecutive { failures: 1 });
+    let _ = run(&mut breaker, Said::Failed, now);
+    let State::Open { until } = breaker.state() else { panic!("{:?}", breaker.state()) };
+    (breaker, until)
+}
+
+#[test]
+fn failures_in_a_row_open_it_and_a_success_between_them_begins_the_count_anew() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 3 });
+    for said in [Said::Failed, Said::Failed, Said::Ok, Said::Failed, Said::Neither, Said::Failed] {
+        let _ = run(&mut breaker, said, now);
+        assert_eq!(breaker.state(), State::Closed);
+    }
+    let wait = Duration::from_millis(500);
+    assert_eq!(run(&mut breaker, Said::Failed, now), [Some(Event::Fail), Some(Event::Tripped { wait })]);
+    assert_eq!(breaker.state(), State::Open { until: now + wait });
+}
+
+#[test]
+fn failures_that_arrive_late_and_together_cannot_skip_the_threshold() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 5 });
+    let tickets: Vec<Ticket> = (0..64).map(|_| ticket(&mut breaker, now)).collect();
+    let events: Vec<Event> =
+        tickets.into_iter().flat_map(|ticket| breaker.report(ticket, Said::Failed, now, MIDDLE)).flatten().collect();
+    assert_eq!(events[..5], [Event::Fail; 5]);
+    assert!(matches!(events[5..], [Event::Tripped { .. }]), "tripped at the fifth, once: {events:?}");
+}
+
+#[test]
+fn a_lower_threshold_than_what_was_counted_trips_at_the_next_failure() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 100 });
+    for _ in 0..50 {
+        let _ = run(&mut breaker, Said::Failed, now);
+    }
+    breaker.configure(Settings { trip: Trip::Consecutive { failures: 10 }, ..Settings::default() });
+    assert_eq!(breaker.state(), State::Closed);
+    assert!(matches!(run(&mut breaker, Said::Failed, now), [_, Some(Event::Tripped { .. })]));
+}
+
+#[test]
+fn a_count_within_the_window_opens_it_whatever_succeeds_between() {
+    let mut now = clock::instant();
+    let mut breaker = with(Trip::Count { failures: 3, window: 10 * SECOND });
+    // Spread over more than the window: never three within it.
+    for _ in 0..20 {
+        assert_eq!(run(&mut breaker, Said::Failed, now), [Some(Event::Fail), None]);
+        now += 6 * SECOND;
+    }
+    now += 10 * SECOND;
+    for said in [Said::Failed, Said::Ok, Said::Failed, Said::Ok] {
+        let _ = run(&mut breaker, said, now);
+        now += SECOND;
+    }
+    assert!(matches!(run(&mut breaker, Said::Failed, now), [_, Some(Event::Tripped { .. })]));
+}
+
+#[test]
+fn a_rate_opens_it_once_there_are_samples_enough() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Rate { percent: 50, samples: 10, window: 10 * SECOND });
+    for said in [Said::Failed, Said::Failed, Said::Failed, Said::Failed] {
+        assert_eq!(run(&mut breaker, said, now), [Some(Event::Fail), None], "too few samples");
+    }
+    for _ in 0..6 {
+        let _ = run(&mut breaker, Said::Ok, now);
+    }
+    // Five of eleven are less than half, six of twelve are not.
+    assert_eq!(run(&mut breaker, Said::Failed, now), [Some(Event::Fail), None]);
+    assert!(matches!(run(&mut breaker, Said::Failed, now), [_, Some(Event::Tripped { .. })]));
+}
+
+#[test]
+fn waits_grow_by_half_up_to_the_maximum_and_begin_anew_after_a_success() {
+    let mut now = clock::instant();
+    let settings = Settings {
+        trip: Trip::Consecutive { failures: 1 },
+        wait: Duration::from_millis(400),
+        max_wait: Duration::from_millis(1000),
+    };
+    let mut breaker = Breaker::new(settings);
+    let mut waits = vec![];
+    for said in [Said::Failed, Said::Failed, Said::Failed, Said::Failed, Said::Ok, Said::Failed] {
+        for event in run(&mut breaker, said, now).into_iter().flatten() {
+            if let Event::Tripped { wait } = event {
+                waits.push(wait.as_millis());
+            }
+        }
+        now += SECOND;
+    }
+    assert_eq!(waits, [400, 600, 900, 1000, 400]);
+}
+
+#[test]
+fn the_longest_waits_do_not_overflow() {
+    let now = clock::instant();
+    let trip = Trip::Consecutive { failures: 0 };
+    let mut breaker = Breaker::new(Settings { trip, wait: Duration::MAX, max_wait: Duration::MAX });
+    let _ = run(&mut breaker, Said::Failed, now);
+    assert_eq!(breaker.state(), State::Open { until: now + WAIT_MAX });
+}
+
+#[test]
+fn a_probe_that_did_not_take_place_gives_its_place_to_another() {
+    let (mut breaker, until) = opened(clock::instant());
+    let (Admit::Run(probe), Some(Event::Ready)) = breaker.admit(until) else { panic!() };
+    assert!(probe.is_probe());
+    assert!(matches!(breaker.admit(until), (Admit::Probing, None)));
+    assert_eq!(breaker.report(probe, Said::Neither, until, MIDDLE), [None, None]);
+    let (Admit::Run(probe), None) = breaker.admit(until) else { panic!("ready is told once") };
+    assert!(probe.is_probe());
+    assert_eq!(breaker.report(probe, Said::Ok, until, MIDDLE), [Some(Event::Reset), None]);
+    assert!(!ticket(&mut breaker, until).is_probe());
+}
+
+#[test]
+fn tripped_by_hand_it_stays_so_until_reset() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 1 });
+    let early = ticket(&mut breaker, now);
+    breaker.trip();
+    assert_eq!(breaker.report(early, Said::Ok, now, MIDDLE), [None, None]);
+    assert!(matches!(breaker.admit(now + 1_000_000 * SECOND), (Admit::Tripped, None)));
+    assert_eq!(breaker.reset(), Some(Event::Reset));
+    assert_eq!(breaker.reset(), None, "it is closed already");
+    assert!(!ticket(&mut breaker, now).is_probe());
+}
+
+#[test]
+fn of_a_thousand_tries_at_once_in_half_open_one_probes() {
+    const TRIES: usize = 1000;
+    let (breaker, until) = opened(clock::instant());
+    let breaker = Mutex::new(breaker);
+    let (start, admitted) = (Barrier::new(TRIES), Barrier::new(TRIES));
+    let (probes, refused, ready) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    let one = || {
+        start.wait();
+        let (admit, event) = breaker.lock().unwrap().admit(until);
+        ready.fetch_add(u32::from(event == Some(Event::Ready)), SeqCst);
+        let probe = match admit {
+            Admit::Run(ticket) => Some(ticket),
+            other => {
+                assert!(matches!(other, Admit::Probing), "{other:?}");
+                refused.fetch_add(1, SeqCst);
+                None
+            }
+        };
+        // Nobody reports before everybody has asked.
+        admitted.wait();
+        if let Some(ticket) = probe {
+            assert!(ticket.is_probe());
+            probes.fetch_add(1, SeqCst);
+            let _ = breaker.lock().unwrap().report(ticket, Said::Ok, until, MIDDLE);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..TRIES {
+            std::thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, one).unwrap();
+        }
+    });
+    assert_eq!((probes.into_inner(), refused.into_inner(), ready.into_inner()), (1, 999, 1));
+    assert_eq!(breaker.into_inner().unwrap().state(), State::Closed);
+}
+
+#[test]
+fn only_what_the_handler_did_counts() {
+    let failures = [
+        (Failure::Retry { reason: "busy".into(), after: None }, Said::Failed),
+        (Failure::Timeout { limit: SECOND }, Said::Failed),
+        (Failure::Trap { reason: "unreachable".into() }, Said::Failed),
+        (Failure::Memory { limit_bytes: 1, reason: "grow".into() }, Said::Failed),
+        (Failure::Reject { reason: "no such user".into() }, Said::Neither),
+        (Failure::Host { reason: "no sandbox".into() }, Said::Neither),
+    ];
+    for (failure, expected) in failures {
+        assert_eq!(Said::of(&Err(failure.clone())), expected, "{failure}");
+    }
+    assert_eq!(Said::of(&Ok(Effects::default())), Said::Ok);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit,
+    Report { which: usize, said: Said, random: f64 },
+    Pass { ms: u64 },
+    Trip,
+    Reset,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let said = prop_oneof![3 => Just(Said::Failed), 2 => Just(Said::Ok), 1 => Just(Said::Neither)];
+    let report = (any::<usize>(), said, 0.0..1.0);
+    let step = prop_oneof![
+        8 => Just(Step::Admit),
+        8 => report.prop_map(|(which, said, random)| Step::Report { which, said, random }),
+        3 => (0u64..2000).prop_map(|ms| Step::Pass { ms }),
+        1 => Just(Step::Trip),
+        1 => Just(Step::Reset),
+    ];
+    prop::collection::vec(step, 1..200)
+}
+
+fn trips() -> impl Strategy<Value = Trip> {
+    prop_oneof![
+        (1u32..6).prop_map(|failures| Trip::Consecutive { failures }),
+        (1u32..6).prop_map(|failures| Trip::Count { failures, window: 10 * SECOND }),
+        (1u8..=100, 1u32..10).prop_map(|(percent, samples)| Trip::Rate { percent, samples, window: 10 * SECOND }),
+    ]
+}
+
+/// What must hold, known without the breaker.
+#[derive(Default)]
+struct Known {
+    /// Rises when the state changes.
+    era: u32,
+    probes_out: u32,
+    failures_in_a_row: u32,
+    /// Openings since it was last closed.
+    openings: i32,
+    by_hand: bool,
+}
+
+impl Known {
+    fn enter(&mut self, by_hand: bool) {
+        *self = Self { era: self.era + 1, by_hand, openings: self.openings, ..Self::default() };
+    }
+
+    fn closed(&mut self) {
+        self.enter(false);
+        self.openings = 0;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn whatever_happens_it_keeps_its_promises(
+        trip in trips(),
+        wait_ms in 1u64..2000,
+        max_wait_ms in 1u64..5000,
+        steps in steps(),
+    ) {
+        let (wait, max_wait) = (Duration::from_millis(wait_ms), Duration::from_millis(max_wait_ms));
+        let mut breaker = Breaker::new(Settings { trip, wait, max_wait });
+        let mut known = Known::default();
+        let mut tickets: Vec<(u32, Ticket)> = vec![];
+        let mut now = clock::instant();
+        for step in steps {
+            let before = breaker.state();
+            match step {
+                Step::Pass { ms } => now += Duration::from_millis(ms),
+                Step::Trip => {
+                    breaker.trip();
+                    known.enter(true);
+                }
+                Step::Reset => {
+                    let event = breaker.reset();
+                    prop_assert_eq!(event.is_some(), before != State::Closed);
+                    known.closed();
+                }
+                Step::Admit => {
+                    let (admit, event) = breaker.admit(now);
+                    prop_assert!(!known.by_hand || matches!(admit, Admit::Tripped), "ran while tripped by hand");
+                    match admit {
+                        Admit::Run(ticket) => {
+                            if let State::Open { until } = before {
+                                prop_assert!(now >= until && event == Some(Event::Ready), "open, it ran too early");
+                                known.enter(false);
+                            }
+                            prop_assert_eq!(ticket.is_probe(), breaker.state() == State::HalfOpen);
+                            known.probes_out += u32::from(ticket.is_probe());
+                            prop_assert!(known.probes_out <= 1, "two probes at once");
+                            tickets.push((known.era, ticket));
+                        }
+                        Admit::Until(until) => {
+                            prop_assert!(until > now);
+                            prop_assert_eq!(before, State::Open { until });
+                        }
+                        Admit::Probing => prop_assert_eq!(known.probes_out, 1, "it waits for a probe that is not there"),
+                        Admit::Tripped => prop_assert!(known.by_hand),
+                    }
+                }
+                Step::Report { which, said, random } => {
+                    if tickets.is_empty() {
+                        continue;
+                    }
+                    let (era, ticket) = tickets.swap_remove(which % tickets.len());
+                    let (probe, whole) = (ticket.is_probe(), format!("{breaker:?}"));
+                    let events = breaker.report(ticket, said, now, random);
+                    if era != known.era {
+                        prop_assert_eq!(events, [None, None]);
+                        prop_assert_eq!(format!("{breaker:?}"), whole, "a stale ticket changed something");
+                        continue;
+                    }
+                    known.probes_out -= u32::from(probe);
+                    match said {
+                        Said::Ok => known.failures_in_a_row = 0,
+                        Said::Failed => known.failures_in_a_row += 1,
+                        Said::Neither => prop_assert_eq!(breaker.state(), before),
+                    }
+                    prop_assert_eq!(events.contains(&Some(Event::Fail)), said == Said::Failed);
+                    let due = match trip {
+                        Trip::Consecutive { failures } => known.failures_in_a_row >= failures,
+                        _ => false,
+                    };
+                    let is_open = matches!(breaker.state(), State::Open { .. });
+                    prop_assert!(is_open || !(due || probe && said == Said::Failed), "it did not open");
+                    if probe && said == Said::Ok {
+                        prop_assert_eq!(events, [Some(Event::Reset), None]);
+                        prop_assert_eq!(breaker.state(), State::Closed);
+                        known.closed();
+                    }
+                    if let [_, Some(Event::Tripped { wait: waits })] = events {
+                        let base = wait.mul_f64(WAIT_GROWTH.powi(known.openings)).min(max_wait);
+                        let (least, most) = (base.mul_f64(0.4999), base.mul_f64(1.5001).min(max_wait));
+                        prop_assert!(least <= waits && waits <= most, "{waits:?}, not {least:?} to {most:?}");
+                        prop_assert_eq!(breaker.state(), State::Open { until: now + waits });
+                        known.enter(false);
+                        known.openings += 1;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Which version of each handler's module runs: the one in its file, or the one an operator went back to.
+//!
+//! [`Registry::prepare`] reads the files, compiles what is new, links it and tries it out, off the hot path and without
+//! touching what runs; [`Registry::put_in_force`] takes the result over once the host runs it. In between whoever called
+//! can still give up, so a change is taken as a whole or not at all.
+//!
+//! Guarantees: a handler whose module and guest settings did not change keeps its very code, so a host that compares by
+//! identity swaps nothing; a file that cannot be run never replaces what runs, and the reason is kept for people
+//! ([`View::problem`]); a version that was in force can be had again from disk.
+//!
+//! When to look again, and bringing shards to run what is prepared, is for others.
+
+mod load;
+mod store;
+
+pub use load::{LoadError, Reason};
+pub use store::{StoreError, VERSIONS_MAX, Version};
+
+use crate::clock;
+use crate::config::{HandlerSettings, SandboxMode};
+use crate::control::Pin;
+use crate::handler::{Digest, HandlerName};
+use crate::host;
+use crate::invoke::Invoke;
+use crate::sandbox::{self, Sandboxes};
+use crate::telemetry::{Metrics, events};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use load::{InFile, Loader};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use store::{InForce, Store};
+
+/// Modules read and compiled at once: each may take its largest size in memory several times.
+const LOADS_MAX: usize = 4;
+
+/// What operators went back to, by handler.
+pub type Pins = BTreeMap<HandlerName, Pin>;
+
+/// The versions in force on one host.
+pub struct Registry {
+    loader: Loader,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    handlers: BTreeMap<HandlerName, Entry>,
+    problem: Option<String>,
+}
+
+/// One handler.
+#[derive(Clone)]
+struct Entry {
+    path: PathBuf,
+    guest: sandbox::Settings,
+    /// The file as it was read last, whether it is in force or not; `None`: it could not be read.
+    file: Option<InFile>,
+    digest: Digest,
+    invoke: Arc<dyn Invoke>,
+    problem: Option<String>,
+}
+
+/// A handler as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    pub name: HandlerName,
+    /// In force.
+    pub digest: Digest,
+    /// In the file when it was read last; `None`: it could not be read.
+    pub file_digest: Option<Digest>,
+    /// Versions to go back to; the one that was in the file last is the last one.
+    pub versions: Vec<Version>,
+    /// Why another version is in force than should be.
+    pub problem: Option<String>,
+}
+
+/// Handlers ready to run, not in force yet.
+pub struct Prepared {
+    entries: BTreeMap<HandlerName, Entry>,
+    handlers: Vec<host::Handler>,
+    swapped: bool,
+}
+
+impl Prepared {
+    /// What the host is to run.
+    pub fn handlers(&self) -> Vec<host::Handler> {
+        self.handlers.clone()
+    }
+
+    /// Whether some handler has other code than before.
+    pub fn is_swap(&self) -> bool {
+        self.swapped
+    }
+}
+
+impl Registry {
+    /// `versions`: the directory where versions are kept; this host's own.
+    pub fn open(sandboxes: Sandboxes, versions: &Path, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let loader = Loader::new(sandboxes, Store::open(versions)?);
+        Ok(Self { loader, metrics, state: Mutex::default() })
+    }
+
+    /// Makes the handlers of these settings ready. A module that cannot be run is an error, unless its handler runs and
+    /// nothing but its file changed: then what runs stays, and the reason becomes its problem.
+    pub async fn prepare(&self, wanted: &[HandlerSettings], pins: &Pins) -> Result<Prepared, LoadError> {
+        let before = self.lock().handlers.clone();
+        let mut loads = Vec::with_capacity(wanted.len());
+        for settings in wanted {
+            loads.push(self.entry(settings, pins.get(&settings.name).copied(), before.get(&settings.name)));
+        }
+        let loaded: Vec<Entry> = stream::iter(loads).buffered(LOADS_MAX).try_collect().await?;
+        let entries: Vec<(&HandlerSettings, Entry)> = wanted.iter().zip(loaded).collect();
+        let is_same = |name: &HandlerName, entry: &Entry| {
+            before.get(name).is_some_and(|before| Arc::ptr_eq(&before.invoke, &entry.invoke))
+        };
+        Ok(Prepared {
+            swapped: entries.len() != before.len()
+                || entries.iter().any(|(settings, entry)| !is_same(&settings.name, entry)),
+            handlers: entries.iter().map(|(settings, entry)| runnable(settings, entry.invoke.clone())).collect(),
+            entries: entries.into_iter().map(|(settings, entry)| (settings.name.clone(), entry)).collect(),
+        })
+    }
+
+    /// Takes over what the host runs now, and tells what changed.
+    pub async fn put_in_force(&self, prepared: Prepared) {
+        let in_force = prepared.entries.iter().map(|(name, entry)| {
+            (name.clone(), InForce { digest: entry.digest, file: entry.file.as_ref().map(|file| file.digest) })
+        });
+        self.loader.note(in_force.collect(), clock::now()).await;
+        let mut state = self.lock();
+        let before = std::mem::replace(&mut state.handlers, prepared.entries);
+        for (name, entry) in &state.handlers {
+            let (metrics, before) = (self.metrics.handler(name), before.get(name));
+            if before.is_none_or(|before| before.digest != entry.digest) {
+                events::module_in_force(&metrics, entry.digest);
+            }
+            match &entry.problem {
+                Some(problem) if before.and_then(|before| before.problem.as_ref()) != Some(problem) => {
+                    events::module_refused(&self.metrics, name, problem);
+                }
+                _ => {}
+            }
+        }
+        for name in before.keys().filter(|name| !state.handlers.contains_key(name)) {
+            events::handler_left(&self.metrics.handler(name));
+        }
+    }
+
+    /// Whether some version of this handler is in force.
+    pub fn runs(&self, handler: &HandlerName) -> bool {
+        self.lock().handlers.contains_key(handler)
+    }
+
+    /// Every handler that runs, by name.
+    pub fn views(&self) -> Vec<View> {
+        let view = |(name, entry): (&HandlerName, &Entry)| View {
+            name: name.clone(),
+            digest: entry.digest,
+            file_digest: entry.file.as_ref().map(|file| file.digest),
+            versions: self.loader.versions(name),
+            problem: entry.problem.clone(),
+        };
+        self.lock().handlers.iter().map(view).collect()
+    }
+
+    /// Why the settings in force are not those of the file; `None`: they are.
+    pub fn problem(&self) -> Option<String> {
+        self.lock().problem.clone()
+    }
+
+    /// Records why the settings in force are not those of the file. True if that is news.
+    pub fn set_problem(&self, problem: Option<String>) -> bool {
+        let mut state = self.lock();
+        let news = state.problem != problem;
+        state.problem = problem;
+        news
+    }
+
+    /// Deletes the versions of a handler that does not run.
+    pub async fn forget(&self, handler: HandlerName) -> std::io::Result<()> {
+        self.loader.forget(handler).await
+    }
+
+    /// What is to be in force for one handler.
+    async fn entry(
+        &self,
+        settings: &HandlerSettings,
+        pin: Option<Pin>,
+        before: Option<&Entry>,
+    ) -> Result<Entry, LoadError> {
+        let (path, guest) = (&settings.module, guest_of(settings));
+        let unchanged = before.filter(|before| before.path == *path && before.guest == guest);
+        let known = before.filter(|before| before.path == *path).and_then(|before| before.file.as_ref());
+        let refused = |reason| LoadError { handler: settings.name.clone(), path: path.clone(), reason };
+        // What runs stays, if all that changed is that the file is no good.
+        let or_stay = |file: Option<InFile>, reason: Reason| {
+            let error = refused(reason);
+            match unchanged {
+                Some(before) => Ok(Entry { file, problem: Some(told(&error)), ..Entry::clone(before) }),
+                None => Err(error),
+            }
+        };
+        let running = |digest| before.filter(|before| before.guest == guest && before.digest == digest);
+
+        let file = match self.loader.look(path, known).await {
+            Ok(file) => file,
+            Err(reason) => return or_stay(None, reason),
+        };
+        let mut problem = None;
+        if let Some(pin) = pin.filter(|pin| pin.over == file.digest && pin.digest != file.digest) {
+            let earlier = match running(pin.digest) {
+                Some(before) => Ok(before.invoke.clone()),
+                None => self.loader.load_kept(pin.digest, guest.clone()).await,
+            };
+            match earlier {
+                Ok(invoke) => {
+                    let (path, file) = (path.clone(), Some(file));
+                    return Ok(Entry { path, guest, file, digest: pin.digest, invoke, problem: None });
+                }
+                Err(reason) => {
+                    let what = format!("cannot go back to version {} of handler `{}`", pin.digest, settings.name);
+                    problem = Some(format!("{what}: {}", told(&reason)));
+                }
+            }
+        }
+        let (file, invoke) = match running(file.digest) {
+            Some(before) => (file, before.invoke.clone()),
+            None => match self.loader.load_file(path, guest.clone()).await {
+                Ok(loaded) => loaded,
+                Err(reason) => return or_stay(Some(file), reason),
+            },
+        };
+        let digest = file.digest;
+        Ok(Entry { path: path.clone(), guest, file: Some(file), digest, invoke, problem })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held left a whole state.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn guest_of(settings: &HandlerSettings) -> sandbox::Settings {
+    sandbox::Settings {
+        handler: settings.name.clone(),
+        publish: settings.publish.clone(),
+        timeout: settings.timeout,
+        memory_bytes: settings.memory_bytes,
+        mode: match settings.sandbox {
+            SandboxMode::Fresh => sandbox::Mode::Fresh,
+            SandboxMode::Warm => sandbox::Mode::Warm,
+        },
+        config: settings.config.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+    }
+}
+
+fn runnable(settings: &HandlerSettings, invoke: Arc<dyn Invoke>) -> host::Handler {
+    host::Handler {
+        name: settings.name.clone(),
+        subscribe: settings.subscribe.clone(),
+        key: settings.key.clone(),
+        id: settings.id.clone(),
+        shards: settings.shards,
+        start: settings.start,
+        policy: settings.policy.clone(),
+        invoke,
+    }
+}
