@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod alarm;
+mod backup;
 mod checker;
 mod conformance;
 mod crash;
@@ -10,6 +11,7 @@ mod harness;
 mod hotload;
 mod operators;
 mod pipeline;
+mod retention;
 mod sandbox;
 mod simulation;
 mod slow;
