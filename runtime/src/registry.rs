@@ -148,6 +148,11 @@ impl Registry {
         }
     }
 
+    /// Whether some version of this handler is in force.
+    pub fn runs(&self, handler: &HandlerName) -> bool {
+        self.lock().handlers.contains_key(handler)
+    }
+
     /// Every handler that runs, by name.
     pub fn views(&self) -> Vec<View> {
         let view = |(name, entry): (&HandlerName, &Entry)| View {

@@ -15,14 +15,13 @@ use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Log, LogError};
 use crate::message::Offset;
 use crate::reader;
-use crate::registry::{self, Pins, Registry};
+use crate::registry::{self, Registry};
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::Metrics;
 use reload::{Reload, Reloading};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -73,10 +72,11 @@ impl Service {
         tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
         tracing::info!(in_force = sandboxes.describe(), "sandboxes are ready");
         let registry = Arc::new(Registry::open(sandboxes, &path.join(VERSIONS_FOLDER), metrics.clone())?);
-        let prepared = registry.prepare(&settings.handlers, &pins(&*log).await?).await?;
+        let pins = host::recorded_pins(&*log).await.map_err(host::StartError::from)?;
+        let prepared = registry.prepare(&settings.handlers, &pins).await?;
 
         let address = settings.http.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = http::listen(address).map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().unwrap_or(address);
         let readiness = Readiness::starting("the host is starting");
         let stop_http = CancellationToken::new();
@@ -151,13 +151,6 @@ async fn open_log(path: &Path) -> Result<Arc<dyn Log>, StartError> {
         Ok(log) => Ok(Arc::new(log)),
         Err(source) => Err(StartError::Log { path: path.to_owned(), source }),
     }
-}
-
-/// What operators went back to, as the log recorded it.
-async fn pins(log: &dyn Log) -> Result<Pins, StartError> {
-    let shards = log.status().await.map_err(host::StartError::from)?;
-    let of_first = shards.into_iter().filter(|status| status.shard.index == 0);
-    Ok(of_first.filter_map(|status| Some((status.shard.handler, status.control.pin?))).collect())
 }
 
 /// What the HTTP face asks.

@@ -27,6 +27,7 @@ macro_rules! on_every_kind {
 mod append;
 mod commit;
 mod dead;
+mod disk;
 mod embedded;
 mod forget;
 mod kill;

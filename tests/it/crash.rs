@@ -16,7 +16,7 @@ use std::time::Duration;
 const ROUNDS: usize = 60;
 const KEYS: usize = 20;
 
-const SETTINGS: &str = r#"
+pub const SETTINGS: &str = r#"
 [handlers.first]
 module = "ledger.wasm"
 subscribe = ["in"]
@@ -38,7 +38,7 @@ config = { output = "out.second" }
 "#;
 
 /// Publishes until the host is gone; returns the ids that it said were durable.
-async fn load(host: &Process, round: usize, messages: usize, seed: u64) -> Vec<String> {
+pub async fn load(host: &Process, round: usize, messages: usize, seed: u64) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut lines = vec![];
     for number in 0..messages {
@@ -132,28 +132,33 @@ async fn kill_9_under_load_loses_nothing_and_does_nothing_twice() {
     }
     assert!(crashes >= 50);
 
+    let history = settled(&place, &acknowledged).await;
+    let known = history.messages.iter().filter(|message| message.topic.as_str() == "in").count();
+    println!(
+        "{crashes} kills, {} messages acknowledged, {known} in the log, {} dead letters: 0 lost, 0 twice, 0 out of order",
+        acknowledged.len(),
+        history.dead.len()
+    );
+    assert!(acknowledged.len() > 1000, "the load was too small to show anything: {}", acknowledged.len());
+}
+
+/// Lets a host finish what is left, and checks what there is then.
+pub async fn settled(place: &Place, acknowledged: &BTreeSet<String>) -> History {
     let host = place.start();
     host.until("everything is settled", async |_| {
         let status = EmbeddedLog::open_read_only(&place.data()).unwrap().status().await.unwrap();
-        let history = history(&place).await;
+        let history = history(place).await;
         let open: u64 = status.iter().map(|shard| shard.open).sum();
         open == 0 && checker::check(&history).is_ok()
     })
     .await;
     host.stop();
 
-    let history = history(&place).await;
+    let history = history(place).await;
     checker::check(&history).unwrap();
-    let ids: Vec<&str> =
-        history.messages.iter().filter(|m| m.topic.as_str() == "in").filter_map(|m| m.id.as_deref()).collect();
-    let known: BTreeSet<&str> = ids.iter().copied().collect();
+    let ids = history.messages.iter().filter(|message| message.topic.as_str() == "in");
+    let known: BTreeSet<&str> = ids.filter_map(|message| message.id.as_deref()).collect();
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !known.contains(id.as_str())).collect();
     assert!(lost.is_empty(), "acknowledged and not in the log: {lost:?}");
-    println!(
-        "{crashes} kills, {} messages acknowledged, {} in the log, {} dead letters: 0 lost, 0 twice, 0 out of order",
-        acknowledged.len(),
-        ids.len(),
-        history.dead.len()
-    );
-    assert!(acknowledged.len() > 1000, "the load was too small to show anything: {}", acknowledged.len());
+    history
 }

@@ -9,6 +9,7 @@ mod crash;
 mod harness;
 mod hotload;
 mod new;
+mod operators;
 mod pipeline;
 mod sandbox;
 mod settings;

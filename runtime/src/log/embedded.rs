@@ -18,6 +18,7 @@ mod lock;
 mod queries;
 mod readers;
 mod requests;
+mod room;
 mod rows;
 mod shard;
 mod shared;
@@ -31,6 +32,7 @@ use self::lock::Lock;
 use self::queries::Reader;
 use self::readers::{Length, Readers};
 use self::requests::Request;
+use self::room::Room;
 use self::shared::Shared;
 use self::writer::{Parts, Unanswered, Writer};
 use super::{Batch, Claim, DeadCount, DeadFilter, DeadQuery, Guarantees, Log, LogError, NumberedDeadLetter};
@@ -44,6 +46,7 @@ use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How an embedded log is opened.
 #[derive(Clone, Debug)]
@@ -57,6 +60,11 @@ pub struct Options {
     /// At this size of the database appends are refused, while commits go on into a reserve of an eighth of it.
     /// `None`: until the disk is full.
     pub bytes_max: Option<u64>,
+    /// When the disk has fewer bytes left appends are refused, and commits go on into what is left.
+    pub disk_reserve_bytes: u64,
+    /// How long writes wait while another process holds the database (a tool that looks at it, a copy being made); then
+    /// they are refused, and the log goes on.
+    pub lock_wait: Duration,
     /// Asked for the time of each transaction.
     pub clock: fn() -> Timestamp,
 }
@@ -68,6 +76,8 @@ impl Default for Options {
             writer_cache_bytes: 64 * 1024 * 1024,
             reader_cache_bytes: 16 * 1024 * 1024,
             bytes_max: None,
+            disk_reserve_bytes: 32 * 1024 * 1024,
+            lock_wait: Duration::from_secs(30),
             clock: clock::now,
         }
     }
@@ -96,14 +106,14 @@ impl EmbeddedLog {
         let lock = Lock::take(&directory.join("lock"))?;
         let path = format::database(directory);
         let connection = format::open_or_create(&path, options.writer_cache_bytes)?;
-        let pages_max = limit(&connection, options.bytes_max)?;
+        let room = Room::limit(&connection, directory.to_owned(), options.bytes_max, options.disk_reserve_bytes)?;
         let readers = open_readers(&path, &options)?;
         let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
         let shared = Arc::new(Shared::new(end));
         let second_connection = format::open_to_checkpoint(&path)?;
-        let clock = options.clock;
-        let writer =
-            Writer::start(Parts { lock, connection, second_connection, shared: shared.clone(), clock, pages_max })?;
+        let Options { clock, lock_wait, .. } = options;
+        let parts = Parts { lock, connection, second_connection, shared: shared.clone(), clock, room, lock_wait };
+        let writer = Writer::start(parts)?;
         Ok(Self { shared, readers, access: Access::ReadWrite(writer) })
     }
 
@@ -156,16 +166,6 @@ fn create_directory(directory: &Path) -> Result<(), LogError> {
 fn open_readers(path: &Path, options: &Options) -> Result<Arc<Readers>, LogError> {
     let open = |_| format::open_to_read(path, options.reader_cache_bytes).map(Reader::new);
     Ok(Readers::new((0..options.readers.max(1)).map(open).collect::<Result<_, _>>()?))
-}
-
-/// Limits what commits may fill, and returns the number of pages at which appends are refused.
-fn limit(connection: &rusqlite::Connection, bytes_max: Option<u64>) -> Result<Option<u64>, Failure> {
-    let Some(bytes_max) = bytes_max else { return Ok(None) };
-    let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
-    let pages_max = bytes_max / page_bytes.cast_unsigned();
-    let with_reserve = i64::try_from(pages_max + pages_max.div_ceil(8)).unwrap_or(i64::MAX);
-    connection.pragma_update_and_check(None, "max_page_count", with_reserve, |_| Ok(()))?;
-    Ok(Some(pages_max))
 }
 
 impl Log for EmbeddedLog {

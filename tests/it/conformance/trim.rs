@@ -198,3 +198,26 @@ async fn the_embedded_log_gives_the_space_of_what_was_deleted_back() {
     let log = EmbeddedLog::open(directory.path(), Options::default()).unwrap();
     assert!(offsets(&log).await.ends_with(&kept));
 }
+
+#[tokio::test]
+async fn with_trimming_a_log_of_bounded_size_takes_appends_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes_max = 4 * 1024 * 1024;
+    let options = Options { bytes_max: Some(bytes_max), ..Options::default() };
+    let log = EmbeddedLog::open(directory.path(), options).unwrap();
+    let trim = Trim { older_than: None, bytes_max: Some(bytes_max / 10 * 9), ..all(&["h"]) };
+    let id = shard("h", 0);
+    let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+    for number in 1..=100 {
+        // 200 kB, five times as much as there is room for in all.
+        let read = *log.append(vec![message("a", vec![7; 20_000]); 10]).await.unwrap().last().unwrap();
+        let outputs = vec![message("out", vec![7; 1_000])];
+        let handled = ShardCommit { read, outputs, ..commit(&id, term, number) };
+        assert_eq!(log.commit(vec![handled]).await, [Ok(())]);
+        let trimmed = to_the_end(&log, &trim).await;
+        assert!(trimmed.bytes <= bytes_max / 10 * 9 && trimmed.held_by.is_none(), "{trimmed:?}");
+    }
+    drop(log);
+    let file_bytes = std::fs::metadata(directory.path().join("sluicebox.db")).unwrap().len();
+    assert!(file_bytes <= bytes_max, "{file_bytes} bytes");
+}

@@ -113,7 +113,7 @@ pub(crate) async fn commit(log: &MemoryLog, shard: &ShardId, change: impl FnOnce
         dead: vec![],
         dead_max: u64::MAX,
         dead_drop: vec![],
-        controlled: Offset::START,
+        controlled: claim.record.controlled,
         control: None,
     };
     change(&mut commit);

@@ -8,7 +8,6 @@
 use super::failure::Failure;
 use super::shared::Shared;
 use rusqlite::Connection;
-use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -118,12 +117,12 @@ pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, Fa
     let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
     match done {
         Ok(busy) => Ok(busy == 0),
-        Err(error) if matches!(error.sqlite_error_code(), Some(DatabaseBusy | DatabaseLocked)) => Ok(false),
         Err(error) => match Failure::from(error) {
             Failure::Full(reason) => {
                 tracing::warn!(reason, "no room to move pages into the database: the write-ahead log grows");
                 Ok(false)
             }
+            Failure::Busy(_) => Ok(false),
             broken @ Failure::Broken(_) => Err(broken),
         },
     }

@@ -9,6 +9,9 @@ pub(super) enum Failure {
     /// Out of room: the transaction was rolled back, later ones may succeed.
     #[error("{0}")]
     Full(String),
+    /// Another process holds a lock for longer than anyone may wait: nothing was written, later ones may succeed.
+    #[error("{0}")]
+    Busy(String),
     /// An input or output error, damage, or a value that this version never wrote.
     #[error("{0}")]
     Broken(String),
@@ -27,7 +30,11 @@ impl From<rusqlite::Error> for Failure {
             rusqlite::Error::SqliteFailure(code, _) => {
                 // The extended code tells which call failed (read, write, fsync, …), which the text does not.
                 let reason = format!("{error} (SQLite error {})", code.extended_code);
-                if code.code == rusqlite::ErrorCode::DiskFull { Self::Full(reason) } else { Self::Broken(reason) }
+                match code.code {
+                    rusqlite::ErrorCode::DiskFull => Self::Full(reason),
+                    rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked => Self::Busy(reason),
+                    _ => Self::Broken(reason),
+                }
             }
             _ => Self::Broken(error.to_string()),
         }
@@ -44,7 +51,7 @@ impl From<Failure> for LogError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Full(reason) => LogError::Full { reason },
-            Failure::Broken(reason) => LogError::Unavailable { reason },
+            Failure::Busy(reason) | Failure::Broken(reason) => LogError::Unavailable { reason },
         }
     }
 }

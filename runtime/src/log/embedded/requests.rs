@@ -22,8 +22,19 @@ pub(super) enum Request {
     Erase { answer: oneshot::Sender<Result<bool, LogError>> },
 }
 
-/// Sends the answer to one request; `Err` when its transaction was not written.
-pub(super) type Reply = Box<dyn FnOnce(Result<(), &Unwritten>)>;
+/// What became of a request within its transaction.
+pub(super) enum Written {
+    Append(Result<Vec<Offset>, LogError>),
+    Commit(Vec<Result<(), CommitError>>),
+    Claim(Term),
+    PutRoutings(Result<(), LogError>),
+    Trim(Trimmed),
+    Forget,
+    Erase(bool),
+}
+
+/// Sends the answer to one request.
+pub(super) type Reply = Box<dyn FnOnce()>;
 
 impl Request {
     /// How much of a transaction it fills, roughly in bytes.
@@ -41,39 +52,60 @@ impl Request {
         matches!(self, Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. })
     }
 
+    /// Whether it only brings something new, and so gives way to the work under way when room runs out.
+    pub(super) fn is_append(&self) -> bool {
+        matches!(self, Request::Append { .. })
+    }
+
     /// Writes it within the transaction under way. On an error the transaction must be undone.
-    pub(super) fn write(self, tables: &mut Tables<'_>) -> (Reply, Result<(), Failure>) {
-        match self {
-            Request::Append { messages, answer } => reply(answer, tables.append(messages)),
-            Request::Claim { shard, start, answer } => reply(answer, tables.claim(&shard, start).map(Ok)),
-            Request::PutRoutings { version, routings, answer } => {
-                reply(answer, tables.put_routings(version, &routings))
+    pub(super) fn write(&self, tables: &mut Tables<'_>) -> Result<Written, Failure> {
+        Ok(match self {
+            Request::Append { messages, .. } => Written::Append(tables.append(messages)?),
+            Request::Commit { commits, .. } => {
+                Written::Commit(commits.iter().map(|commit| tables.commit(commit)).collect::<Result<_, _>>()?)
             }
-            Request::Trim { trim, floor, answer } => reply(answer, tables.trim(&trim, &floor).map(Ok)),
-            Request::Forget { handler, answer } => reply(answer, tables.forget(&handler).map(Ok)),
-            Request::Erase { answer } => reply(answer, tables.erase().map(Ok)),
-            Request::Commit { commits, answer } => {
-                let mut answers = Vec::with_capacity(commits.len());
-                let mut written = Ok(());
-                for commit in commits {
-                    let shard = commit.shard.clone();
-                    let result = match &written {
-                        Ok(()) => tables.commit(commit).unwrap_or_else(|failure| {
-                            written = Err(failure);
-                            Ok(())
-                        }),
-                        Err(_) => Ok(()),
-                    };
-                    answers.push((shard, result));
+            Request::Claim { shard, start, .. } => Written::Claim(tables.claim(shard, *start)?),
+            Request::PutRoutings { version, routings, .. } => {
+                Written::PutRoutings(tables.put_routings(*version, routings)?)
+            }
+            Request::Trim { trim, floor, .. } => Written::Trim(tables.trim(trim, floor)?),
+            Request::Forget { handler, .. } => {
+                tables.forget(handler)?;
+                Written::Forget
+            }
+            Request::Erase { .. } => Written::Erase(tables.erase()?),
+        })
+    }
+
+    /// Once its transaction is durable: hands over the messages that it brought into the log, and returns what answers
+    /// it. An answer whose receiver is gone is dropped: the caller gave up waiting, the write stands.
+    pub(super) fn done(self, written: Written, mut arrive: impl FnMut(NewMessage)) -> Reply {
+        match (self, written) {
+            (Request::Append { messages, answer }, Written::Append(result)) => {
+                if result.is_ok() {
+                    messages.into_iter().for_each(arrive);
                 }
-                (reply_commits(answer, answers), written)
+                Box::new(move || drop(answer.send(result)))
             }
+            (Request::Commit { commits, answer }, Written::Commit(results)) => {
+                let taken = commits.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
+                taken.flat_map(|(commit, _)| commit.outputs).for_each(&mut arrive);
+                Box::new(move || drop(answer.send(results)))
+            }
+            (Request::Claim { answer, .. }, Written::Claim(term)) => Box::new(move || drop(answer.send(Ok(term)))),
+            (Request::PutRoutings { answer, .. }, Written::PutRoutings(result)) => {
+                Box::new(move || drop(answer.send(result)))
+            }
+            (Request::Trim { answer, .. }, Written::Trim(trimmed)) => Box::new(move || drop(answer.send(Ok(trimmed)))),
+            (Request::Forget { answer, .. }, Written::Forget) => Box::new(move || drop(answer.send(Ok(())))),
+            (Request::Erase { answer }, Written::Erase(is_done)) => Box::new(move || drop(answer.send(Ok(is_done)))),
+            _ => unreachable!("`write` answers each kind of request with its own kind of result"),
         }
     }
 
-    /// Answers without writing anything.
-    pub(super) fn refuse(self, failure: &Failure) {
-        let error = || LogError::from(failure.clone());
+    /// Answers that its transaction was not written.
+    pub(super) fn fail(self, unwritten: &Unwritten) {
+        let error = || log_error(unwritten);
         match self {
             Request::Append { answer, .. } => drop(answer.send(Err(error()))),
             Request::Claim { answer, .. } => drop(answer.send(Err(error()))),
@@ -82,42 +114,16 @@ impl Request {
             Request::Forget { answer, .. } => drop(answer.send(Err(error()))),
             Request::Erase { answer } => drop(answer.send(Err(error()))),
             Request::Commit { commits, answer } => {
-                let shards = commits.into_iter().map(|commit| (commit.shard, Ok(()))).collect();
-                reply_commits(answer, shards)(Err(&Unwritten::Nothing(failure.clone())));
+                let each = |commit: ShardCommit| Err(commit_error(commit.shard, unwritten));
+                drop(answer.send(commits.into_iter().map(each).collect()));
             }
         }
     }
-}
 
-/// An answer whose receiver is gone is dropped: the caller gave up waiting, the write stands.
-fn reply<T: 'static>(
-    answer: oneshot::Sender<Result<T, LogError>>,
-    written: Result<Result<T, LogError>, Failure>,
-) -> (Reply, Result<(), Failure>) {
-    match written {
-        Ok(result) => {
-            let reply = move |fate: Result<(), &Unwritten>| {
-                drop(answer.send(fate.map_err(log_error).and(result)));
-            };
-            (Box::new(reply), Ok(()))
-        }
-        Err(failure) => {
-            let error = LogError::from(failure.clone());
-            (Box::new(move |_| drop(answer.send(Err(error)))), Err(failure))
-        }
+    /// Answers without having tried to write anything.
+    pub(super) fn refuse(self, failure: &Failure) {
+        self.fail(&Unwritten::Nothing(failure.clone()));
     }
-}
-
-fn reply_commits(
-    answer: oneshot::Sender<Vec<Result<(), CommitError>>>,
-    answers: Vec<(ShardId, Result<(), CommitError>)>,
-) -> Reply {
-    Box::new(move |fate| {
-        let each = |(shard, result): (ShardId, Result<(), CommitError>)| {
-            result.and_then(|()| fate.map_err(|unwritten| commit_error(shard, unwritten)))
-        };
-        drop(answer.send(answers.into_iter().map(each).collect()));
-    })
 }
 
 fn log_error(unwritten: &Unwritten) -> LogError {

@@ -29,6 +29,12 @@ impl Shared {
         self.live.close();
     }
 
+    /// Stops it for this failure, and returns what everyone hears from now on.
+    pub(super) fn stop_for(&self, failure: Failure) -> Failure {
+        self.stop(failure.to_string());
+        self.check().err().unwrap_or(failure)
+    }
+
     /// Why the log stopped, if it did.
     pub(super) fn check(&self) -> Result<(), Failure> {
         self.stopped.get().map_or(Ok(()), |reason| Err(Failure::Broken(format!("it stopped: {reason}"))))

@@ -7,6 +7,7 @@
 use super::dead_box::DeadBoxes;
 use super::failure::Failure;
 use super::forget;
+use super::room::Room;
 use super::rows::{self, int};
 use super::shard::Shard;
 use super::statements::Statements;
@@ -15,13 +16,12 @@ use crate::clock::Timestamp;
 use crate::commit::{CommitError, ShardCommit, Term};
 use crate::handler::{HandlerName, ShardId};
 use crate::log::limits::{check_commit, check_messages};
-use crate::log::{Batch, LogError, Trim, Trimmed, routings};
+use crate::log::{LogError, Trim, Trimmed, routings};
 use crate::message::{Message, NewMessage, Offset};
 use crate::routing::Routing;
 use crate::topic::Topic;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Most topics remembered with their number; the rest is looked up.
 const TOPICS_MAX: usize = 100_000;
@@ -36,10 +36,9 @@ pub(super) struct Tables<'c> {
     handlers: HashMap<HandlerName, i64>,
     shards: HashMap<ShardId, Shard>,
     dead: DeadBoxes,
-    /// In this transaction.
-    appended: Vec<Arc<Message>>,
-    /// Appends are refused at this many pages.
-    pages_max: Option<u64>,
+    /// The end before this transaction.
+    before: Offset,
+    room: Room,
 }
 
 /// A transaction that did not become durable.
@@ -51,8 +50,23 @@ pub(super) enum Unwritten {
     Unknown(Failure),
 }
 
+/// Where the messages of a transaction are: after `last`, without gaps, all of one time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) last: Offset,
+    pub(super) time: Timestamp,
+}
+
+impl Place {
+    /// The next message of the transaction, in the order in which they were written.
+    pub(super) fn take(&mut self, message: NewMessage) -> Message {
+        self.last.0 += 1;
+        Message::from_new(message, self.last, self.time)
+    }
+}
+
 impl<'c> Tables<'c> {
-    pub(super) fn open(connection: &'c Connection, pages_max: Option<u64>) -> Result<Self, Failure> {
+    pub(super) fn open(connection: &'c Connection, room: Room) -> Result<Self, Failure> {
         let mut tables = Self {
             connection,
             sql: Statements::prepare(connection)?,
@@ -62,8 +76,8 @@ impl<'c> Tables<'c> {
             handlers: HashMap::new(),
             shards: HashMap::new(),
             dead: DeadBoxes::default(),
-            appended: vec![],
-            pages_max,
+            before: Offset::START,
+            room,
         };
         tables.remember()?;
         Ok(tables)
@@ -75,7 +89,6 @@ impl<'c> Tables<'c> {
         self.handlers.clear();
         self.shards.clear();
         self.dead.forget_counts();
-        self.appended.clear();
         (self.end, self.time) = self.sql.end.query_row([], |row| {
             Ok((Offset(row.get::<_, i64>(0)?.cast_unsigned()), Timestamp(row.get::<_, i64>(1)?.cast_unsigned())))
         })?;
@@ -84,14 +97,16 @@ impl<'c> Tables<'c> {
 
     /// Begins a transaction whose messages are stamped with `now`, or the last time if that is later.
     pub(super) fn begin(&mut self, now: Timestamp) -> Result<(), Failure> {
-        self.time = self.time.max(now);
         self.sql.begin.execute([])?;
+        self.time = self.time.max(now);
+        self.before = self.end;
+        self.room.look_again();
         Ok(())
     }
 
-    /// Makes the transaction durable and returns the messages appended in it.
-    pub(super) fn finish(&mut self) -> Result<Batch, Unwritten> {
-        if !self.appended.is_empty() {
+    /// Makes the transaction durable and returns where its messages are.
+    pub(super) fn finish(&mut self) -> Result<Place, Unwritten> {
+        if self.end > self.before {
             let end = params![int(self.end.0), int(self.time.0)];
             self.sql.end_set.execute(end).map_err(|error| Unwritten::Nothing(error.into()))?;
         }
@@ -99,9 +114,10 @@ impl<'c> Tables<'c> {
         self.sql.commit.execute([]).map_err(|error| match Failure::from(error) {
             // The frame that commits is the last one written: without room for it there is no commit to find.
             full @ Failure::Full(_) => Unwritten::Nothing(full),
+            busy @ Failure::Busy(_) => Unwritten::Nothing(busy),
             broken @ Failure::Broken(_) => Unwritten::Unknown(broken),
         })?;
-        Ok(Batch { messages: std::mem::take(&mut self.appended), upto: self.end })
+        Ok(Place { last: self.before, time: self.time })
     }
 
     /// Undoes the transaction. After an error the log must stop.
@@ -114,24 +130,21 @@ impl<'c> Tables<'c> {
     }
 
     /// Appends all or, when one breaks a limit or there is no room, none.
-    pub(super) fn append(&mut self, messages: Vec<NewMessage>) -> Result<Result<Vec<Offset>, LogError>, Failure> {
-        if let Err(error) = check_messages(&messages) {
+    pub(super) fn append(&mut self, messages: &[NewMessage]) -> Result<Result<Vec<Offset>, LogError>, Failure> {
+        if let Err(error) = check_messages(messages) {
             return Ok(Err(error.into()));
         }
-        if let Some(pages_max) = self.pages_max {
-            let pages: i64 = self.sql.pages.query_row([], |row| row.get(0))?;
-            if pages.cast_unsigned() >= pages_max {
-                let reason = "it reached its `max_bytes`, only the work under way goes on".to_owned();
-                return Ok(Err(LogError::Full { reason }));
-            }
+        let pages = &mut self.sql.pages;
+        let used_pages = || Ok(pages.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
+        if let Some(reason) = self.room.refusal(used_pages)? {
+            return Ok(Err(LogError::Full { reason }));
         }
-        let first = self.appended.len();
+        let before = self.end.0;
         self.append_checked(messages)?;
-        Ok(Ok(self.appended[first..].iter().map(|message| message.offset).collect()))
+        Ok(Ok((before + 1..=self.end.0).map(Offset).collect()))
     }
 
-    fn append_checked(&mut self, messages: Vec<NewMessage>) -> Result<(), Failure> {
-        self.appended.reserve(messages.len());
+    fn append_checked(&mut self, messages: &[NewMessage]) -> Result<(), Failure> {
         for message in messages {
             let topic_id = topic_id(&mut self.sql, &mut self.topics, &message.topic)?;
             self.end.0 += 1;
@@ -145,7 +158,6 @@ impl<'c> Tables<'c> {
                 rows::headers_blob(&message.headers),
                 &*message.body,
             ])?;
-            self.appended.push(Arc::new(Message::from_new(message, self.end, self.time)));
         }
         Ok(())
     }
@@ -168,19 +180,19 @@ impl<'c> Tables<'c> {
     }
 
     /// Writes one shard's commit whole or not at all.
-    pub(super) fn commit(&mut self, commit: ShardCommit) -> Result<Result<(), CommitError>, Failure> {
+    pub(super) fn commit(&mut self, commit: &ShardCommit) -> Result<Result<(), CommitError>, Failure> {
         let fenced = Err(CommitError::Fenced { shard: commit.shard.clone() });
         let Some(shard) = self.find(&commit.shard)? else { return Ok(fenced) };
         if shard.term != commit.term || commit.number != shard.commit_number + 1 {
             return Ok(fenced);
         }
-        if let Err(reason) = check_commit(&commit, shard.read, shard.controlled) {
-            return Ok(Err(CommitError::Refused { shard: commit.shard, reason }));
+        if let Err(reason) = check_commit(commit, shard.read, shard.controlled) {
+            return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
         }
         let shard = self.shards.get_mut(&commit.shard).expect("it was found above");
-        shard.write(&mut self.sql, &commit)?;
-        self.dead.write(&mut self.sql, shard.handler_id, shard.id, &commit)?;
-        self.append_checked(commit.outputs)?;
+        shard.write(&mut self.sql, commit)?;
+        self.dead.write(&mut self.sql, shard.handler_id, shard.id, commit)?;
+        self.append_checked(&commit.outputs)?;
         Ok(Ok(()))
     }
 

@@ -4,10 +4,11 @@ use super::checkpoint::{self, Checkpoints};
 use super::crash::CrashPoint;
 use super::failure::Failure;
 use super::lock::Lock;
-use super::requests::{Reply, Request};
+use super::requests::{Reply, Request, Written};
+use super::room::Room;
 use super::shared::Shared;
-use super::tables::{Tables, Unwritten};
-use crate::clock::Timestamp;
+use super::tables::{Place, Tables, Unwritten};
+use crate::clock::{Timestamp, instant};
 use crate::log::{Batch, LogError};
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -38,8 +39,9 @@ pub(super) struct Parts {
     /// Let go of when the thread has closed the database.
     pub(super) lock: Lock,
     pub(super) clock: fn() -> Timestamp,
-    /// Appends are refused when the database has this many pages.
-    pub(super) pages_max: Option<u64>,
+    pub(super) room: Room,
+    /// How long a transaction waits for another process to let go of the database.
+    pub(super) lock_wait: Duration,
 }
 
 impl Writer {
@@ -88,8 +90,7 @@ fn run(parts: Parts, mut queue: mpsc::Receiver<Request>) {
     match write(parts, &mut queue) {
         Ok(()) => shared.live.close(),
         Err(failure) => {
-            shared.stop(failure.to_string());
-            let stopped = shared.check().err().unwrap_or(failure);
+            let stopped = shared.stop_for(failure);
             queue.close();
             while let Some(request) = queue.blocking_recv() {
                 request.refuse(&stopped);
@@ -112,46 +113,25 @@ impl Drop for StopOnPanic<'_> {
 /// Serves the queue until it is closed, or until the log must stop.
 fn write(parts: Parts, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failure> {
     // Dropped in reverse order: the lock is the last to go.
-    let Parts { lock: _lock, mut connection, second_connection, shared, clock, pages_max } = parts;
+    let Parts { lock: _lock, mut connection, second_connection, shared, clock, room, lock_wait } = parts;
     connection.busy_timeout(BUSY)?;
-    let mut checkpoints = Checkpoints::start(&mut connection, second_connection, shared.clone())?;
-    let mut tables = Tables::open(&connection, pages_max)?;
-    let mut crash = CrashPoint::from_environment();
+    let checkpoints = Checkpoints::start(&mut connection, second_connection, shared.clone())?;
+    let tables = Tables::open(&connection, room)?;
+    let crash = CrashPoint::from_environment();
+    let mut transactions =
+        Transactions { tables, connection: &connection, checkpoints, shared, clock, lock_wait, crash };
     // What came while a group was put together and has a transaction to itself.
     let mut next = None;
     while let Some(first) = next.take().or_else(|| queue.blocking_recv()) {
         let group;
         (group, next) = waiting(first, queue);
-        if let Err(stopped) = shared.check() {
-            group.into_iter().chain(next).for_each(|request| request.refuse(&stopped));
+        if let Err(failure) = transactions.write(group) {
+            let stopped = transactions.shared.stop_for(failure);
+            next.into_iter().for_each(|request: Request| request.refuse(&stopped));
             return Err(stopped);
         }
-        let (replies, written) = write_group(&mut tables, group, clock(), &mut crash);
-        let stop = match written {
-            Ok(batch) => {
-                crash.reach("after-commit");
-                // Before the answers: whoever was answered finds the messages at the end of the log.
-                shared.live.announce(batch);
-                replies.into_iter().for_each(|reply| reply(Ok(())));
-                checkpoints.after_commit(&connection)
-            }
-            Err(unwritten) => {
-                let undone = tables.undo();
-                replies.into_iter().for_each(|reply| reply(Err(&unwritten)));
-                match unwritten {
-                    Unwritten::Nothing(Failure::Full(_)) => undone,
-                    Unwritten::Nothing(failure) | Unwritten::Unknown(failure) => Err(failure),
-                }
-            }
-        };
-        if let Err(failure) = stop {
-            let stopped = Failure::Broken(format!("it stopped: {failure}"));
-            next.into_iter().for_each(|request: Request| request.refuse(&stopped));
-            return Err(failure);
-        }
     }
-    drop(tables);
-    drop(checkpoints);
+    drop(transactions);
     // A short start: nothing is left to recover.
     checkpoint::checkpoint(&connection, "TRUNCATE")?;
     Ok(())
@@ -176,27 +156,100 @@ fn waiting(first: Request, queue: &mut mpsc::Receiver<Request>) -> (Vec<Request>
     (group, None)
 }
 
-fn write_group(
-    tables: &mut Tables<'_>,
-    group: Vec<Request>,
-    now: Timestamp,
-    crash: &mut CrashPoint,
-) -> (Vec<Reply>, Result<Batch, Unwritten>) {
-    let mut replies = Vec::with_capacity(group.len());
-    let mut failed = tables.begin(now).err();
-    for request in group {
-        match &failed {
-            None => {
-                let (reply, written) = request.write(tables);
-                replies.push(reply);
-                failed = written.err();
+/// Makes groups of requests durable, one transaction after the other.
+struct Transactions<'c> {
+    tables: Tables<'c>,
+    connection: &'c Connection,
+    checkpoints: Checkpoints,
+    shared: Arc<Shared>,
+    clock: fn() -> Timestamp,
+    lock_wait: Duration,
+    crash: CrashPoint,
+}
+
+impl Transactions<'_> {
+    /// Writes a group whole; when there is no room for that, in parts, so that whatever fits goes through. Everyone is
+    /// answered. On an error the log must stop.
+    fn write(&mut self, group: Vec<Request>) -> Result<(), Failure> {
+        // At most the halves of halves of a group, and what was split off on the way.
+        let mut groups = vec![group];
+        while let Some(group) = groups.pop() {
+            let written = match self.shared.check().map_err(Unwritten::Nothing).and_then(|()| self.attempt(&group)) {
+                Ok((place, written)) => self.answer(group, place, written),
+                Err(Unwritten::Nothing(Failure::Full(_))) if group.len() > 1 => {
+                    let (first, second) = split(group);
+                    groups.extend([second, first]);
+                    self.tables.undo()
+                }
+                Err(unwritten) => {
+                    let undone = self.tables.undo();
+                    group.into_iter().for_each(|request| request.fail(&unwritten));
+                    match unwritten {
+                        Unwritten::Nothing(Failure::Full(_) | Failure::Busy(_)) => undone,
+                        Unwritten::Nothing(failure) | Unwritten::Unknown(failure) => Err(failure),
+                    }
+                }
+            };
+            if let Err(failure) = written {
+                let stopped = self.shared.stop_for(failure);
+                groups.into_iter().flatten().for_each(|request| request.refuse(&stopped));
+                return Err(stopped);
             }
-            Some(failure) => request.refuse(failure),
+        }
+        Ok(())
+    }
+
+    /// One transaction.
+    fn attempt(&mut self, group: &[Request]) -> Result<(Place, Vec<Written>), Unwritten> {
+        self.begin().map_err(Unwritten::Nothing)?;
+        let written = group.iter().map(|request| request.write(&mut self.tables));
+        let written = written.collect::<Result<_, _>>().map_err(Unwritten::Nothing)?;
+        self.crash.reach("before-commit");
+        let place = self.tables.finish()?;
+        self.crash.reach("after-commit");
+        Ok((place, written))
+    }
+
+    /// Waits for whoever else holds the database, within a bound.
+    fn begin(&mut self) -> Result<(), Failure> {
+        let started = instant();
+        let mut said = false;
+        loop {
+            match self.tables.begin((self.clock)()) {
+                // Each try has waited for a moment by itself.
+                Err(Failure::Busy(reason)) if started.elapsed() < self.lock_wait => {
+                    if !said {
+                        tracing::warn!(reason, "another process holds the log's database: writes wait for it");
+                    }
+                    said = true;
+                }
+                begun => {
+                    if said && begun.is_ok() {
+                        tracing::info!(waited = ?started.elapsed(), "the log's database is free again");
+                    }
+                    return begun;
+                }
+            }
         }
     }
-    if let Some(failure) = failed {
-        return (replies, Err(Unwritten::Nothing(failure)));
+
+    fn answer(&mut self, group: Vec<Request>, mut place: Place, written: Vec<Written>) -> Result<(), Failure> {
+        let mut messages = vec![];
+        let mut arrive = |message| messages.push(Arc::new(place.take(message)));
+        let replies: Vec<Reply> =
+            group.into_iter().zip(written).map(|(request, written)| request.done(written, &mut arrive)).collect();
+        // Before the answers: whoever was answered finds the messages at the end of the log.
+        self.shared.live.announce(Batch { messages, upto: place.last });
+        replies.into_iter().for_each(|reply| reply());
+        self.checkpoints.after_commit(self.connection)
     }
-    crash.reach("before-commit");
-    (replies, tables.finish())
+}
+
+/// The work under way before what is new; then halves.
+fn split(mut group: Vec<Request>) -> (Vec<Request>, Vec<Request>) {
+    if group.iter().any(Request::is_append) && !group.iter().all(Request::is_append) {
+        return group.into_iter().partition(|request| !request.is_append());
+    }
+    let second = group.split_off(group.len() / 2);
+    (group, second)
 }
