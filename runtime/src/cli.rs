@@ -24,12 +24,13 @@ mod run;
 mod settings;
 mod status;
 mod tail;
+mod usage;
 
 pub use build::{BuildError, Built, build_handlers};
 pub use settings::SettingsArgs;
 
 use crate::telemetry::{Metrics, diagnostics};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -156,7 +157,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Parses the arguments of the process, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
-    let cli = parse();
+    let cli = usage::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
     let metrics = Arc::new(Metrics::new());
@@ -170,12 +171,6 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
-}
-
-/// Ends the process with help, or with what is wrong with the command line and exit code 2.
-fn parse() -> Cli {
-    let matches = examples::with_examples(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Diagnostics flow until the guard is dropped.
