@@ -94,7 +94,8 @@ pub struct HttpMetrics {
     /// What operators asked for and is durable.
     pub commands: IntCounterVec,
     pub connections: IntGauge,
-    /// Connections that the host cut: `place` for who waited for one, `unread` because the client did not read.
+    /// Connections that the host cut: `place` or `turn` for a client who waited for one, `unread` because this one did
+    /// not read.
     pub connections_cut: IntCounterVec,
     /// Open tails.
     pub tails: IntGauge,
