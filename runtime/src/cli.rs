@@ -9,12 +9,16 @@ mod bench;
 mod build;
 mod check;
 mod client;
+mod completions;
 mod data;
 mod dead;
 mod dev;
+mod examples;
 mod handlers;
+mod new;
 mod output;
 mod publish;
+mod reference;
 mod run;
 mod settings;
 mod status;
@@ -24,7 +28,7 @@ pub use build::{BuildError, Built, build_handlers};
 pub use settings::SettingsArgs;
 
 use crate::telemetry::{Metrics, diagnostics};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -83,12 +87,16 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a workspace with a handler, its tests and its settings
+    New(new::NewArgs),
     /// Build the handlers of a folder, run them, and say what to try
     Dev(dev::DevArgs),
     /// Run the host
     Run(run::RunArgs),
-    /// Check the settings without starting anything
+    /// Check the settings and the modules without starting anything
     Check(check::CheckArgs),
+    /// Describe the settings
+    Settings(reference::ReferenceArgs),
     /// Build every handler crate in a directory for WebAssembly
     Build(build::BuildArgs),
     /// Publish messages through a running host
@@ -105,6 +113,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
+    /// Write the script by which a shell completes the command line
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a command ended.
@@ -143,7 +153,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Parses the arguments of the process, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
     let metrics = Arc::new(Metrics::new());
@@ -159,6 +169,12 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
+/// Ends the process with help, or with what is wrong with the command line and exit code 2.
+fn parse() -> Cli {
+    let matches = examples::with_examples(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
 /// Diagnostics flow until the guard is dropped.
 fn start_diagnostics(args: &GlobalArgs, metrics: &Metrics) -> Result<diagnostics::Guard, Failure> {
     diagnostics::start(&args.diagnostics, args.diagnostics_format, metrics.diagnostics_dropped())
@@ -169,7 +185,9 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
     match cli.command {
         Command::Dev(args) => dev::run(&args, metrics, output),
         Command::Run(args) => run::run(&args, metrics, output),
+        Command::New(args) => new::run(&args, output),
         Command::Check(args) => check::run(&args, output),
+        Command::Settings(args) => reference::run(&args, output),
         Command::Build(args) => build::run(&args, output),
         Command::Publish(args) => publish::run(&args, output),
         Command::Tail(args) => tail::run(&args, output),
@@ -177,6 +195,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Dead(command) => dead::run(&command, output),
         Command::Status(args) => status::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
+        Command::Completions(args) => completions::run(&args, output),
     }
 }
 

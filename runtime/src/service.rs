@@ -23,7 +23,6 @@ use reload::{Reload, Reloading};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +77,7 @@ impl Service {
         let prepared = registry.prepare(&settings.handlers, &pins).await?;
 
         let address = settings.http.listen;
-        let listener = TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })?;
+        let listener = http::listen(address).map_err(|source| StartError::Listen { address, source })?;
         let address = listener.local_addr().unwrap_or(address);
         let readiness = Readiness::starting("the host is starting");
         let stop_http = CancellationToken::new();

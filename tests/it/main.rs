@@ -8,6 +8,7 @@ mod conformance;
 mod crash;
 mod harness;
 mod hotload;
+mod operators;
 mod pipeline;
 mod sandbox;
 mod simulation;

@@ -104,8 +104,14 @@ pub(super) fn show_failure(json: bool, failure: &Failure) {
         note(serde_json::json!({ "error": error.to_string(), "causes": causes, "exit": *exit as u8 }));
         return;
     }
+    show_error(&**error);
+}
+
+/// An error with its causes, for people.
+pub(super) fn show_error(error: &dyn std::error::Error) {
     note(format!("error: {error}"));
-    error.chain().skip(1).for_each(|cause| note(format!("  caused by: {cause}")));
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.for_each(|cause| note(format!("  caused by: {cause}")));
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Most bytes of an operator's command (64 KiB): a filter with a thousand numbers fits.
 const COMMAND_BYTES_MAX: usize = 64 * 1024;
@@ -23,12 +24,21 @@ pub(super) struct Parts {
     deadline: Instant,
     /// Received since the deadline was set.
     received_bytes: usize,
+    _room: OwnedSemaphorePermit,
 }
 
 impl Parts {
-    pub(super) fn new(face: &Face, body: Body) -> Self {
+    /// A body of which at most `held_bytes` are in memory at a time; waits until there is room for them.
+    pub(super) async fn new(face: &Face, body: Body, held_bytes: usize) -> Result<Self, ApiError> {
         let timeout = face.bounds.body_timeout;
-        Self { stream: body.into_data_stream(), timeout, deadline: clock::instant() + timeout, received_bytes: 0 }
+        // One client alone always finds room.
+        let room_kib = held_bytes.div_ceil(1024).clamp(1, face.bounds.bodies_kib_max);
+        let room = face.bodies.clone().acquire_many_owned(u32::try_from(room_kib).unwrap_or(u32::MAX));
+        let Ok(Ok(room)) = tokio::time::timeout(timeout, room).await else {
+            return Err(ApiError::unavailable("too many clients send large bodies at once: try again"));
+        };
+        let deadline = clock::instant() + timeout;
+        Ok(Self { stream: body.into_data_stream(), timeout, deadline, received_bytes: 0, _room: room })
     }
 
     /// The next part; `None` at the end.
@@ -68,11 +78,14 @@ pub(super) async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_ma
     if announced.is_some_and(|length| length > bytes_max as u64) {
         return Err(too_large());
     }
-    let mut parts = Parts::new(face, body);
+    let held_bytes = announced.map_or(bytes_max, |length| usize::try_from(length).unwrap_or(bytes_max));
+    let mut parts = Parts::new(face, body, held_bytes).await?;
     let Some(mut whole) = parts.next().await? else { return Ok(Bytes::new()) };
     let mut gathered = vec![];
     while let Some(part) = parts.next().await? {
         if gathered.is_empty() {
+            // As large as it will become: growing would take twice the room.
+            gathered.reserve_exact(held_bytes.max(whole.len()));
             gathered.extend_from_slice(&whole);
         }
         gathered.extend_from_slice(&part);
