@@ -7,10 +7,11 @@ pub use reload::Source;
 
 use crate::blocking::blocking;
 use crate::config::{LogSettings, Settings};
-use crate::handler::ShardId;
+use crate::handler::{HandlerName, ShardId};
 use crate::host::{self, Host, Overview};
 use crate::http::running::{BreakerView, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
+use crate::invoke::BoxFuture;
 use crate::log::embedded::{self, EmbeddedLog};
 use crate::log::{Log, LogError};
 use crate::message::Offset;
@@ -184,5 +185,9 @@ impl Running for Started {
             }
         };
         self.host.overview().into_iter().map(running).collect()
+    }
+
+    fn forget_versions(&self, handler: HandlerName) -> BoxFuture<'_, std::io::Result<()>> {
+        Box::pin(self.registry.forget(handler))
     }
 }
