@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes in the names and values of all headers together (16 KiB).
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
+/// Most headers: the limit on their bytes does not bound empty ones.
+pub const HEADERS_MAX: usize = 256;
 /// Most bytes in a key.
 pub const KEY_BYTES_MAX: usize = 256;
 /// Most bytes in an id.
@@ -117,7 +119,10 @@ impl NewMessage {
         if self.body.len() > BODY_BYTES_MAX {
             return Err(MessageError::BodyTooLarge { bytes: self.body.len() });
         }
-        let headers_bytes = self.headers.bytes();
+        let (headers, headers_bytes) = (self.headers.iter().count(), self.headers.bytes());
+        if headers > HEADERS_MAX {
+            return Err(MessageError::TooManyHeaders { headers });
+        }
         if headers_bytes > HEADERS_BYTES_MAX {
             return Err(MessageError::HeadersTooLarge { bytes: headers_bytes });
         }
@@ -169,6 +174,8 @@ pub enum MessageError {
     BodyTooLarge { bytes: usize },
     #[error("the headers have {bytes} bytes, at most {HEADERS_BYTES_MAX} are allowed")]
     HeadersTooLarge { bytes: usize },
+    #[error("the message has {headers} headers, at most {HEADERS_MAX} are allowed")]
+    TooManyHeaders { headers: usize },
     #[error("the key has {bytes} bytes, at most {KEY_BYTES_MAX} are allowed")]
     KeyTooLong { bytes: usize },
     #[error("the id has {bytes} bytes, at most {ID_BYTES_MAX} are allowed")]
