@@ -106,6 +106,7 @@ impl Host {
         // Refused before anything stops, and from here on only the recording can fail.
         self.wanted_routings(&handlers).await?;
         let mut gates = self.gates(&handlers).await?;
+        let recorded = recorded_pins(&*self.parts.log).await?;
         let stopping = self.take_out(|running| {
             let new = handlers.iter().find(|handler| handler.name == *running.name());
             new.is_none_or(|new| running.needs_restart(new))
@@ -140,6 +141,12 @@ impl Host {
             }
             let Some(gate) = gates.remove(&handler.name) else { continue };
             gate.configure(&handler.policy);
+            // Known before its first shard is claimed, so that nobody takes the file's version for the one to run.
+            if let Some(pin) = recorded.get(&handler.name) {
+                self.parts.pins.send_modify(|pins| {
+                    pins.entry(handler.name.clone()).or_insert(*pin);
+                });
+            }
             let running = Running::start(&self.parts, handler, routing, gate);
             self.write().insert(running.name().clone(), running);
         }
@@ -163,9 +170,15 @@ impl Host {
         Ok(gates)
     }
 
-    /// Rollbacks that operators asked for, as the shards applied them, by handler.
+    /// Rollbacks that operators asked for, by handler: as the log recorded them when the handler started, and as its shards
+    /// applied them since.
     pub fn pins(&self) -> watch::Receiver<BTreeMap<HandlerName, Pin>> {
         self.parts.pins.subscribe()
+    }
+
+    /// Rollbacks as the log recorded them, also of handlers that do not run.
+    pub async fn recorded_pins(&self) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
+        recorded_pins(&*self.parts.log).await
     }
 
     /// The handlers that hold `retain` back.
@@ -244,6 +257,12 @@ impl Host {
         }
         Err(LogError::Conflict.into())
     }
+}
+
+/// What operators went back to, as the log recorded it.
+pub async fn recorded_pins(log: &dyn Log) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
+    let of_first = log.status().await?.into_iter().filter(|status| status.shard.index == 0);
+    Ok(of_first.filter_map(|status| Some((status.shard.handler, status.control.pin?))).collect())
 }
 
 fn by_handler(routings: Vec<Routing>) -> HashMap<HandlerName, Arc<Routing>> {

@@ -8,8 +8,8 @@
 //! otherwise any web page could reach it through the browser. With a token every request but the health checks must bear
 //! it.
 //!
-//! Clients cannot exhaust the host: connections, open tails, bodies, headers and the time a client may take to send
-//! them are bounded. What is left to others: TLS and anything finer than one token (put a proxy in front).
+//! Clients cannot exhaust the host: connections, open tails, large answers, bodies, headers and the time a client may
+//! take to send and to read them are bounded. What is left to others: TLS and anything finer than one token (put a proxy in front).
 //!
 //! # Headers of a published message
 //!
@@ -24,12 +24,16 @@
 mod body;
 mod cloudevents;
 mod commands;
+mod connections;
 mod dead;
 mod error;
 mod guard;
 mod handlers;
+mod held;
 mod ndjson;
+mod paced;
 mod parameters;
+mod places;
 mod publish;
 mod routes;
 pub mod running;
@@ -38,45 +42,65 @@ mod tail;
 pub(crate) mod tests;
 pub mod views;
 
+pub use connections::{listen, serve};
+
 use crate::config::{HttpSettings, Namespace};
 use crate::log::Log;
 use crate::telemetry::{HttpMetrics, Metrics};
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use running::Running;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// What clients may take.
+#[derive(Clone, Copy)]
 struct Bounds {
-    /// More wait in the kernel's queue until one ends.
+    /// More find a place when one ends, or when a client was waited for too long, see [`places`].
     connections_max: usize,
+    /// Nobody loses his place who was waited for less than this.
+    wait_min: Duration,
     /// Open tails; each holds a connection for as long as its client likes, so publishers must keep some.
     tails_max: usize,
+    /// Looks whose answers are in memory: those at many handlers or dead letters are large, and some clients read slowly.
+    looks_max: usize,
+    /// A look waits this long for others, then it is refused.
+    look_wait: Duration,
+    /// Room for bodies while they come, in KiB: as many as their clients announced, or as they may have at most.
+    bodies_kib_max: usize,
     /// A client that has not sent a whole head by then, or has been idle as long, is hung up on.
     head_timeout: Duration,
-    /// A client that sends nothing of its body for this long is hung up on.
+    /// A client that sends hardly anything of its body for this long is hung up on.
     body_timeout: Duration,
+    /// A client that reads hardly anything of its answer for this long is hung up on.
+    read_timeout: Duration,
+    /// A client that still sends after its last answer has this long to read it.
+    linger: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        let (head_timeout, body_timeout) = (Duration::from_secs(30), Duration::from_secs(30));
-        Self { connections_max: 512, tails_max: 128, head_timeout, body_timeout }
+        let patience = Duration::from_secs(30);
+        Self {
+            connections_max: 512,
+            wait_min: Duration::from_secs(1),
+            tails_max: 128,
+            looks_max: 16,
+            look_wait: Duration::from_secs(5),
+            bodies_kib_max: 128 * 1024,
+            head_timeout: patience,
+            body_timeout: patience,
+            read_timeout: patience,
+            linger: Duration::from_secs(1),
+        }
     }
 }
 
-/// Bytes of one connection's read buffer, and so of a request's head. Room for the headers of a message.
+/// Bytes of one connection's read buffer at which a request's head is too large; the last read may go as far again. Room
+/// for the headers of a message.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// At stop, requests under way get this long.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the listener rests when the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Whether the host is ready for traffic, set by whoever starts it and shown by `/readyz`.
 #[derive(Clone, Debug)]
@@ -112,6 +136,8 @@ pub struct Face {
     guard: guard::Guard,
     bounds: Bounds,
     tails: Arc<Semaphore>,
+    looks: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
     running: OnceLock<Arc<dyn Running>>,
     stop: CancellationToken,
 }
@@ -129,80 +155,14 @@ impl Face {
         let counts = metrics.http();
         let guard = guard::Guard::new(settings);
         let bounds = Bounds::default();
-        let tails = Arc::new(Semaphore::new(bounds.tails_max));
-        Self { log, metrics, counts, readiness, namespace, guard, bounds, tails, running: OnceLock::new(), stop }
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (tails, looks) = (places(bounds.tails_max), places(bounds.looks_max));
+        let (bodies, running) = (places(bounds.bodies_kib_max), OnceLock::new());
+        Self { log, metrics, counts, readiness, namespace, guard, bounds, tails, looks, bodies, running, stop }
     }
 
     /// From now on handlers can be commanded, and looks at them show how they fare. The first one counts.
     pub fn attach(&self, running: Arc<dyn Running>) {
         let _ = self.running.set(running);
-    }
-}
-
-/// Serves until the face's `stop` is cancelled; then finishes what is under way, within five seconds.
-pub async fn serve(listener: TcpListener, face: Arc<Face>) {
-    let stop = face.stop.clone();
-    let connections = TaskTracker::new();
-    let permits = Arc::new(Semaphore::new(face.bounds.connections_max));
-    let open = face.counts.connections.clone();
-    let head_timeout = face.bounds.head_timeout;
-    let router = routes::router(face);
-    loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { break };
-        let accepted = tokio::select! {
-            // Safe to cancel: a connection is handed out whole or stays in the queue.
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "failed to accept an HTTP connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let (service, stop, open) = (TowerToHyperService::new(router.clone()), stop.clone(), open.clone());
-        connections.spawn(async move {
-            open.inc();
-            serve_connection(stream, service, head_timeout, stop).await;
-            open.dec();
-            drop(permit);
-        });
-    }
-    connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
-        tracing::warn!(connections = connections.len(), "left HTTP connections unfinished");
-    }
-}
-
-async fn serve_connection(
-    stream: TcpStream,
-    service: TowerToHyperService<axum::Router>,
-    head_timeout: Duration,
-    stop: CancellationToken,
-) {
-    // Small answers must not wait for the acknowledgement of the one before.
-    let _ = stream.set_nodelay(true);
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        // Safe to cancel: it is polled on below.
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN_TIMEOUT, connection).await {
-                Ok(result) => result,
-                Err(_) => Ok(()),
-            }
-        }
-    };
-    if let Err(error) = result {
-        // The client's doing: it hung up, or sent what is not HTTP.
-        tracing::debug!(%error, "an HTTP connection ended early");
     }
 }

@@ -148,6 +148,11 @@ impl Registry {
         }
     }
 
+    /// Whether some version of this handler is in force.
+    pub fn runs(&self, handler: &HandlerName) -> bool {
+        self.lock().handlers.contains_key(handler)
+    }
+
     /// Every handler that runs, by name.
     pub fn views(&self) -> Vec<View> {
         let view = |(name, entry): (&HandlerName, &Entry)| View {
@@ -235,6 +240,13 @@ impl Registry {
         // A panic while it was held left a whole state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads, compiles, links and tries out a handler's module as [`Registry::prepare`] does, but keeps nothing and touches no
+/// data: whether it would run.
+pub async fn try_out(sandboxes: &Sandboxes, settings: &HandlerSettings) -> Result<Digest, LoadError> {
+    let tried = load::try_file(sandboxes, &settings.module, guest_of(settings)).await;
+    tried.map_err(|reason| LoadError { handler: settings.name.clone(), path: settings.module.clone(), reason })
 }
 
 /// An error with its causes, on one line.

@@ -8,12 +8,16 @@ use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Most bytes of an operator's command (64 KiB): a filter with a thousand numbers fits.
 const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// A client has to send as much as this, or the rest, within each body timeout (16 KiB): a byte now and then would hold
 /// a connection for ever. Slower than a modem.
 const PACE_BYTES: usize = 16 * 1024;
+
+/// A body up to this (16 KiB) waits for nobody's room.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
 
 /// The parts of a body as they arrive.
 pub(super) struct Parts {
@@ -23,12 +27,30 @@ pub(super) struct Parts {
     deadline: Instant,
     /// Received since the deadline was set.
     received_bytes: usize,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Parts {
-    pub(super) fn new(face: &Face, body: Body) -> Self {
+    /// A body of which at most `held_bytes` are in memory at a time; waits until there is room for them.
+    pub(super) async fn new(face: &Face, body: Body, held_bytes: usize) -> Result<Self, ApiError> {
         let timeout = face.bounds.body_timeout;
-        Self { stream: body.into_data_stream(), timeout, deadline: clock::instant() + timeout, received_bytes: 0 }
+        let room = match held_bytes {
+            // There are as many of them as connections, which is not much.
+            ..=SMALL_BYTES_MAX => None,
+            _ => {
+                // One client alone always finds room.
+                let room_kib = held_bytes.div_ceil(1024).min(face.bounds.bodies_kib_max);
+                let room = face.bodies.clone().acquire_many_owned(u32::try_from(room_kib).unwrap_or(u32::MAX));
+                match tokio::time::timeout(timeout, room).await {
+                    Ok(Ok(room)) => Some(room),
+                    Ok(Err(_)) | Err(_) => {
+                        return Err(ApiError::unavailable("too many clients send large bodies at once: try again"));
+                    }
+                }
+            }
+        };
+        let deadline = clock::instant() + timeout;
+        Ok(Self { stream: body.into_data_stream(), timeout, deadline, received_bytes: 0, _room: room })
     }
 
     /// The next part; `None` at the end.
@@ -68,11 +90,14 @@ pub(super) async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_ma
     if announced.is_some_and(|length| length > bytes_max as u64) {
         return Err(too_large());
     }
-    let mut parts = Parts::new(face, body);
+    let held_bytes = announced.map_or(bytes_max, |length| usize::try_from(length).unwrap_or(bytes_max));
+    let mut parts = Parts::new(face, body, held_bytes).await?;
     let Some(mut whole) = parts.next().await? else { return Ok(Bytes::new()) };
     let mut gathered = vec![];
     while let Some(part) = parts.next().await? {
         if gathered.is_empty() {
+            // As large as it will become: growing would take twice the room.
+            gathered.reserve_exact(held_bytes.max(whole.len()));
             gathered.extend_from_slice(&whole);
         }
         gathered.extend_from_slice(&part);

@@ -1,6 +1,9 @@
 //! Who may ask: the machine itself, or who bears the token.
 
 use super::error::ApiError;
+use super::held::held;
+use super::places::Visit;
+use super::routes::Answer;
 use super::{Face, HttpSettings, body, routes};
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
@@ -40,11 +43,25 @@ impl Guard {
 pub(super) async fn guard(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
     let route = routes::route_of(request.uri().path());
     let response = match face.guard.check(request.uri().path(), request.headers()) {
+        Ok(()) if route.is_some_and(|route| route.answer == Answer::Large) => look(&face, request, next).await,
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    let route = route.map_or("unknown", |route| route.path);
     face.counts.requests.with_label_values(&[route, response.status().as_str()]).inc();
     response
+}
+
+/// Lets a look have its turn; it is over when the client has its answer.
+async fn look(face: &Face, request: Request, next: Next) -> Response {
+    let Some(visit) = request.extensions().get::<Visit>().cloned() else { return next.run(request).await };
+    match tokio::time::timeout(face.bounds.look_wait, visit.places.turn(&face.looks)).await {
+        Ok(turn) => {
+            let look = visit.watch.look(turn);
+            next.run(request).await.map(|body| held(body, look))
+        }
+        Err(_) => ApiError::unavailable("too many clients look at once: try again").into_response(),
+    }
 }
 
 /// Refuses what a browser may send for a foreign page: a name that resolves to this machine is still not this machine.

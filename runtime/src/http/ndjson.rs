@@ -17,8 +17,12 @@ use serde_json::{Map, Value, json};
 
 /// Messages of one append.
 const CHUNK_MESSAGES_MAX: usize = 1000;
-/// Bytes of one append (1 MiB): a few hundred clients may have one each.
-const CHUNK_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one append (256 KiB).
+const CHUNK_BYTES_MAX: usize = 1 << 18;
+/// A line that goes on after this (8 MiB) has no end.
+const LINE_BYTES_MAX: usize = 8 << 20;
+/// In memory at a time: a chunk with the line that fills it, and a line under way.
+const HELD_BYTES_MAX: usize = CHUNK_BYTES_MAX + 2 * BODY_BYTES_MAX;
 /// Bad lines that the answer lists; the rest are counted.
 const BAD_LINES_MAX: usize = 100;
 
@@ -78,12 +82,17 @@ impl Report {
 impl Import<'_> {
     async fn run(&mut self, body: Body) -> Result<(), ApiError> {
         let mut lines = Lines::default();
-        let mut parts = Parts::new(self.face, body);
+        let mut parts = Parts::new(self.face, body, HELD_BYTES_MAX).await?;
         while let Some(part) = parts.next().await? {
             lines.feed(part);
             let settled = self.report.settled_line;
             while let Some(line) = lines.next() {
                 self.take(line).await?;
+            }
+            if lines.dropped_bytes > LINE_BYTES_MAX {
+                self.append(lines.number).await?;
+                let error = format!("line {} does not end within {LINE_BYTES_MAX} bytes", lines.number + 1);
+                return Err(ApiError::too_large(error));
             }
             if self.report.settled_line != settled {
                 // It waited for the log, not for the client.
@@ -160,6 +169,8 @@ struct Lines {
     begun: Vec<u8>,
     /// The line under way is too long already.
     too_long: bool,
+    /// What there was of it.
+    dropped_bytes: usize,
     /// Lines handed out.
     number: u64,
 }
@@ -182,7 +193,10 @@ impl Lines {
                 let rest = std::mem::take(&mut self.part);
                 self.too_long |= self.begun.len() + rest.len() > BODY_BYTES_MAX;
                 match self.too_long {
-                    true => self.begun.clear(),
+                    true => {
+                        self.dropped_bytes += self.begun.len() + rest.len();
+                        self.begun = vec![];
+                    }
                     false => self.begun.extend_from_slice(&rest),
                 }
                 None
@@ -197,6 +211,7 @@ impl Lines {
 
     fn finish(&mut self, rest: Bytes) -> Line {
         self.number += 1;
+        self.dropped_bytes = 0;
         let begun = std::mem::take(&mut self.begun);
         let too_long = std::mem::take(&mut self.too_long) || begun.len() + rest.len() > BODY_BYTES_MAX;
         let mut text: Bytes = if begun.is_empty() { rest } else { [&begun[..], &rest[..]].concat().into() };

@@ -19,23 +19,37 @@ pub(super) struct Route {
     pub(super) method: Method,
     /// As the router, the metrics and people write it.
     pub(super) path: &'static str,
+    pub(super) answer: Answer,
     serve: fn() -> MethodRouter<Arc<Face>>,
 }
 
+/// How much memory an answer may take.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Some lines, or it is bounded by itself.
+    Small,
+    /// As much as there are handlers, metrics or dead letters: only so many at a time.
+    Large,
+}
+
 const fn reads(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
-    Route { method: Method::GET, path, serve }
+    Route { method: Method::GET, path, answer: Answer::Small, serve }
+}
+
+const fn looks(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
+    Route { method: Method::GET, path, answer: Answer::Large, serve }
 }
 
 const fn writes(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
-    Route { method: Method::POST, path, serve }
+    Route { method: Method::POST, path, answer: Answer::Small, serve }
 }
 
 /// Every path; of two that match, the first is meant.
 pub(super) static ROUTES: [Route; 20] = [
     writes("/v1/topics/{topic}", || post(publish::publish)),
     reads("/v1/topics/{pattern}/tail", || get(tail::tail)),
-    reads("/v1/handlers", || get(handlers::list)),
-    reads("/v1/handlers/{name}", || get(handlers::show)),
+    looks("/v1/handlers", || get(handlers::list)),
+    looks("/v1/handlers/{name}", || get(handlers::show)),
     writes("/v1/handlers/{name}/pause", || post(commands::pause)),
     writes("/v1/handlers/{name}/resume", || post(commands::resume)),
     writes("/v1/handlers/{name}/trip", || post(commands::trip)),
@@ -43,13 +57,13 @@ pub(super) static ROUTES: [Route; 20] = [
     writes("/v1/handlers/{name}/rollback", || post(commands::rollback)),
     writes("/v1/handlers/{name}/unpin", || post(commands::unpin)),
     writes("/v1/handlers/{name}/forget", || post(commands::forget)),
-    reads("/v1/dead", || get(dead::list)),
+    looks("/v1/dead", || get(dead::list)),
     reads("/v1/dead/count", || get(dead::count)),
-    reads("/v1/dead/{number}", || get(dead::show)),
+    looks("/v1/dead/{number}", || get(dead::show)),
     writes("/v1/dead/retry", || post(dead::retry)),
     writes("/v1/dead/drop", || post(dead::drop)),
-    reads("/v1/status", || get(status)),
-    reads("/metrics", || get(metrics)),
+    looks("/v1/status", || get(status)),
+    looks("/metrics", || get(metrics)),
     reads("/livez", || get(async || "alive\n")),
     reads("/readyz", || get(ready)),
 ];
@@ -72,11 +86,11 @@ pub(super) fn is_open(path: &str) -> bool {
     matches!(path, "/livez" | "/readyz")
 }
 
-/// The path as metrics name it: bounded in number, whatever clients ask for.
-pub(super) fn route_of(path: &str) -> &'static str {
+/// The route of a path. Metrics are named for it: bounded in number, whatever clients ask for.
+pub(super) fn route_of(path: &str) -> Option<&'static Route> {
     // A literal path comes before one with a variable part, as in the router.
     let exact = ROUTES.iter().find(|route| route.path == path);
-    exact.or_else(|| ROUTES.iter().find(|route| matches(route.path, path))).map_or("unknown", |route| route.path)
+    exact.or_else(|| ROUTES.iter().find(|route| matches(route.path, path)))
 }
 
 fn matches(route: &str, path: &str) -> bool {
@@ -95,9 +109,8 @@ async fn unknown(method: Method, uri: Uri) -> ApiError {
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let path = route_of(uri.path());
-    let right = ROUTES.iter().find(|route| route.path == path).map_or(&Method::GET, |route| &route.method);
-    let error = format!("{method} is not possible here: use {right} {path}");
+    let right = route_of(uri.path()).map_or(String::new(), |route| format!(": use {} {}", route.method, route.path));
+    let error = format!("{method} is not possible here{right}");
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 

@@ -31,9 +31,12 @@ use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-/// Messages and bytes of one read while catching up.
+/// Messages and bytes of one read while catching up: what each client may have in memory.
 const READ_MESSAGES_MAX: usize = 256;
-const READ_BYTES_MAX: usize = 1 << 20;
+const READ_BYTES_MAX: usize = 1 << 18;
+/// Bytes of events made at a time; ends after the message that reaches it. A live batch is shared by all tails, what is
+/// made of it is not.
+const EVENTS_BYTES_MAX: usize = 1 << 16;
 /// A quiet tail shows that it is alive, so that proxies keep it and a dead client is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -73,7 +76,7 @@ pub(super) async fn tail(
         after,
         to: to.unwrap_or(Offset::END),
         catch_up_to: Some(live_from),
-        waiting: None,
+        showing: None,
         tail,
         stop: face.stop.clone(),
         phase: Phase::Starting,
@@ -135,8 +138,8 @@ struct Following {
     to: Offset,
     /// What is missing up to here comes from the log.
     catch_up_to: Option<Offset>,
-    /// The live batch that comes after the catching up.
-    waiting: Option<Arc<Batch>>,
+    /// What was read or came live and is not sent yet.
+    showing: Option<Arc<Batch>>,
     tail: Box<dyn Tail>,
     stop: CancellationToken,
     phase: Phase,
@@ -172,20 +175,20 @@ impl Following {
             if self.after >= self.to {
                 return Err(End::Reached);
             }
-            let events = if let Some(upto) = self.catch_up_to {
-                self.catch_up(upto).await?
-            } else if let Some(batch) = self.waiting.take() {
-                self.show(&batch)
-            } else {
-                self.wait().await?
-            };
-            if !events.is_empty() {
-                return Ok(events.into());
+            if let Some(batch) = self.showing.take() {
+                let events = self.show(batch);
+                if !events.is_empty() {
+                    return Ok(events.into());
+                }
+            } else if let Some(upto) = self.catch_up_to {
+                self.catch_up(upto).await?;
+            } else if !self.wait().await? {
+                return Ok(Bytes::from_static(b": alive\n\n"));
             }
         }
     }
 
-    async fn catch_up(&mut self, upto: Offset) -> Result<String, End> {
+    async fn catch_up(&mut self, upto: Offset) -> Result<(), End> {
         let upto = upto.min(self.to);
         let request = ReadRequest {
             after: self.after,
@@ -194,41 +197,50 @@ impl Following {
             messages_max: READ_MESSAGES_MAX,
             bytes_max: READ_BYTES_MAX,
         };
-        let batch = if self.after < upto { self.log.read(request).await? } else { Batch::default() };
-        let events = self.show(&batch);
-        if batch.messages.is_empty() || batch.upto >= upto {
-            self.after = self.after.max(upto);
+        // An empty batch may end before what was asked for: a kind of log looks at so many messages at a time.
+        let batch = if self.after < upto { self.log.read(request).await? } else { Batch { messages: vec![], upto } };
+        if batch.upto >= upto {
             self.catch_up_to = None;
         }
-        Ok(events)
+        self.showing = Some(Arc::new(batch));
+        Ok(())
     }
 
-    /// Takes the next live batch, or shows that the tail is alive.
-    async fn wait(&mut self) -> Result<String, End> {
+    /// Takes the next live batch; false when none came for so long that it should show that it is alive.
+    async fn wait(&mut self) -> Result<bool, End> {
         let next = tokio::select! {
             // Safe to cancel, says the contract.
             next = tokio::time::timeout(KEEP_ALIVE, self.tail.next()) => next,
             () = self.stop.cancelled() => return Err(End::Stopped),
         };
         match next {
-            Err(_) => return Ok(": alive\n\n".into()),
+            Err(_) => return Ok(false),
             Ok(None) => return Err(End::Stopped),
-            Ok(Some(Ok(batch))) => self.waiting = Some(batch),
+            Ok(Some(Ok(batch))) => self.showing = Some(batch),
             Ok(Some(Err(_lagged))) => {
                 // What was missed lies in the log by now; live batches that overlap it are skipped by offset.
                 self.catch_up_to = Some(self.log.end().await?);
             }
         }
-        Ok(String::new())
+        Ok(true)
     }
 
-    /// The wanted messages of a batch that were not sent before.
-    fn show(&mut self, batch: &Batch) -> String {
+    /// The wanted messages of a batch that were not sent before, as many as are made at a time.
+    fn show(&mut self, batch: Arc<Batch>) -> String {
         let mut events = String::new();
-        for message in &batch.messages {
-            let is_new = message.offset > self.after && message.offset <= self.to;
-            if is_new && self.patterns.iter().any(|pattern| pattern.matches(&message.topic)) {
+        // Batches are in offset order.
+        let first = batch.messages.partition_point(|message| message.offset <= self.after);
+        for message in &batch.messages[first..] {
+            if message.offset > self.to {
+                break;
+            }
+            self.after = message.offset;
+            if self.patterns.iter().any(|pattern| pattern.matches(&message.topic)) {
                 show(message, &mut events);
+            }
+            if events.len() >= EVENTS_BYTES_MAX {
+                self.showing = Some(batch);
+                return events;
             }
         }
         self.after = self.after.max(batch.upto);

@@ -1,5 +1,6 @@
 //! A real client against a real listener, over the log in memory.
 
+mod clients;
 mod dead;
 mod handlers;
 pub(crate) mod stage;
@@ -20,6 +21,7 @@ use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 const TOKEN: &str = "0123456789abcdef";
@@ -41,7 +43,7 @@ impl Server {
 
     /// `listen` is what the settings say; the listener itself is always on loopback.
     async fn start_with(change: impl FnOnce(&mut Face), token: Option<&str>, listen: [u8; 4]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = super::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let (log, metrics) = (Arc::new(MemoryLog::new()), Arc::new(Metrics::new()));
         let readiness = Readiness::starting("loading handlers");
@@ -427,6 +429,74 @@ async fn foreign_hosts_and_origins_are_refused_on_loopback() {
     let request = server.post("a").header("origin", "http://evil.example").header("content-type", "text/plain");
     assert_eq!(send(request.body("x")).await.0, StatusCode::FORBIDDEN);
     assert!(server.messages().await.is_empty());
+}
+
+/// Every path with something in the place of its variable part.
+fn every_route() -> impl Iterator<Item = (Method, String)> {
+    routes::ROUTES.iter().map(|route| {
+        let filled = route.path.split('/').map(|part| if part.starts_with('{') { "order" } else { part });
+        (route.method.clone(), filled.collect::<Vec<_>>().join("/"))
+    })
+}
+
+#[tokio::test]
+async fn no_route_is_open_to_a_foreign_page_or_without_the_token() {
+    let local = Server::start().await;
+    let token = Server::start_with(|_| {}, Some(TOKEN), [0, 0, 0, 0]).await;
+    let mut checked = 0;
+    for (method, path) in every_route() {
+        for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("host", "evil.example")] {
+            let (status, answer) = send(local.request(method.clone(), &path).header(name, value)).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} {name}: {answer}");
+        }
+        let is_health = ["/livez", "/readyz"].contains(&path.as_str());
+        for authorization in [None, Some("Bearer wrong-wrong-wrong"), Some(TOKEN)] {
+            let mut request = token.request(method.clone(), &path).header("host", "shop.example");
+            if let Some(value) = authorization {
+                request = request.header("authorization", value);
+            }
+            let status = request.send().await.unwrap().status();
+            assert_eq!(status == StatusCode::UNAUTHORIZED, !is_health, "{method} {path}: {status}");
+        }
+        checked += 1;
+    }
+    assert_eq!(checked, routes::ROUTES.len());
+    assert!(local.messages().await.is_empty() && token.messages().await.is_empty());
+}
+
+#[test]
+fn every_path_has_the_name_under_which_it_is_counted() {
+    let name = |path: &str| routes::route_of(path).map(|route| route.path);
+    for (_, path) in every_route() {
+        let counted = name(&path).unwrap_or_else(|| panic!("{path} is counted as unknown"));
+        assert!(routes::ROUTES.iter().any(|route| route.path == counted));
+    }
+    for (path, expected) in [
+        ("/v1/dead/7", Some("/v1/dead/{number}")),
+        ("/v1/dead/count", Some("/v1/dead/count")),
+        ("/v1/topics/a.b", Some("/v1/topics/{topic}")),
+        ("/v1/topics/a.b/tail", Some("/v1/topics/{pattern}/tail")),
+        ("/v1/topics/", None),
+        ("/v1/handlers/order/pause/now", None),
+        ("/v1", None),
+        ("", None),
+    ] {
+        assert_eq!(name(path), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_finds_what_lies_behind_many_messages_of_other_topics() {
+    use crate::log::embedded::{EmbeddedLog, Options};
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(EmbeddedLog::open(directory.path(), Options::default()).unwrap());
+    // More than the log looks at for one read.
+    let foreign = NewMessage::new(Topic::parse("foreign").unwrap(), "");
+    log.append(vec![foreign; 45_000]).await.unwrap();
+    log.append(vec![NewMessage::new(Topic::parse("wanted").unwrap(), "7")]).await.unwrap();
+    let server = Server::start_with(|face| face.log = log, None, [127, 0, 0, 1]).await;
+    let mut events = Events::open(server.get("/v1/topics/wanted/tail?from=earliest")).await;
+    assert_eq!(events.bodies(1).await, [7]);
 }
 
 #[tokio::test]

@@ -133,15 +133,18 @@ impl Reload {
                 problem = problem.or_else(|| needs_restart(&self.settings, &fresh));
             }
         }
-        self.tell(problem);
         if !brought && !again {
             // The handlers as they are, on modules and versions as they are now.
             let handlers = self.settings.handlers.clone();
-            if let Err(Refusal::NotNow(reason) | Refusal::Never(reason)) = self.bring(&handlers, pins, stop).await {
-                self.tell(Some(reason));
-                again = true;
+            match self.bring(&handlers, pins, stop).await {
+                Ok(()) => {}
+                Err(Refusal::NotNow(reason) | Refusal::Never(reason)) => {
+                    (problem, again) = (problem.or(Some(reason)), true);
+                }
+                Err(Refusal::Stopping) => return false,
             }
         }
+        self.tell(problem);
         again
     }
 
@@ -166,9 +169,15 @@ impl Reload {
 
     /// Prepares the handlers and has the host run them.
     async fn bring(&self, handlers: &[HandlerSettings], pins: &Pins, stop: &CancellationToken) -> Result<(), Refusal> {
+        let mut pins = pins.clone();
+        if handlers.iter().any(|handler| !self.registry.runs(&handler.name)) {
+            // One that comes back goes on with the version it had.
+            let recorded = self.host.recorded_pins().await.map_err(|error| Refusal::NotNow(told(&error)))?;
+            pins.extend(recorded.into_iter().filter(|(name, _)| !self.registry.runs(name)));
+        }
         let prepared = tokio::select! {
             // Safe to cancel: nothing runs what is being prepared.
-            prepared = self.registry.prepare(handlers, pins) => prepared.map_err(|error| Refusal::Never(told(&error)))?,
+            prepared = self.registry.prepare(handlers, &pins) => prepared.map_err(|error| Refusal::Never(told(&error)))?,
             () = stop.cancelled() => return Err(Refusal::Stopping),
         };
         let changed = prepared.is_swap() || handlers != self.settings.handlers;

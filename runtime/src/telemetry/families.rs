@@ -94,6 +94,9 @@ pub struct HttpMetrics {
     /// What operators asked for and is durable.
     pub commands: IntCounterVec,
     pub connections: IntGauge,
+    /// Connections that the host cut: `place` or `turn` for a client who waited for one, `unread` because this one did
+    /// not read.
+    pub connections_cut: IntCounterVec,
     /// Open tails.
     pub tails: IntGauge,
 }
@@ -182,6 +185,11 @@ impl Families {
                 appended: r.counter("http_messages_appended_total", "Messages appended for HTTP clients"),
                 commands: r.counters("commands_total", "Commands of operators taken into the log", &["command"]),
                 connections: r.gauge("http_connections", "Open HTTP connections"),
+                connections_cut: r.counters(
+                    "http_connections_cut_total",
+                    "HTTP connections ended because the client was waited for too long",
+                    &["reason"],
+                ),
                 tails: r.gauge("http_tails", "Open HTTP tails"),
             },
         };

@@ -25,6 +25,7 @@ module = "ledger.wasm"
 subscribe = ["in"]
 start = "earliest"
 publish = ["out"]
+key = ["/key"]
 timeout = "20s"
 config = { output = "out" }
 "#;
@@ -33,7 +34,7 @@ async fn publish(host: &Process, messages: std::ops::Range<usize>) {
     let mut pace = tokio::time::interval(PACE);
     for first in messages.step_by(CHUNK) {
         pace.tick().await;
-        let line = |number| format!("{{\"key\":\"k{}\",\"body\":\"ok\"}}\n", number % KEYS);
+        let line = |number| format!("{{\"key\":\"k{}\"}}\n", number % KEYS);
         let lines: String = (first..first + CHUNK).map(line).collect();
         let request = host.client.post(format!("{}/v1/topics/in", host.url));
         let answer = request.header("content-type", "application/x-ndjson").body(lines).send().await.unwrap();

@@ -1,0 +1,128 @@
+//! A client's connection that says whether the host waits for the client, and ends when the client does not read.
+//!
+//! hyper bounds the time a head may take, and [`body`](super::body) that of a body; nothing else bounds how long an
+//! answer may wait to be read.
+//!
+//! A connection that ends early, since a request was refused before its body came, is closed in two steps: a client that
+//! still sends would lose the answer that says why, if the socket were gone at once.
+
+use super::places::Watch;
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// A client that reads has to take as much as this, or the rest, within each timeout (16 KiB).
+const PACE_BYTES: usize = 16 * 1024;
+/// What a client may still send after its last answer (1 MiB).
+const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one such read.
+const LINGER_READ_BYTES: usize = 8 * 1024;
+
+pub(super) struct Paced<S> {
+    stream: S,
+    watch: Arc<Watch>,
+    timeout: Duration,
+    linger: Duration,
+    /// Runs while bytes wait to be read by the client.
+    stalled: Option<Pin<Box<Sleep>>>,
+    /// Written since then.
+    written_bytes: usize,
+    lingering: Option<Lingering>,
+}
+
+/// The host's side is closed, the client's is not.
+struct Lingering {
+    end: Pin<Box<Sleep>>,
+    dropped_bytes: usize,
+}
+
+impl<S> Paced<S> {
+    pub(super) fn new(stream: S, watch: Arc<Watch>, timeout: Duration, linger: Duration) -> Self {
+        Self { stream, watch, timeout, linger, stalled: None, written_bytes: 0, lingering: None }
+    }
+
+    /// Takes note of a write of which `wanted` bytes were to be written.
+    fn written(&mut self, cx: &mut Context<'_>, wanted: usize, result: Poll<Result<usize>>) -> Poll<Result<usize>> {
+        match result {
+            Poll::Ready(Ok(bytes)) => {
+                self.watch.moved();
+                self.written_bytes += bytes;
+                if bytes == wanted || self.written_bytes >= PACE_BYTES {
+                    self.stalled = None;
+                    self.written_bytes = 0;
+                    self.watch.set_unread(false);
+                }
+                Poll::Ready(Ok(bytes))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => {
+                self.watch.set_unread(true);
+                let timeout = self.timeout;
+                let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+                std::task::ready!(stalled.as_mut().poll(cx));
+                self.watch.count_cut("unread");
+                Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read its answer")))
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.watch.moved();
+        }
+        read
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(cx, bytes.len(), result)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.written(cx, parts.iter().map(|part| part.len()).sum(), result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let this = &mut *self;
+        let lingering = match &mut this.lingering {
+            Some(lingering) => lingering,
+            None => {
+                std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+                let end = Box::pin(tokio::time::sleep(this.linger));
+                this.lingering.insert(Lingering { end, dropped_bytes: 0 })
+            }
+        };
+        while lingering.dropped_bytes < LINGER_BYTES_MAX && lingering.end.as_mut().poll(cx).is_pending() {
+            let mut dropped = [0; LINGER_READ_BYTES];
+            let mut buffer = ReadBuf::new(&mut dropped);
+            let read = std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer));
+            lingering.dropped_bytes += buffer.filled().len();
+            if read.is_err() || buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
