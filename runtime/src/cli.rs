@@ -5,6 +5,7 @@
 //! standard error; with `--json` standard output holds JSON only.
 
 mod ask;
+mod backup;
 mod bench;
 mod build;
 mod check;
@@ -112,6 +113,8 @@ pub enum Command {
     Dead(dead::DeadCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
+    /// Copy the data, also while a host works on it
+    Backup(backup::BackupArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
     /// Write the script by which a shell completes the command line
@@ -189,6 +192,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Handlers(command) => handlers::run(&command, output),
         Command::Dead(command) => dead::run(&command, output),
         Command::Status(args) => status::run(&args, output),
+        Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Completions(args) => completions::run(&args, output),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod alarm;
+mod backup;
 mod checker;
 mod conformance;
 mod crash;
@@ -11,6 +12,7 @@ mod hotload;
 mod new;
 mod operators;
 mod pipeline;
+mod retention;
 mod sandbox;
 mod settings;
 mod simulation;

@@ -41,6 +41,6 @@ async fn build(dir: &std::path::Path, quiet: bool) {
         note(format!("built {} in {took:.1} s", built.module.display()));
     }
     if changed.is_empty() && !quiet {
-        note(format!("built in {took:.1} s: no module is another"));
+        note(format!("built in {took:.1} s: every module is as it was"));
     }
 }
