@@ -93,7 +93,7 @@ impl Service {
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
-        let retain = retain.clone();
+        let retain = *retain;
         let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, stop_retention.clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
