@@ -4,10 +4,12 @@
 
 mod alarm;
 mod checker;
+mod clients;
 mod conformance;
 mod crash;
 mod harness;
 mod hotload;
+mod operate;
 mod pipeline;
 mod sandbox;
 mod simulation;
