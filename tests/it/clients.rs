@@ -17,7 +17,7 @@ const GROWTH_MIB_MAX: u64 = 320;
 fn resident_mib(host: &Process) -> u64 {
     let statm = std::fs::read_to_string(format!("/proc/{}/statm", host.pid())).unwrap();
     let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * rustix::param::page_size() as u64 >> 20
+    (pages * rustix::param::page_size() as u64) >> 20
 }
 
 /// Connections that each send this and never read.
