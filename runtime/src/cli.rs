@@ -5,20 +5,26 @@
 //! standard error; with `--json` standard output holds JSON only.
 
 mod ask;
+mod backup;
 mod bench;
 mod build;
 mod check;
 mod client;
+mod completions;
 mod data;
 mod dead;
 mod dev;
+mod examples;
 mod handlers;
+mod new;
 mod output;
 mod publish;
+mod reference;
 mod run;
 mod settings;
 mod status;
 mod tail;
+mod usage;
 
 pub use build::{BuildError, Built, build_handlers};
 pub use settings::SettingsArgs;
@@ -83,12 +89,16 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a workspace with a handler, its tests and its settings
+    New(new::NewArgs),
     /// Build the handlers of a folder, run them, and say what to try
     Dev(dev::DevArgs),
     /// Run the host
     Run(run::RunArgs),
-    /// Check the settings without starting anything
+    /// Check the settings and the modules without starting anything
     Check(check::CheckArgs),
+    /// Describe the settings
+    Settings(reference::ReferenceArgs),
     /// Build every handler crate in a directory for WebAssembly
     Build(build::BuildArgs),
     /// Publish messages through a running host
@@ -103,8 +113,12 @@ pub enum Command {
     Dead(dead::DeadCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
+    /// Copy the data, also while a host works on it
+    Backup(backup::BackupArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
+    /// Write the script by which a shell completes the command line
+    Completions(completions::CompletionsArgs),
 }
 
 /// How a command ended.
@@ -143,7 +157,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Parses the arguments of the process, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = usage::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
     let metrics = Arc::new(Metrics::new());
@@ -169,14 +183,18 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
     match cli.command {
         Command::Dev(args) => dev::run(&args, metrics, output),
         Command::Run(args) => run::run(&args, metrics, output),
+        Command::New(args) => new::run(&args, output),
         Command::Check(args) => check::run(&args, output),
+        Command::Settings(args) => reference::run(&args, output),
         Command::Build(args) => build::run(&args, output),
         Command::Publish(args) => publish::run(&args, output),
         Command::Tail(args) => tail::run(&args, output),
         Command::Handlers(command) => handlers::run(&command, output),
         Command::Dead(command) => dead::run(&command, output),
         Command::Status(args) => status::run(&args, output),
+        Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
+        Command::Completions(args) => completions::run(&args, output),
     }
 }
 

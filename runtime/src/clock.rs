@@ -2,6 +2,7 @@
 //!
 //! Wall-clock times are [`Timestamp`]s (milliseconds since 1970); waits inside a process run on the monotonic clock.
 
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A wall-clock time in milliseconds since 1970-01-01T00:00:00Z.
@@ -39,6 +40,14 @@ impl std::fmt::Display for Timestamp {
 pub fn now() -> Timestamp {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock as it was when the process began, and moved on by the monotonic clock since: for times to wait for.
+/// Whoever sets the machine's clock meanwhile delays nothing and hastens nothing.
+pub fn steady() -> Timestamp {
+    static BEGUN: OnceLock<(Timestamp, std::time::Instant)> = OnceLock::new();
+    let (wall, begun) = BEGUN.get_or_init(|| (now(), instant()));
+    wall.after(begun.elapsed())
 }
 
 /// The wall clock now, as file systems take it.

@@ -242,6 +242,13 @@ impl Registry {
     }
 }
 
+/// Reads, compiles, links and tries out a handler's module as [`Registry::prepare`] does, but keeps nothing and touches no
+/// data: whether it would run.
+pub async fn try_out(sandboxes: &Sandboxes, settings: &HandlerSettings) -> Result<Digest, LoadError> {
+    let tried = load::try_file(sandboxes, &settings.module, guest_of(settings)).await;
+    tried.map_err(|reason| LoadError { handler: settings.name.clone(), path: settings.module.clone(), reason })
+}
+
 /// An error with its causes, on one line.
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());

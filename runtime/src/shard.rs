@@ -169,7 +169,9 @@ pub struct Shard {
     /// Ids in a sandbox now, and the lanes that wait for them.
     twins: HashMap<IdHash, Vec<usize>>,
     loading: HashMap<Key, ()>,
-    wanted_load: Vec<Key>,
+    wanted_load: VecDeque<Key>,
+    /// Keys whose state was asked for and has not come.
+    loads_in_flight: usize,
     wanted_fetch: VecDeque<(Offset, usize)>,
     fetching: HashMap<Offset, usize>,
     /// Lanes that hold few items and have more in the log.
@@ -228,7 +230,8 @@ impl Shard {
             running: 0,
             twins: HashMap::new(),
             loading: HashMap::new(),
-            wanted_load: Vec::new(),
+            wanted_load: VecDeque::new(),
+            loads_in_flight: 0,
             wanted_fetch: VecDeque::new(),
             fetching: HashMap::new(),
             hungry: Vec::new(),
@@ -597,7 +600,7 @@ impl Shard {
                 Some(key) if self.setup.uses_state && routed.unroutable.is_none() && self.state.get(key).is_none() => {
                     lane.phase = Phase::Loading;
                     if self.loading.insert(key.clone(), ()).is_none() {
-                        self.wanted_load.push(key.clone());
+                        self.wanted_load.push_back(key.clone());
                     }
                 }
                 _ => {

@@ -6,6 +6,7 @@ mod kill;
 mod load;
 mod refused;
 mod rollback;
+mod same;
 mod taken;
 
 use crate::harness::guests;

@@ -3,16 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod alarm;
+mod backup;
 mod checker;
 mod clients;
 mod conformance;
 mod crash;
 mod harness;
 mod hotload;
+mod new;
 mod operate;
+mod operators;
 mod pipeline;
+mod retention;
 mod sandbox;
+mod settings;
 mod simulation;
 mod slow;
 mod tidy;
+mod usage;
 mod walk;

@@ -101,7 +101,7 @@ pub fn build_handlers(dir: &Path) -> Result<Vec<Built>, BuildError> {
 }
 
 /// The directory itself, or those one level below that have a manifest.
-fn cargo_roots(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
+pub(super) fn cargo_roots(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let has_manifest = |dir: &Path| dir.join("Cargo.toml").is_file();
     if has_manifest(dir) {
         return Ok(vec![dir.into()]);
@@ -229,7 +229,7 @@ fn put(artifact: &Path, module: &Path) -> Result<bool, BuildError> {
 }
 
 /// A tool of the Rust toolchain that belongs to a directory.
-fn command(program: &'static str, root: &Path) -> Command {
+pub(super) fn command(program: &'static str, root: &Path) -> Command {
     let mut command = Command::new(program);
     // A toolchain chosen for this process would win over the one that the directory chooses.
     command.current_dir(root).env_remove("RUSTUP_TOOLCHAIN").stdin(Stdio::null());

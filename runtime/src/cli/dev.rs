@@ -1,4 +1,7 @@
-//! `sluicebox dev`: builds the handlers of a folder, runs them, and says what to try.
+//! `sluicebox dev`: builds the handlers of a folder, runs them, says what to try, and takes up what changes.
+
+mod rebuild;
+mod sources;
 
 use super::build::build_handlers;
 use super::output::{Output, note};
@@ -14,7 +17,8 @@ use std::sync::Arc;
 
 /// Build the handlers of a folder, run them on its settings, and say what to try.
 ///
-/// The folder holds sluicebox.toml and the crates of the handlers. Restart it to take up changes.
+/// The folder holds sluicebox.toml and the crates of the handlers. A changed source is built and swapped in while it runs; as
+/// long as it does not build, what was built before goes on. Changed settings are taken up as well.
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// The folder with sluicebox.toml and the crates of the handlers
@@ -32,7 +36,11 @@ pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) ->
     let loaded =
         config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
-    host(loaded, source, Hangup::Stops, metrics, output, |service, output| show(service, &handlers, output))
+    host(loaded, source, Hangup::Stops, metrics, output, |service, output| {
+        // It ends with the process: a build that is cut short leaves the modules as they were.
+        tokio::spawn(rebuild::rebuild(args.dir.clone()));
+        show(service, &handlers, output)
+    })
 }
 
 fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
@@ -50,7 +58,8 @@ fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) ->
         let comment = if comment.is_empty() { String::new() } else { format!("   # {comment}") };
         output.line(format!("  {program} {command}{url}{comment}"))?;
     }
-    output.line("\nstop with Ctrl-C; nothing is lost")?;
+    output.line("\nchange a source or the settings: it is taken up while this runs")?;
+    output.line("stop with Ctrl-C; nothing is lost")?;
     Ok(())
 }
 

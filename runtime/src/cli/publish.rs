@@ -1,20 +1,16 @@
 //! `sluicebox publish`: messages from arguments, a file or standard input, through a running host.
 
 use super::client::{Client, HostArgs, encoded};
-use super::output::{Output, grouped, is_watched, note, printable, show_progress};
+use super::output::{Output, grouped, note, printable};
 use super::{Exit, Failure};
-use crate::clock;
 use crate::message::BODY_BYTES_MAX;
 use crate::topic::Topic;
 use clap::Args;
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 use ureq::SendBody;
-
-/// How often progress is shown.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Publish messages through a running host. Without BODY, --file and --ndjson, standard input is the body of one message.
 #[derive(Debug, Args)]
@@ -130,7 +126,8 @@ fn publish_lines(
     file: &Path,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
-    let mut progress = Progress { from: open(file)?, bytes: 0, lines: 0, shown: is_watched().then(clock::instant) };
+    let bytes = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
+    let mut progress = Progress { from: open(file)?, lines: 0, bar: bar(bytes) };
     let mut headers = headers(args);
     headers.push(("content-type".into(), "application/x-ndjson".into()));
     // A host that refuses says so before everything is sent.
@@ -170,30 +167,53 @@ fn show_bad_lines(answer: &Value) {
 /// Counts what is read from it.
 struct Progress {
     from: Box<dyn Read>,
-    bytes: u64,
     lines: u64,
-    /// When it was shown last; `None`: nobody watches.
-    shown: Option<Instant>,
+    /// Of bytes. Shows nothing unless a terminal watches.
+    bar: ProgressBar,
+}
+
+/// `bytes`: how many there will be, if that is known.
+fn bar(bytes: Option<u64>) -> ProgressBar {
+    let (bar, template) = match bytes {
+        Some(bytes) => (ProgressBar::new(bytes), "{bytes} of {total_bytes}, {bytes_per_sec}, {eta} left: {msg}"),
+        None => (ProgressBar::no_length(), "{bytes}, {bytes_per_sec}: {msg}"),
+    };
+    let bar = bar.with_finish(ProgressFinish::AndClear);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        // Only a template with a mistake is refused; the progress then looks plain.
+        Err(_) => bar,
+    }
 }
 
 impl Read for Progress {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.from.read(buffer)?;
-        self.bytes += count as u64;
         self.lines += buffer[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
-        let now = clock::instant();
-        if self.shown.is_some_and(|shown| now.duration_since(shown) >= PROGRESS_INTERVAL) {
-            self.shown = Some(now);
-            show_progress(&format!("{} lines, {} MiB", grouped(self.lines), self.bytes >> 20));
-        }
+        self.bar.inc(count as u64);
+        self.bar.set_message(format!("{} lines", grouped(self.lines)));
         Ok(count)
     }
 }
 
 impl Progress {
     fn end(&self) {
-        if self.shown.is_some() {
-            show_progress("");
+        self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_counts_bytes_and_lines_of_what_is_read() {
+        for bytes in [Some(9), None] {
+            let mut progress = Progress { from: Box::new(&b"one\ntwo\n3"[..]), lines: 0, bar: bar(bytes) };
+            std::io::copy(&mut progress, &mut std::io::sink()).unwrap();
+            assert_eq!((progress.lines, progress.bar.position(), progress.bar.length()), (2, 9, bytes));
+            progress.end();
+            assert!(progress.bar.is_finished());
         }
     }
 }

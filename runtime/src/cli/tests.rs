@@ -69,7 +69,7 @@ fn wrong_usage_says_what_is_right() {
     check(&["tail", "--from", "now"], Exit::Usage, "latest, earliest or an offset");
     check(&["dead"], Exit::Usage, "list");
     check(&["dead", "list", "--handler", "X"], Exit::Usage, "not a handler name");
-    check(&["dead", "show", "x"], Exit::Usage, "invalid digit");
+    check(&["dead", "show", "x"], Exit::Usage, "the number that `sluicebox dead list` shows");
     check(&["--help"], Exit::Done, "Exit codes:");
 }
 
@@ -100,8 +100,19 @@ fn check_says_good_or_refused_for_people_and_programs() {
     let path = file.to_str().unwrap();
     std::fs::write(directory.path().join("m.wasm"), "").unwrap();
     std::fs::write(&file, "[handlers.a]\nmodule = \"m.wasm\"\nsubscribe = [\"a\"]\npublish = [\"a\"]\n").unwrap();
-    let (exit, text, _) = sluicebox(&["check", "--config", path]);
+    let (exit, text, _) = sluicebox(&["check", "--settings-only", "--config", path]);
     assert_eq!((exit, text), (Exit::Done, format!("{path}: good, 1 handler, 1 warning\n")));
+    let (exit, text, _) = sluicebox(&["check", "--config", path]);
+    assert_eq!((exit, text), (Exit::Failed, format!("{path}: refused, 1 module cannot run\n")));
+    let (exit, text, _) = sluicebox(&["check", "--json", "--config", path]);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let module = &answer["modules"][0];
+    assert_eq!((exit, &answer["ok"], &module["handler"]), (Exit::Failed, &false.into(), &"a".into()));
+    let problem = module["problem"].as_str().unwrap();
+    assert!(
+        problem.starts_with("failed to load handler `a` from `") && problem.contains("not a WebAssembly"),
+        "{problem}"
+    );
 
     std::fs::write(&file, "port = 1\n").unwrap();
     let (exit, text, _) = sluicebox(&["check", "--config", path]);

@@ -103,6 +103,12 @@ pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathTe
         );
         return Err(ApiError::bad_request(error));
     }
+    // Before the log forgets it: afterwards nobody could ask again after a failure.
+    if let Some(running) = face.running.get() {
+        let failed =
+            |error| ApiError::unavailable(format!("failed to delete the module versions of `{name}`: {error}"));
+        running.forget_versions(name.clone()).await.map_err(failed)?;
+    }
     face.log.forget(name.clone()).await?;
     events::handler_forgotten(&face.counts, &name);
     Ok(Json(json!({ "handler": name, "forgotten": true })).into_response())

@@ -5,6 +5,7 @@ use super::views::rfc3339;
 use crate::clock::{self, Timestamp};
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
+use crate::invoke::BoxFuture;
 use crate::message::Offset;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,9 @@ pub trait Running: Send + Sync {
     /// Every handler that the settings name, by name, also one that does not run because of a problem: a handler that is
     /// not here may be forgotten.
     fn handlers(&self) -> Vec<RunningHandler>;
+
+    /// Deletes the module versions of a handler that the settings name no more.
+    fn forget_versions(&self, handler: HandlerName) -> BoxFuture<'_, std::io::Result<()>>;
 }
 
 /// A handler of the settings in force.

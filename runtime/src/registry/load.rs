@@ -78,8 +78,7 @@ impl Loader {
         let path = path.to_owned();
         let (sandboxes, store) = (self.sandboxes.clone(), self.store.clone());
         let loaded = blocking(move || {
-            let (file, bytes) = read(&path)?;
-            let handler = sandboxes.handler(&sandboxes.load(&bytes)?, guest)?;
+            let (file, bytes, handler) = linked(&sandboxes, &path, guest)?;
             if let Err(error) = store.keep(file.digest, &bytes) {
                 tracing::warn!(digest = %file.digest, %error, "cannot keep a module version: there will be no way back to it");
             }
@@ -119,6 +118,24 @@ impl Loader {
 }
 
 /// Reads a module. It looked so before it was read: if it changes meanwhile it looks different afterwards.
+/// Reads, compiles, links and tries out a module, and keeps nothing of it.
+pub(super) async fn try_file(sandboxes: &Sandboxes, path: &Path, guest: sandbox::Settings) -> Result<Digest, Reason> {
+    let (sandboxes, path) = (sandboxes.clone(), path.to_owned());
+    let (file, _, handler) = blocking(move || linked(&sandboxes, &path, guest)).await?;
+    handler.try_out().await.map_err(Reason::Start)?;
+    Ok(file.digest)
+}
+
+fn linked(
+    sandboxes: &Sandboxes,
+    path: &Path,
+    guest: sandbox::Settings,
+) -> Result<(InFile, Vec<u8>, sandbox::Handler), Reason> {
+    let (file, bytes) = read(path)?;
+    let handler = sandboxes.handler(&sandboxes.load(&bytes)?, guest)?;
+    Ok((file, bytes, handler))
+}
+
 fn read(path: &Path) -> Result<(InFile, Vec<u8>), Reason> {
     let file = File::open(path).map_err(Reason::Read)?;
     let fingerprint = Fingerprint::of(&file.metadata().map_err(Reason::Read)?);

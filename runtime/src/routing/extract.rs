@@ -2,7 +2,9 @@
 
 use super::Field;
 use crate::message::Message;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize as _;
+use serde::de::{DeserializeSeed as _, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt;
 
@@ -33,7 +35,7 @@ pub(super) fn first<'m>(fields: &[Field], message: &'m Message) -> Result<Option
 
 fn at_pointer<'b>(body: &'b [u8], pointer: &str) -> Result<Option<Cow<'b, str>>, NotJson> {
     let mut parser = serde_json::Deserializer::from_slice(body);
-    let found = parser.deserialize_any(At(pointer)).map_err(|error| NotJson(error.to_string()))?;
+    let found = At(pointer).deserialize(&mut parser).map_err(|error| NotJson(error.to_string()))?;
     // The rest is read too: whether a message is valid must not depend on where its key stands.
     parser.end().map_err(|error| NotJson(error.to_string()))?;
     Ok(found)
@@ -58,7 +60,22 @@ impl<'p> At<'p> {
 impl<'de> serde::de::DeserializeSeed<'de> for At<'_> {
     type Value = Option<Cow<'de, str>>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+        if !self.0.is_empty() {
+            return deserializer.deserialize_any(self);
+        }
+        // The text as it stands: a parsed number has 64 bits, and two ids that differ beyond them would be taken for one.
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        match raw.as_bytes().first() {
+            Some(b'"') => Ok(Some(serde_json::from_str::<Text<'de>>(raw).map_err(serde::de::Error::custom)?.0)),
+            Some(b'{' | b'[' | b'n') | None => Ok(None),
+            Some(b't' | b'f') => Ok(Some(Cow::Borrowed(raw))),
+            Some(_) if raw.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') => Ok(Some(Cow::Borrowed(raw))),
+            // One text for each value, however it was written.
+            Some(_) => match raw.parse::<f64>().ok().filter(|value| value.is_finite()) {
+                Some(value) => Ok(Some(Cow::Owned(serde_json::json!(value).to_string()))),
+                None => Ok(Some(Cow::Borrowed(raw))),
+            },
+        }
     }
 }
 
@@ -103,23 +120,21 @@ impl<'de> Visitor<'de> for At<'_> {
         Ok(found)
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(self.0.is_empty().then_some(Cow::Borrowed(text)))
+    // The pointer goes on and the value has no parts.
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(None)
     }
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(self.0.is_empty().then(|| Cow::Owned(text.to_owned())))
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
     }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(self.0.is_empty().then_some(Cow::Borrowed(if value { "true" } else { "false" })))
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(None)
     }
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(self.0.is_empty().then(|| Cow::Owned(value.to_string())))
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(None)
     }
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(self.0.is_empty().then(|| Cow::Owned(value.to_string())))
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok((self.0.is_empty() && value.is_finite()).then(|| Cow::Owned(serde_json::json!(value).to_string())))
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
     }
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         Ok(None)
@@ -165,6 +180,8 @@ mod tests {
         check(r#"{"a":{"b":[1,{"c":true}]}}"#, "/a/b/1/c", Some("true"));
         check(r#"{"n":-12}"#, "/n", Some("-12"));
         check(r#"{"n":1.5}"#, "/n", Some("1.5"));
+        check(r#"{"n":15e-1}"#, "/n", Some("1.5"));
+        check(r#"{"n": 184467440737095516170001 }"#, "/n", Some("184467440737095516170001"));
         check(r#"{"a/b":"x","m~n":"y"}"#, "/a~1b", Some("x"));
         check(r#"{"a/b":"x","m~n":"y"}"#, "/m~0n", Some("y"));
         check(r#""whole""#, "", Some("whole"));

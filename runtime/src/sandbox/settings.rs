@@ -2,11 +2,12 @@
 
 use crate::handler::HandlerName;
 use crate::topic::Pattern;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// How a handler's guests run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Settings {
     pub handler: HandlerName,
     /// Topics it may publish to; anything else is refused, and with none the import is not there.
@@ -18,6 +19,22 @@ pub struct Settings {
     pub mode: Mode,
     /// Names and values the guest reads through `wasi:config`.
     pub config: Vec<(String, String)>,
+}
+
+impl fmt::Debug for Settings {
+    /// Without the values of `config`: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { handler, publish, timeout, memory_bytes, mode, config } = self;
+        let names: Vec<&str> = config.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Settings")
+            .field("handler", handler)
+            .field("publish", publish)
+            .field("timeout", timeout)
+            .field("memory_bytes", memory_bytes)
+            .field("mode", mode)
+            .field("config", &names)
+            .finish()
+    }
 }
 
 impl Settings {
@@ -62,5 +79,18 @@ pub struct Pool {
 impl Default for Pool {
     fn default() -> Self {
         Self { running: 1000, idle: 256, cache: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_config_are_in_no_debug_output() {
+        let mut settings = Settings::new(HandlerName::parse("order").unwrap());
+        settings.config = vec![("token".into(), "s3cret".into())];
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("token") && !shown.contains("s3cret"), "{shown}");
     }
 }

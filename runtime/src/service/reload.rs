@@ -133,15 +133,18 @@ impl Reload {
                 problem = problem.or_else(|| needs_restart(&self.settings, &fresh));
             }
         }
-        self.tell(problem);
         if !brought && !again {
             // The handlers as they are, on modules and versions as they are now.
             let handlers = self.settings.handlers.clone();
-            if let Err(Refusal::NotNow(reason) | Refusal::Never(reason)) = self.bring(&handlers, pins, stop).await {
-                self.tell(Some(reason));
-                again = true;
+            match self.bring(&handlers, pins, stop).await {
+                Ok(()) => {}
+                Err(Refusal::NotNow(reason) | Refusal::Never(reason)) => {
+                    (problem, again) = (problem.or(Some(reason)), true);
+                }
+                Err(Refusal::Stopping) => return false,
             }
         }
+        self.tell(problem);
         again
     }
 

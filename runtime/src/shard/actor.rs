@@ -312,12 +312,12 @@ impl<'p> Actor<'p> {
         self.gate_changes.mark_unchanged();
         if let Some(shut) = self.parts.gate.shut(clock::instant()) {
             // What is due goes on being due, and nothing is taken up.
-            self.shard.wake(clock::now());
+            self.shard.wake(clock::steady());
             return Turn::Shut(shut);
         }
         let begun = clock::instant();
         for _ in 0..TURN_RUNS {
-            let now = clock::now();
+            let now = clock::steady();
             self.shard.wake(now);
             let held = match permit.take() {
                 Some(permit) => permit,
@@ -410,7 +410,7 @@ impl<'p> Actor<'p> {
             Err(failure) => self.parts.metrics.call_failed(failure.kind(), took),
         }
         let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
-        self.shard.finish(lane, result, digest, random, clock::now());
+        self.shard.finish(lane, result, digest, random, clock::steady());
     }
 
     fn finished(&mut self, finished: Finished) {
@@ -426,7 +426,7 @@ impl<'p> Actor<'p> {
         let version = self.versions.borrow_and_update().clone();
         self.shard.adopt(version.policy.clone());
         if !Arc::ptr_eq(&version.invoke, &self.version.invoke) {
-            self.shard.swapped(version.invoke.digest(), clock::now());
+            self.shard.swapped(version.invoke.digest(), clock::steady());
         }
         self.version = version;
         // It is of the old version.
@@ -549,7 +549,7 @@ impl<'p> Actor<'p> {
     async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let wants = !stopping && turn == Turn::Idle && self.queue.is_empty() && self.shard.wants_messages();
         let due = self.shard.next_due().filter(|_| !stopping && matches!(turn, Turn::Idle | Turn::Shut(_)));
-        let sleep = due.map(|due| due.since(clock::now()));
+        let sleep = due.map(|due| due.since(clock::steady()));
         let sleep = match turn {
             Turn::Shut(Shut::Until(until)) => {
                 let until = until.saturating_duration_since(clock::instant());

@@ -187,12 +187,12 @@ impl Lanes {
 
     /// The lane of a key.
     pub fn find(&self, hash: u64, key: &Key) -> Option<usize> {
-        self.index.find(hash, |&lane| self.lanes[lane].key.as_ref() == Some(key)).copied()
+        self.index.find(spread(hash), |&lane| self.lanes[lane].key.as_ref() == Some(key)).copied()
     }
 
     /// The lane of a key, or the lane of the message at `offset` when there is no key; made if it is not there.
     pub fn of(&mut self, hash: u64, key: Option<&Key>, offset: Offset) -> usize {
-        let found = self.index.find(hash, |&lane| {
+        let found = self.index.find(spread(hash), |&lane| {
             let lane = &self.lanes[lane];
             lane.key.as_ref() == key && (key.is_some() || lane.single == offset)
         });
@@ -209,13 +209,13 @@ impl Lanes {
             recorded: None,
             dirty: false,
         });
-        self.index.insert_unique(hash, lane, |&lane| self.lanes[lane].hash);
+        self.index.insert_unique(spread(hash), lane, |&lane| spread(self.lanes[lane].hash));
         lane
     }
 
     pub fn remove(&mut self, lane: usize) {
         if let Some(removed) = self.lanes.try_remove(lane)
-            && let Ok(entry) = self.index.find_entry(removed.hash, |&other| other == lane)
+            && let Ok(entry) = self.index.find_entry(spread(removed.hash), |&other| other == lane)
         {
             entry.remove();
         }
@@ -224,4 +224,9 @@ impl Lanes {
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Lane)> {
         self.lanes.iter()
     }
+}
+
+/// The table takes its buckets from the low bits, which all keys of a shard have in common.
+fn spread(hash: u64) -> u64 {
+    hash.rotate_left(32)
 }

@@ -13,7 +13,10 @@ use std::sync::Arc;
 impl Shard {
     /// What must be read from the log. Empty most of the time.
     pub fn take_needs(&mut self) -> Needs {
-        let mut needs = Needs { load: std::mem::take(&mut self.wanted_load), ..Needs::default() };
+        let room = self.state.loads_max().saturating_sub(self.loads_in_flight);
+        let load: Vec<Key> = self.wanted_load.drain(..room.min(self.wanted_load.len())).collect();
+        self.loads_in_flight += load.len();
+        let mut needs = Needs { load, ..Needs::default() };
         // Not all at once: after a long stop every open head may be due. But one when nothing else moves: what is held in
         // memory may be waiting behind it.
         let stuck = self.fetching.is_empty() && self.ready.is_empty() && self.running == 0;
@@ -57,6 +60,9 @@ impl Shard {
 
     /// Takes loaded states.
     pub fn loaded(&mut self, states: Vec<(Key, Entries)>) {
+        self.loads_in_flight = self.loads_in_flight.saturating_sub(states.len());
+        // Before they come: what was not used for long makes room for them.
+        self.state.trim(self.committed);
         for (key, entries) in states {
             self.loading.remove(&key);
             let lane = self.lanes.find(Routing::lane_hash(Some(&key), Offset::START), &key);

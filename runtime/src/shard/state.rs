@@ -15,7 +15,13 @@ pub struct StateCache {
     queue: VecDeque<Key>,
     bytes: usize,
     bytes_max: usize,
+    /// The largest state that was loaded of late, decaying.
+    large: usize,
 }
+
+/// Most states loaded at a time, and about how many bytes of them: a key's state may have 1 MiB.
+const LOADS_MAX: usize = 1024;
+const LOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 struct Cached {
@@ -28,7 +34,7 @@ struct Cached {
 
 impl StateCache {
     pub fn new(bytes_max: usize) -> Self {
-        Self { keys: HashMap::new(), queue: VecDeque::new(), bytes: 0, bytes_max }
+        Self { keys: HashMap::new(), queue: VecDeque::new(), bytes: 0, bytes_max, large: 0 }
     }
 
     /// The state of a key, if it is here.
@@ -38,8 +44,14 @@ impl StateCache {
         Some(&cached.entries)
     }
 
+    /// How many states may be on their way at a time.
+    pub fn loads_max(&self) -> usize {
+        (LOAD_BYTES_MAX / self.large.max(1)).clamp(8, LOADS_MAX)
+    }
+
     /// Takes what the log loaded. What is here already is newer and stays.
     pub fn loaded(&mut self, key: Key, entries: Entries) {
+        self.large = entries.bytes().max(self.large - self.large / 64);
         if !self.keys.contains_key(&key) {
             self.insert(key, entries, 0);
         }

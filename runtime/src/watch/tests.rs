@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn scope(files: &[PathBuf]) -> Scope {
-    Scope { files: files.iter().cloned().collect(), trees: BTreeSet::new() }
+fn scope(files: &[&Path]) -> Scope {
+    Scope { files: files.iter().map(|file| PathBuf::from(file)).collect(), trees: BTreeSet::new() }
 }
 
-async fn following(files: &[PathBuf]) -> Watch {
+async fn following(file: &Path) -> Watch {
     let mut watch = Watch::start();
-    assert!(watch.follow(scope(files)).await);
+    assert!(watch.follow(scope(&[file])).await);
     watch
 }
 
@@ -40,7 +40,7 @@ async fn a_file_written_replaced_deleted_and_made_again_is_told_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("order.wasm");
     fs::write(&file, "1").unwrap();
-    let mut watch = following(&[file.clone()]).await;
+    let mut watch = following(&file).await;
     fs::write(&file, "22").unwrap();
     told(&mut watch).await;
     let beside = folder.path().join("order.wasm.new");
@@ -63,7 +63,7 @@ async fn a_replaced_link_on_the_way_is_told_as_in_a_config_map() {
     }
     std::os::unix::fs::symlink("..1", at("..data")).unwrap();
     std::os::unix::fs::symlink("..data/sluicebox.toml", at("sluicebox.toml")).unwrap();
-    let mut watch = following(&[at("sluicebox.toml")]).await;
+    let mut watch = following(&at("sluicebox.toml")).await;
     std::os::unix::fs::symlink("..2", at("..data_tmp")).unwrap();
     fs::rename(at("..data_tmp"), at("..data")).unwrap();
     told(&mut watch).await;
@@ -78,7 +78,7 @@ async fn reading_and_other_files_are_not_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a.wasm");
     fs::write(&file, "1").unwrap();
-    let mut watch = following(&[file.clone()]).await;
+    let mut watch = following(&file).await;
     fs::read(&file).unwrap();
     fs::write(folder.path().join("b.wasm"), "1").unwrap();
     told_only_of(&mut watch, &file).await;
@@ -88,7 +88,7 @@ async fn reading_and_other_files_are_not_told() {
 async fn a_file_whose_directory_comes_later_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("target/release/a.wasm");
-    let mut watch = following(&[file.clone()]).await;
+    let mut watch = following(&file).await;
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, "1").unwrap();
     told(&mut watch).await;
@@ -101,19 +101,19 @@ async fn a_change_between_reading_and_following_is_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
     fs::write(&a, "1").unwrap();
-    let mut watch = following(&[a.clone()]).await;
+    let mut watch = following(&a).await;
     fs::write(&a, "22").unwrap();
     // Following another file as well must not take the change of the first one for told.
-    assert!(watch.follow(scope(&[a.clone(), b.clone()])).await);
+    assert!(watch.follow(scope(&[&a, &b])).await);
     told(&mut watch).await;
-    assert!(!watch.follow(scope(&[a])).await, "nothing is new");
+    assert!(!watch.follow(scope(&[&a])).await, "nothing is new");
 }
 
 #[tokio::test]
 async fn a_cancelled_wait_forgets_no_change() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("a");
-    let mut watch = following(&[file.clone()]).await;
+    let mut watch = following(&file).await;
     fs::write(&file, "1").unwrap();
     for _ in 0..20 {
         // Long enough to hear the bell, too short to see it out; the first look comes without a bell and may tell.
@@ -130,7 +130,7 @@ async fn without_the_kernel_a_change_is_told_all_the_same() {
     let file = folder.path().join("a");
     let mut watch = Watch::start();
     watch.bells = Bells::blind();
-    watch.follow(scope(&[file.clone()])).await;
+    watch.follow(scope(&[&file])).await;
     assert!(watch.blind);
     fs::write(&file, "1").unwrap();
     told(&mut watch).await;

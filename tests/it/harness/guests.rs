@@ -34,7 +34,7 @@ pub fn handler(name: &str) -> PathBuf {
 /// Builds a workspace of guests for Wasm, in a target folder of its own below the one of the tests.
 fn build(workspace: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(workspace);
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests").join(workspace.replace('/', "-"));
+    let target = target(workspace);
     let built = Command::new("cargo")
         .args(["build", "--quiet", "--release", "--target", "wasm32-wasip2", "--target-dir"])
         .arg(&target)
@@ -43,4 +43,9 @@ fn build(workspace: &str) -> PathBuf {
         .expect("cargo can be run");
     assert!(built.success(), "the guests in {} do not build", root.display());
     target.join("wasm32-wasip2/release")
+}
+
+/// Where the guests of a workspace are built; what else is built there the same way finds the dependencies built.
+pub fn target(workspace: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests").join(workspace.replace('/', "-"))
 }

@@ -68,6 +68,29 @@ impl Place {
         self.spawn("info", &[], heard.into())
     }
 
+    /// Runs `sluicebox dev` in the folder, which holds crates too, and waits until it is ready.
+    pub async fn dev(&self, variables: &[(&str, &Path)]) -> Process {
+        let heard = std::fs::File::create(self.path().join(HEARD)).unwrap();
+        let mut child = Command::new(PROGRAM)
+            .arg("dev")
+            .current_dir(self.path())
+            .envs(variables.iter().copied())
+            .stdout(heard.try_clone().unwrap())
+            .stderr(heard)
+            .spawn()
+            .unwrap();
+        let mut pace = tokio::time::interval(std::time::Duration::from_millis(50));
+        loop {
+            let heard = self.heard();
+            let ready = heard.lines().find_map(|line| line.strip_prefix("ready at "));
+            if let Some(url) = ready.filter(|_| heard.contains("stop with Ctrl-C")) {
+                return Process { child, url: url.to_owned(), client: reqwest::Client::new() };
+            }
+            assert!(child.try_wait().unwrap().is_none(), "it ended: {heard}");
+            pace.tick().await;
+        }
+    }
+
     fn spawn(&self, diagnostics: &str, variables: &[(&str, &str)], says: Stdio) -> Process {
         let mut child = Command::new(PROGRAM)
             .args(["run", "--json", "--diagnostics", diagnostics])

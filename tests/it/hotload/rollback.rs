@@ -7,10 +7,14 @@ use serde_json::{Value, json};
 use sluicebox::handler::Digest;
 
 async fn command(host: &Process, command: &str, body: Value) {
+    command_answers(host, command, body, 202).await;
+}
+
+async fn command_answers(host: &Process, command: &str, body: Value, expected: u16) {
     let url = format!("{}/v1/handlers/first/{command}", host.url);
     let answer = host.client.post(url).json(&body).send().await.unwrap();
     let status = answer.status();
-    assert_eq!(status, 202, "{}", answer.text().await.unwrap());
+    assert_eq!(status, expected, "{}", answer.text().await.unwrap());
 }
 
 /// What the host says of the handler that runs.
@@ -100,4 +104,25 @@ async fn a_version_that_cannot_be_loaded_is_refused_and_the_one_in_the_file_stay
     // Nor does it keep the host from starting.
     assert!(host.stop().success());
     assert_eq!(handled(&place, &place.start_heard(), "ok").await.version, 2);
+}
+
+#[tokio::test]
+async fn forgetting_a_handler_deletes_its_versions_and_no_others() {
+    const OTHER: &str = r#"
+[handlers.other]
+module = "other.wasm"
+subscribe = ["in"]
+publish = ["also"]
+config = { output = "also" }
+"#;
+    let place = place(&format!("{ONE}{OTHER}"));
+    place.put("other.wasm", guests::ledger(5));
+    let host = second(&place).await;
+    let kept = |version| place.data().join("modules").join(format!("{}.wasm", digest(version))).exists();
+    assert!(kept(1) && kept(2) && kept(5));
+    place.settings(OTHER);
+    until_taken(&host, 2).await;
+    assert!(kept(1) && kept(2), "it may come back");
+    command_answers(&host, "forget", json!({ "confirm": "first" }), 200).await;
+    assert!(!kept(1) && !kept(2) && kept(5));
 }

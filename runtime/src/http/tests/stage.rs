@@ -5,6 +5,7 @@ use crate::commit::{DeadLetter, ShardCommit};
 use crate::control::Control;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::http::running::{BreakerView, Running, RunningHandler, VersionView};
+use crate::invoke::BoxFuture;
 use crate::log::memory::MemoryLog;
 use crate::log::{DeadFilter, DeadQuery, Log as _};
 use crate::message::Offset;
@@ -25,6 +26,10 @@ impl Running for Double {
 
     fn handlers(&self) -> Vec<RunningHandler> {
         self.handlers.clone()
+    }
+
+    fn forget_versions(&self, _handler: HandlerName) -> BoxFuture<'_, std::io::Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 }
 

@@ -1,0 +1,156 @@
+//! Examples at the end of every command's `--help`: what to type, and what for.
+
+use clap::Command;
+
+/// Command as typed, its examples, what each does.
+const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
+    (
+        "new",
+        &[
+            ("new shop", "a workspace `shop` with one handler, its tests and its settings"),
+            ("new shop --path services/shop", "the same in another folder"),
+        ],
+    ),
+    (
+        "dev",
+        &[
+            ("dev", "build and run the handlers of this folder"),
+            ("dev handlers --listen 127.0.0.1:9000", "of another folder, on another port"),
+        ],
+    ),
+    (
+        "run",
+        &[
+            ("run", "run the host on ./sluicebox.toml"),
+            ("run -c /etc/shop.toml --data /var/lib/shop", "with other settings and data"),
+        ],
+    ),
+    (
+        "check",
+        &[
+            ("check", "everything wrong with ./sluicebox.toml and its modules"),
+            ("check --settings-only --json", "the settings alone, for programs"),
+        ],
+    ),
+    ("settings", &[("settings", "list all settings"), ("settings limit.rate", "what one does, with an example")]),
+    ("build", &[("build", "build the handlers of this folder"), ("build handlers", "of another one")]),
+    (
+        "publish",
+        &[
+            ("publish events.new_order '{\"id\":\"o-1\"}' --key ada", "one message"),
+            ("publish events.new_order --ndjson orders.ndjson", "one for each line of a file"),
+        ],
+    ),
+    (
+        "tail",
+        &[
+            ("tail 'orders.*'", "follow what comes"),
+            ("tail --from earliest --no-follow --json", "all that the log has, for programs"),
+        ],
+    ),
+    ("handlers list", &[("handlers list", "all handlers and whether they work")]),
+    ("handlers show", &[("handlers show order", "routing, place, versions and what was asked of it")]),
+    (
+        "handlers pause",
+        &[
+            ("handlers pause order", "nothing more runs; messages wait"),
+            ("handlers pause order --key ada", "those of one key"),
+        ],
+    ),
+    ("handlers resume", &[("handlers resume order", "go on")]),
+    ("handlers rollback", &[("handlers rollback order", "run the version before this one")]),
+    ("handlers unpin", &[("handlers unpin order", "run the module in the file again")]),
+    ("handlers forget", &[("handlers forget order --yes", "delete everything of a handler that was removed")]),
+    ("handlers breaker trip", &[("handlers breaker trip order", "open it until `reset`")]),
+    ("handlers breaker reset", &[("handlers breaker reset order", "close it")]),
+    ("dead list", &[("dead list", "the newest"), ("dead list --handler order --limit 100", "more of one handler")]),
+    ("dead show", &[("dead show 7", "one with its message and error")]),
+    ("dead count", &[("dead count --handler order", "how many there are")]),
+    ("dead retry", &[("dead retry --handler order --all", "all of one handler, after asking")]),
+    ("dead drop", &[("dead drop --number 7 --yes", "one, without asking")]),
+    (
+        "status",
+        &[
+            ("status", "the log and every handler's place in it"),
+            ("status --shards --json", "with every shard, for programs"),
+        ],
+    ),
+    ("bench", &[("bench --folder /var/lib", "measure this machine and the disk of that folder")]),
+    (
+        "completions",
+        &[
+            ("completions bash > /etc/bash_completion.d/sluicebox", "for bash"),
+            ("completions fish > ~/.config/fish/completions/sluicebox.fish", "for fish"),
+        ],
+    ),
+];
+
+/// The command with the examples in its help, and in that of every command below it.
+pub(super) fn with_examples(root: Command) -> Command {
+    below(root, "")
+}
+
+fn below(command: Command, path: &str) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = match examples_of(path) {
+        Some(examples) => command.after_help(shown(examples)),
+        None => command,
+    };
+    names.into_iter().fold(command, |command, name| {
+        let path = if path.is_empty() { name.clone() } else { format!("{path} {name}") };
+        command.mut_subcommand(name, |command| below(command, &path))
+    })
+}
+
+fn examples_of(path: &str) -> Option<&'static [(&'static str, &'static str)]> {
+    EXAMPLES.iter().find(|(command, _)| *command == path).map(|(_, examples)| *examples)
+}
+
+fn shown(examples: &[(&str, &str)]) -> String {
+    let lines: Vec<String> =
+        examples.iter().map(|(typed, effect)| format!("  sluicebox {typed}\n      {effect}")).collect();
+    format!("Examples:\n{}", lines.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use clap::{CommandFactory as _, Parser as _};
+    use std::collections::BTreeSet;
+
+    fn leaves(command: &Command, path: &str, found: &mut BTreeSet<String>) {
+        if command.get_subcommands().next().is_none() {
+            found.insert(path.to_owned());
+        }
+        for below in command.get_subcommands() {
+            leaves(below, format!("{path} {}", below.get_name()).trim_start(), found);
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_every_example_a_command() {
+        let mut commands = BTreeSet::new();
+        leaves(&Cli::command(), "", &mut commands);
+        let with_example: BTreeSet<String> = EXAMPLES.iter().map(|(command, _)| (*command).to_owned()).collect();
+        assert_eq!(with_example, commands);
+    }
+
+    #[test]
+    fn every_example_is_a_command_line_that_is_understood() {
+        for (typed, _) in EXAMPLES.iter().flat_map(|(_, examples)| examples.iter()) {
+            // As a shell would: no redirection, quotes taken off.
+            let words = typed.split(" > ").next().unwrap().split(' ').map(|word| word.trim_matches('\''));
+            let parsed = Cli::try_parse_from(std::iter::once("sluicebox").chain(words));
+            assert!(parsed.is_ok(), "{typed}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn help_ends_with_the_examples() {
+        let mut root = with_examples(Cli::command());
+        let help = root.find_subcommand_mut("publish").unwrap().render_long_help().to_string();
+        let end = help.split("Examples:").nth(1).unwrap();
+        assert!(end.contains("  sluicebox publish events.new_order --ndjson orders.ndjson\n"), "{help}");
+    }
+}
