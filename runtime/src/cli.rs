@@ -5,6 +5,7 @@
 //! standard error; with `--json` standard output holds JSON only.
 
 mod ask;
+mod backup;
 mod bench;
 mod build;
 mod check;
@@ -23,12 +24,13 @@ mod run;
 mod settings;
 mod status;
 mod tail;
+mod usage;
 
 pub use build::{BuildError, Built, build_handlers};
 pub use settings::SettingsArgs;
 
 use crate::telemetry::{Metrics, diagnostics};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -111,6 +113,8 @@ pub enum Command {
     Dead(dead::DeadCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
+    /// Copy the data, also while a host works on it
+    Backup(backup::BackupArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
     /// Write the script by which a shell completes the command line
@@ -153,7 +157,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// Parses the arguments of the process, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
-    let cli = parse();
+    let cli = usage::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
     let metrics = Arc::new(Metrics::new());
@@ -167,12 +171,6 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
-}
-
-/// Ends the process with help, or with what is wrong with the command line and exit code 2.
-fn parse() -> Cli {
-    let matches = examples::with_examples(Cli::command()).get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 /// Diagnostics flow until the guard is dropped.
@@ -194,6 +192,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Handlers(command) => handlers::run(&command, output),
         Command::Dead(command) => dead::run(&command, output),
         Command::Status(args) => status::run(&args, output),
+        Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Completions(args) => completions::run(&args, output),
     }

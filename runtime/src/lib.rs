@@ -49,6 +49,7 @@ pub mod message;
 pub mod pipeline;
 pub mod reader;
 pub mod registry;
+pub mod retention;
 pub mod routing;
 pub mod sandbox;
 pub mod service;

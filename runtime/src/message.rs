@@ -11,7 +11,10 @@ use std::sync::Arc;
 pub const BODY_BYTES_MAX: usize = 512 * 1024;
 /// Most bytes in the names and values of all headers together (16 KiB).
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
-/// Room for the headers that the host adds to a message on its own topics.
+/// Most headers: the limit on their bytes does not bound empty ones.
+pub const HEADERS_MAX: usize = 256;
+/// Room for the headers that the host adds to a message on its own topics: so many, and bytes of them.
+const OWN_HEADERS_MAX: usize = 4;
 const OWN_HEADERS_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes in a key.
 pub const KEY_BYTES_MAX: usize = 256;
@@ -135,9 +138,12 @@ impl NewMessage {
         if self.body.len() > BODY_BYTES_MAX {
             return Err(MessageError::BodyTooLarge { bytes: self.body.len() });
         }
-        let headers_bytes = self.headers.bytes();
-        let own_bytes = if self.topic.is_reserved() { OWN_HEADERS_BYTES_MAX } else { 0 };
-        if headers_bytes > HEADERS_BYTES_MAX + own_bytes {
+        let (headers, headers_bytes) = (self.headers.iter().count(), self.headers.bytes());
+        let own = if self.topic.is_reserved() { (OWN_HEADERS_MAX, OWN_HEADERS_BYTES_MAX) } else { (0, 0) };
+        if headers > HEADERS_MAX + own.0 {
+            return Err(MessageError::TooManyHeaders { headers });
+        }
+        if headers_bytes > HEADERS_BYTES_MAX + own.1 {
             return Err(MessageError::HeadersTooLarge { bytes: headers_bytes });
         }
         if let Some(id) = &self.id
@@ -188,6 +194,8 @@ pub enum MessageError {
     BodyTooLarge { bytes: usize },
     #[error("the headers have {bytes} bytes, at most {HEADERS_BYTES_MAX} are allowed")]
     HeadersTooLarge { bytes: usize },
+    #[error("the message has {headers} headers, at most {HEADERS_MAX} are allowed")]
+    TooManyHeaders { headers: usize },
     #[error("the key has {bytes} bytes, at most {KEY_BYTES_MAX} are allowed")]
     KeyTooLong { bytes: usize },
     #[error("the id has {bytes} bytes, at most {ID_BYTES_MAX} are allowed")]

@@ -10,6 +10,7 @@
 
 mod bindings;
 mod cache;
+mod compile;
 mod config;
 mod counters;
 mod deadline;
@@ -18,6 +19,7 @@ mod engine;
 mod handler;
 mod host;
 mod idle;
+mod inspect;
 mod instance;
 mod keyvalue;
 mod limits;
@@ -36,12 +38,12 @@ pub use cache::CacheError;
 pub use diagnostics::{Level, Line, RUN_BYTES_MAX, Sink, tracing_sink};
 pub use handler::Handler;
 pub use module::{LoadError, MODULE_BYTES_MAX, Module};
-pub use outbox::HEADERS_MAX;
 pub use settings::{Mode, Pool, Settings, WARM_RUNS};
 pub use staged::COUNTERS_MAX;
 
 use crate::handler::Digest;
 use cache::Cache;
+use compile::Compiler;
 use idle::Places;
 use link::Linkers;
 use module::Loaded;
@@ -63,6 +65,7 @@ struct Inner {
     places: Arc<Places>,
     shares: Arc<Shares>,
     cache: Option<Cache>,
+    compiler: Compiler,
     loaded: Loaded,
     sink: Sink,
     description: String,
@@ -77,6 +80,8 @@ pub enum StartError {
     Engine { reason: String },
     #[error(transparent)]
     Cache(#[from] CacheError),
+    #[error("failed to start the threads that compile modules: {reason}")]
+    Compiler { reason: String },
     #[error("failed to start the thread that keeps deadlines")]
     Ticker(#[source] std::io::Error),
 }
@@ -92,6 +97,7 @@ impl Sandboxes {
         let engine::Built { engine, description } = engine::build(pool).map_err(failed)?;
         let linkers = Linkers::new(&engine).map_err(failed)?;
         let cache = pool.cache.as_deref().map(Cache::open).transpose()?;
+        let compiler = Compiler::new().map_err(|error| StartError::Compiler { reason: error.to_string() })?;
         let ticker = Ticker::start(engine.clone()).map_err(StartError::Ticker)?;
         let permits = Arc::new(Semaphore::new(pool.running as usize));
         let places = Places::new(pool.idle);
@@ -103,6 +109,7 @@ impl Sandboxes {
             places,
             shares: Shares::new(),
             cache,
+            compiler,
             loaded: Loaded::default(),
             sink,
             description,
@@ -125,13 +132,17 @@ impl Sandboxes {
         if let Some(module) = self.0.loaded.get(&Digest::of(bytes)) {
             return Ok(module);
         }
-        let module = Module::load(&self.0.engine, self.0.cache.as_ref(), bytes)?;
+        let module = Module::load(&self.0.engine, &self.0.compiler, self.0.cache.as_ref(), bytes)?;
         self.0.loaded.put(&module);
         Ok(module)
     }
 
-    /// Links a module as a handler. An import that its settings do not grant is an error.
+    /// Links a module as a handler. An import that its settings do not grant is an error, and so is too little memory.
     pub fn handler(&self, module: &Module, settings: Settings) -> Result<Handler, LoadError> {
+        let (needed, limit) = (module.memory_bytes(), settings.memory_bytes);
+        if needed > limit {
+            return Err(LoadError::Memory { needed, limit, handler: settings.handler });
+        }
         let component = self.0.linkers.link(module, &settings)?;
         Ok(Handler::new(self.0.clone(), module, component, settings))
     }

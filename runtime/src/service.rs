@@ -17,6 +17,7 @@ use crate::log::{Log, LogError};
 use crate::message::Offset;
 use crate::reader;
 use crate::registry::{self, Registry};
+use crate::retention::Retention;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::Metrics;
 use reload::{Reload, Reloading};
@@ -54,6 +55,7 @@ pub struct Service {
     host: Arc<Host>,
     registry: Arc<Registry>,
     reloading: Reloading,
+    retention: (Retention, CancellationToken),
     address: SocketAddr,
     http: JoinHandle<()>,
     stop_http: CancellationToken,
@@ -65,8 +67,8 @@ impl Service {
     /// Starts everything; when it returns, messages are handled and requests are answered. With a `source`, changes of the
     /// settings and of what they name are taken up from then on.
     pub async fn start(settings: &Settings, source: Option<Source>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let LogSettings::Embedded { path, .. } = &settings.log;
-        let log = open_log(path).await?;
+        let LogSettings::Embedded { path, retain } = &settings.log;
+        let log = open_log(path, retain.bytes_max).await?;
         let guarantees = log.guarantees();
         let pool = sandbox::Pool { cache: Some(path.join(CACHE_FOLDER)), ..sandbox::Pool::default() };
         let sandboxes = Sandboxes::new(&pool, sandbox::tracing_sink()).map_err(StartError::Sandboxes)?;
@@ -90,11 +92,26 @@ impl Service {
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
+        let stop_retention = CancellationToken::new();
+        let retain = retain.clone();
+        let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, stop_retention.clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());
         let reloading = Reloading::start(Reload { source, settings, registry: registry_of, host: host_of, metrics });
-        Ok(Self { log, host, registry, reloading, address, http, stop_http, readiness, summary: guarantees.summary })
+        let retention = (retention, stop_retention);
+        Ok(Self {
+            log,
+            host,
+            registry,
+            reloading,
+            retention,
+            address,
+            http,
+            stop_http,
+            readiness,
+            summary: guarantees.summary,
+        })
     }
 
     /// Where HTTP is served; with port 0 in the settings, the port that was free.
@@ -136,6 +153,9 @@ impl Service {
         self.readiness.set_unready("the host is stopping");
         self.reloading.stop().await;
         self.host.stop().await;
+        let (retention, stop_retention) = self.retention;
+        stop_retention.cancel();
+        retention.ended().await;
         self.stop_http.cancel();
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP face ended badly");
@@ -146,9 +166,10 @@ impl Service {
     }
 }
 
-async fn open_log(path: &Path) -> Result<Arc<dyn Log>, StartError> {
+async fn open_log(path: &Path, bytes_max: Option<u64>) -> Result<Arc<dyn Log>, StartError> {
     let directory = path.to_owned();
-    match blocking(move || EmbeddedLog::open(&directory, embedded::Options::default())).await {
+    let options = embedded::Options { bytes_max, ..embedded::Options::default() };
+    match blocking(move || EmbeddedLog::open(&directory, options)).await {
         Ok(log) => Ok(Arc::new(log)),
         Err(source) => Err(StartError::Log { path: path.to_owned(), source }),
     }

@@ -14,7 +14,7 @@ mod guest;
 mod handler;
 mod tally;
 
-pub use families::{CommitMetrics, HttpMetrics};
+pub use families::{CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
 pub use tally::Tally;
@@ -53,6 +53,10 @@ impl Metrics {
 
     pub fn commits(&self) -> CommitMetrics {
         self.families.commits.clone()
+    }
+
+    pub fn retention(&self) -> RetentionMetrics {
+        self.families.retention.clone()
     }
 
     pub fn http(&self) -> HttpMetrics {

@@ -67,7 +67,7 @@ pub async fn load(host: &Process, round: usize, messages: usize, seed: u64) -> V
     futures_util::future::join_all(clients).await.concat()
 }
 
-async fn history(place: &Place) -> History {
+pub async fn history(place: &Place) -> History {
     let log = EmbeddedLog::open_read_only(&place.data()).unwrap();
     let keys: Vec<Key> = (0..KEYS).filter_map(|key| Key::parse(&format!("k{key}")).unwrap()).collect();
     let mut handlers = vec![];

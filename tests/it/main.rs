@@ -3,15 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod alarm;
+mod backup;
 mod checker;
 mod conformance;
 mod crash;
 mod harness;
 mod hotload;
+mod new;
 mod operators;
 mod pipeline;
+mod retention;
 mod sandbox;
+mod settings;
 mod simulation;
 mod slow;
 mod tidy;
+mod usage;
 mod walk;

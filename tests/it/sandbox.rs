@@ -1,6 +1,7 @@
 //! What a sandbox keeps its guest from, and what it lets through. The guest is `tests/guests/hostile`, which does what its
 //! message says.
 
+mod components;
 mod deadlines;
 mod effects;
 mod fairness;

@@ -126,6 +126,19 @@ fn nothing_is_left_unfinished() {
     }
 }
 
+/// The comparison is written by hand; this makes it whole.
+#[test]
+fn every_limit_of_the_sdk_is_compared_with_the_hosts() {
+    let read = |path: &str| std::fs::read_to_string(repository().join(path)).unwrap();
+    let (limits, tests) = (read("guest-sdk/src/limits.rs"), read("tests/it/sandbox/limits.rs"));
+    let names: Vec<&str> =
+        limits.lines().filter_map(|line| line.strip_prefix("pub const ")?.split(':').next()).collect();
+    assert!(names.len() >= 15, "{names:?}");
+    for name in names {
+        assert!(tests.contains(&format!("sdk::{name})")) || tests.contains(&format!("sdk::{name},")), "{name}");
+    }
+}
+
 #[test]
 fn tests_do_not_sleep() {
     for source in sources(&["tests/it"]) {

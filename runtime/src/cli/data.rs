@@ -6,7 +6,7 @@ use super::{Exit, Failure};
 use crate::config::{self, LogSettings, Overrides};
 use crate::log::embedded::EmbeddedLog;
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the data is.
 #[derive(Clone, Debug, Args)]
@@ -40,6 +40,14 @@ pub(super) fn look<T>(
         },
         result => result,
     }
+}
+
+/// The data directory that a settings file names.
+pub(super) fn of_settings(config: &Path) -> Result<PathBuf, Failure> {
+    let loaded = config::load(config, &Overrides::default());
+    let LogSettings::Embedded { path, .. } =
+        loaded.map_err(|problems| Failure::new(Exit::BadSettings, problems))?.settings.log;
+    Ok(path)
 }
 
 impl Data {

@@ -54,6 +54,7 @@ pub struct ListArgs {
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// Its number in the list
+    #[arg(value_parser = parse_number)]
     number: u64,
     #[command(flatten)]
     host: HostArgs,
@@ -69,6 +70,10 @@ pub struct CountArgs {
     host: HostArgs,
     #[command(flatten)]
     data: DataArgs,
+}
+
+fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write the number that `sluicebox dead list` shows".into())
 }
 
 pub(super) fn run(command: &DeadCommand, output: &mut Output) -> Result<Exit, Failure> {

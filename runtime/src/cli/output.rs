@@ -1,6 +1,7 @@
 //! What a command shows: text for people or JSON for programs.
 
 use super::Failure;
+use crate::config::Problems;
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write};
 
@@ -99,6 +100,16 @@ pub(super) fn note(text: impl std::fmt::Display) {
 /// Says what went wrong, and why.
 pub(super) fn show_failure(json: bool, failure: &Failure) {
     let Failure { exit, error } = failure;
+    // They say of themselves what is an error and what is not.
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        match json {
+            true => note(serde_json::json!({
+                "error": problems.summary(), "causes": [], "problems": problems.0, "exit": *exit as u8
+            })),
+            false => note(problems),
+        }
+        return;
+    }
     if json {
         let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
         note(serde_json::json!({ "error": error.to_string(), "causes": causes, "exit": *exit as u8 }));

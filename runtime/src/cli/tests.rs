@@ -69,7 +69,7 @@ fn wrong_usage_says_what_is_right() {
     check(&["tail", "--from", "now"], Exit::Usage, "latest, earliest or an offset");
     check(&["dead"], Exit::Usage, "list");
     check(&["dead", "list", "--handler", "X"], Exit::Usage, "not a handler name");
-    check(&["dead", "show", "x"], Exit::Usage, "invalid digit");
+    check(&["dead", "show", "x"], Exit::Usage, "the number that `sluicebox dead list` shows");
     check(&["--help"], Exit::Done, "Exit codes:");
 }
 

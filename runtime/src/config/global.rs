@@ -194,6 +194,8 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
             format!("write `127.0.0.1:{text}`")
         } else if let Ok(ip) = text.parse::<IpAddr>() {
             format!("add a port: `{}`", SocketAddr::new(ip, HTTP_LISTEN.default.0.port()))
+        } else if text.is_empty() {
+            "unset it, or write such as `127.0.0.1:8080`".into()
         } else if text.contains("://") {
             "leave the scheme out".into()
         } else {

@@ -111,6 +111,14 @@ impl Problems {
     pub fn errors(&self) -> usize {
         self.0.iter().filter(|problem| problem.severity == Severity::Error).count()
     }
+
+    /// How many, in words.
+    pub fn summary(&self) -> String {
+        match self.errors() {
+            1 => "1 error in the settings".into(),
+            errors => format!("{errors} errors in the settings"),
+        }
+    }
 }
 
 impl fmt::Display for Problems {
@@ -118,9 +126,6 @@ impl fmt::Display for Problems {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
-        match self.errors() {
-            1 => write!(f, "1 error in the settings"),
-            errors => write!(f, "{errors} errors in the settings"),
-        }
+        f.write_str(&self.summary())
     }
 }

@@ -16,6 +16,9 @@ const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// a connection for ever. Slower than a modem.
 const PACE_BYTES: usize = 16 * 1024;
 
+/// A body up to this (16 KiB) waits for nobody's room.
+const SMALL_BYTES_MAX: usize = 16 * 1024;
+
 /// The parts of a body as they arrive.
 pub(super) struct Parts {
     stream: BodyDataStream,
@@ -24,18 +27,27 @@ pub(super) struct Parts {
     deadline: Instant,
     /// Received since the deadline was set.
     received_bytes: usize,
-    _room: OwnedSemaphorePermit,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Parts {
     /// A body of which at most `held_bytes` are in memory at a time; waits until there is room for them.
     pub(super) async fn new(face: &Face, body: Body, held_bytes: usize) -> Result<Self, ApiError> {
         let timeout = face.bounds.body_timeout;
-        // One client alone always finds room.
-        let room_kib = held_bytes.div_ceil(1024).clamp(1, face.bounds.bodies_kib_max);
-        let room = face.bodies.clone().acquire_many_owned(u32::try_from(room_kib).unwrap_or(u32::MAX));
-        let Ok(Ok(room)) = tokio::time::timeout(timeout, room).await else {
-            return Err(ApiError::unavailable("too many clients send large bodies at once: try again"));
+        let room = match held_bytes {
+            // There are as many of them as connections, which is not much.
+            ..=SMALL_BYTES_MAX => None,
+            _ => {
+                // One client alone always finds room.
+                let room_kib = held_bytes.div_ceil(1024).min(face.bounds.bodies_kib_max);
+                let room = face.bodies.clone().acquire_many_owned(u32::try_from(room_kib).unwrap_or(u32::MAX));
+                match tokio::time::timeout(timeout, room).await {
+                    Ok(Ok(room)) => Some(room),
+                    Ok(Err(_)) | Err(_) => {
+                        return Err(ApiError::unavailable("too many clients send large bodies at once: try again"));
+                    }
+                }
+            }
         };
         let deadline = clock::instant() + timeout;
         Ok(Self { stream: body.into_data_stream(), timeout, deadline, received_bytes: 0, _room: room })

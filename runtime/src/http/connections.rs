@@ -4,6 +4,8 @@ use super::held::held;
 use super::paced::Paced;
 use super::places::{Place, Places};
 use super::{Bounds, DRAIN_TIMEOUT, Face, HEAD_BYTES_MAX, routes};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -81,7 +83,8 @@ async fn serve_connection(
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let stream = Paced::new(stream, place.watch.clone(), bounds.read_timeout, bounds.linger);
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(place.visit());
         let (busy, answer) = (place.watch.request(), service.call(request));
         async move { answer.await.map(|response| response.map(|body| held(body, busy))) }
     });

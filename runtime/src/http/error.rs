@@ -56,7 +56,9 @@ impl ApiError {
 impl From<MessageError> for ApiError {
     fn from(error: MessageError) -> Self {
         match error {
-            MessageError::BodyTooLarge { .. } | MessageError::HeadersTooLarge { .. } => Self::too_large(error),
+            MessageError::BodyTooLarge { .. }
+            | MessageError::HeadersTooLarge { .. }
+            | MessageError::TooManyHeaders { .. } => Self::too_large(error),
             MessageError::KeyTooLong { .. } | MessageError::IdTooLong { .. } => Self::bad_request(error),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::error::ApiError;
 use super::held::held;
+use super::places::Visit;
 use super::routes::Answer;
 use super::{Face, HttpSettings, body, routes};
 use axum::extract::{Request, State};
@@ -53,12 +54,13 @@ pub(super) async fn guard(State(face): State<Arc<Face>>, request: Request, next:
 
 /// Lets a look have its turn; it is over when the client has its answer.
 async fn look(face: &Face, request: Request, next: Next) -> Response {
-    match tokio::time::timeout(face.bounds.look_wait, face.looks.clone().acquire_owned()).await {
-        Ok(Ok(permit)) => next.run(request).await.map(|body| held(body, permit)),
-        Ok(Err(_)) | Err(_) => {
-            ApiError::unavailable("too many clients look at once and read their answers slowly: try again")
-                .into_response()
+    let Some(visit) = request.extensions().get::<Visit>().cloned() else { return next.run(request).await };
+    match tokio::time::timeout(face.bounds.look_wait, visit.places.turn(&face.looks)).await {
+        Ok(turn) => {
+            let look = visit.watch.look(turn);
+            next.run(request).await.map(|body| held(body, look))
         }
+        Err(_) => ApiError::unavailable("too many clients look at once: try again").into_response(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! When a client finds no place, the connection goes for whose client the host has waited longest: one that sends no
 //! request, or does not read its answer. So clients that only sit there keep nobody out for long. A connection whose
-//! request is being worked on stays, and so does a tail that is read.
+//! request is being worked on stays, and so does a tail that is read. Turns at large answers are made room for alike.
 
 use crate::clock;
 use prometheus::IntCounterVec;
@@ -38,6 +38,8 @@ pub(super) struct Watch {
     moved_ms: AtomicU64,
     /// Requests whose answers were not written whole yet; more than one when they are pipelined.
     requests: AtomicUsize,
+    /// Large answers of it that are in memory.
+    looks: AtomicUsize,
     /// The client does not read.
     is_unread: AtomicBool,
     cut: IntCounterVec,
@@ -57,7 +59,7 @@ impl Places {
             if let Ok(permit) = self.permits.clone().try_acquire_owned() {
                 return self.occupy(permit);
             }
-            let wait = self.make_room();
+            let wait = self.make_room("place", Watch::waits_for_client);
             if let Ok(Ok(permit)) = tokio::time::timeout(wait, self.permits.clone().acquire_owned()).await {
                 return self.occupy(permit);
             }
@@ -69,6 +71,7 @@ impl Places {
             started: self.started,
             moved_ms: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
             is_unread: AtomicBool::new(false),
             cut: self.cut.clone(),
             leave: CancellationToken::new(),
@@ -78,16 +81,30 @@ impl Places {
         Place { places: self.clone(), at, watch, _permit: permit }
     }
 
-    /// Sends away the connection that was waited for longest; returns after how long to look again.
-    fn make_room(&self) -> Duration {
+    /// Takes one of these turns at a large answer, as soon as there is one; clients that do not read theirs lose it.
+    /// Safe to cancel.
+    pub(super) async fn turn(&self, turns: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(permit) = turns.clone().try_acquire_owned() {
+                return permit;
+            }
+            let wait = self.make_room("turn", Watch::leaves_look_unread);
+            if let Ok(Ok(permit)) = tokio::time::timeout(wait, turns.clone().acquire_owned()).await {
+                return permit;
+            }
+        }
+    }
+
+    /// Sends away the connection that was waited for longest, of those that may go; returns after how long to look again.
+    fn make_room(&self, reason: &str, may_go: impl Fn(&Watch) -> bool) -> Duration {
         let now_ms = ms(self.started.elapsed());
         let taken = self.taken();
-        let waiting = taken.iter().map(|(_, watch)| watch).filter(|watch| watch.waits_for_client());
+        let waiting = taken.iter().map(|(_, watch)| watch).filter(|watch| !watch.leave.is_cancelled() && may_go(watch));
         let longest = waiting.min_by_key(|watch| watch.moved_ms.load(Relaxed));
         let Some(watch) = longest else { return self.wait_min };
         let waited = Duration::from_millis(now_ms.saturating_sub(watch.moved_ms.load(Relaxed)));
         if waited >= self.wait_min {
-            watch.count_cut("place");
+            watch.count_cut(reason);
             watch.leave.cancel();
             return self.wait_min;
         }
@@ -127,9 +144,43 @@ impl Watch {
         self.cut.with_label_values(&[reason]).inc();
     }
 
+    /// A large answer is made for it; it lasts until the guard is dropped.
+    pub(super) fn look(self: &Arc<Self>, turn: OwnedSemaphorePermit) -> Look {
+        self.looks.fetch_add(1, Relaxed);
+        Look { watch: self.clone(), _turn: turn }
+    }
+
     fn waits_for_client(&self) -> bool {
-        let is_idle = self.requests.load(Relaxed) == 0;
-        (is_idle || self.is_unread.load(Relaxed)) && !self.leave.is_cancelled()
+        self.requests.load(Relaxed) == 0 || self.is_unread.load(Relaxed)
+    }
+
+    fn leaves_look_unread(&self) -> bool {
+        self.looks.load(Relaxed) > 0 && self.is_unread.load(Relaxed)
+    }
+}
+
+/// The connection that a request came by.
+#[derive(Clone)]
+pub(super) struct Visit {
+    pub(super) places: Arc<Places>,
+    pub(super) watch: Arc<Watch>,
+}
+
+impl Place {
+    pub(super) fn visit(&self) -> Visit {
+        Visit { places: self.places.clone(), watch: self.watch.clone() }
+    }
+}
+
+/// A large answer is in memory.
+pub(super) struct Look {
+    watch: Arc<Watch>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.watch.looks.fetch_sub(1, Relaxed);
     }
 }
 

@@ -7,6 +7,7 @@
 //! A directory holds `sluicebox.db` (with its `-wal` and `-shm`) and `lock`; one process works on it at a time, any
 //! number may look at it with [`EmbeddedLog::open_read_only`].
 
+mod backup;
 mod checkpoint;
 mod crash;
 mod dead;
@@ -27,6 +28,8 @@ mod tables;
 mod trim;
 mod writer;
 
+pub use self::backup::{BackupError, Copied};
+
 use self::failure::Failure;
 use self::lock::Lock;
 use self::queries::Reader;
@@ -34,6 +37,7 @@ use self::readers::{Length, Readers};
 use self::requests::Request;
 use self::room::Room;
 use self::shared::Shared;
+use self::trim::Looked;
 use self::writer::{Parts, Unanswered, Writer};
 use super::{Batch, Claim, DeadCount, DeadFilter, DeadQuery, Guarantees, Log, LogError, NumberedDeadLetter};
 use super::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
@@ -286,10 +290,14 @@ impl Log for EmbeddedLog {
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
         Box::pin(async move {
             let writer = self.writer()?;
-            let holders = trim.holders.clone();
-            let floor = self.query(Length::Scan, move |reader| reader.floor(&holders)).await?;
-            let asked = writer.ask(|answer| Request::Trim { trim, floor, answer }).await;
-            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
+            let wanted = trim.clone();
+            match self.query(Length::Scan, move |reader| reader.look(&wanted)).await? {
+                Looked::NothingToDo { bytes } => Ok(Trimmed { bytes, ..Trimmed::default() }),
+                Looked::Due(floor) => {
+                    let asked = writer.ask(|answer| Request::Trim { trim, floor, answer }).await;
+                    asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
+                }
+            }
         })
     }
 

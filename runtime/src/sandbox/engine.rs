@@ -12,6 +12,9 @@ use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAlloc
 /// touches. More makes no call faster, and keeps more of an idle pool resident.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 128 * 1024;
 const TABLE_KEEP_RESIDENT_BYTES: usize = 64 * 1024;
+/// A memory whose data are further apart, and less than half of what is between them, is not put back from an image but by
+/// copying them. wasmtime's own bound lets each part of a component have 16 MiB of nothing.
+const IMAGE_BYTES: u64 = 256 * 1024;
 /// For the guest's own frames. Recursion beyond it is a trap.
 const WASM_STACK_BYTES: usize = 512 * 1024;
 /// For the guest's frames and those of the imports it calls.
@@ -49,6 +52,7 @@ pub(super) fn build(pool: &Pool) -> wasmtime::Result<Built> {
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(allocation))
         .epoch_interruption(true)
+        .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         .concurrency_support(false)
         .gc_support(false)
         .async_stack_size(STACK_BYTES)

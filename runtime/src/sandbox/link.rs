@@ -2,7 +2,7 @@
 
 use super::bindings::{GuestPre, sluicebox, wasi};
 use super::host::Host;
-use super::module::{LoadError, Module};
+use super::module::{LoadError, Module, short};
 use super::settings::Settings;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
@@ -39,13 +39,18 @@ impl Linkers {
         let linker = if settings.publish.is_empty() { &self.silent } else { &self.publishing };
         for import in module.imports() {
             if let Some(hint) = missing(import, settings) {
-                return Err(LoadError::MissingImport { import: import.clone(), hint });
+                return Err(LoadError::MissingImport { import: short(import.clone()), hint });
             }
         }
-        let unfit = |error: wasmtime::Error| LoadError::Unfit { reason: format!("{error:#}") };
+        let unfit = |error: wasmtime::Error| LoadError::Unfit { reason: short(format!("{error:#}")) };
         let instance = linker.instantiate_pre(module.component()).map_err(unfit)?;
-        GuestPre::new(instance).map_err(|_| LoadError::NoHandler { exports: module.exports().join(", ") })
+        GuestPre::new(instance).map_err(|_| LoadError::NoHandler { exports: exports(module) })
     }
+}
+
+/// What a module exports, for people.
+fn exports(module: &Module) -> String {
+    if module.exports().is_empty() { "nothing".to_owned() } else { short(module.exports().join(", ")) }
 }
 
 /// Why an import is not there, and what to do about it; `None` for one that is.

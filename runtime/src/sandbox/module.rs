@@ -1,22 +1,20 @@
 //! Modules: the bytes of a component, checked and compiled.
 
 use super::cache::Cache;
-use super::limits::{MEMORIES_MAX, TABLES_MAX};
-use crate::handler::Digest;
+use super::compile::Compiler;
+use super::inspect::{bound, inspect};
+use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use super::trap;
+use crate::handler::{Digest, HandlerName};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// Most bytes of a module (64 MiB).
 pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most core modules and components inside a component.
-const PARTS_MAX: usize = 256;
-/// Most functions of all core modules of a component.
-const FUNCTIONS_MAX: usize = 200_000;
-/// Most bytes of one function: the time to compile one grows faster than its size.
-const FUNCTION_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Pages of other sizes are not enabled.
+const PAGE_BYTES: u64 = 65536;
 
 /// Why bytes are not a module that this host can run.
 #[derive(Debug, thiserror::Error)]
@@ -36,10 +34,27 @@ pub enum LoadError {
     #[error("its imports do not fit: {reason}")]
     Unfit { reason: String },
     #[error(
+        "it has a memory of {needed} bytes to begin with, and the handler has {limit}: raise `memory` in [handlers.{handler}]"
+    )]
+    Memory { needed: u64, limit: u64, handler: HandlerName },
+    #[error(
         "it exports no `sluicebox:handler/handler` of a version this host knows, only: {exports}: \
          make it with sluicebox-sdk, or for the world `sluicebox:handler/guest`"
     )]
     NoHandler { exports: String },
+}
+
+impl LoadError {
+    /// Reasons of the parser and the compiler quote names from the module, which may be of any length.
+    pub(super) fn malformed(error: impl std::fmt::Display) -> Self {
+        Self::Malformed { reason: short(error.to_string()) }
+    }
+}
+
+/// Cuts a text that quotes the module.
+pub(super) fn short(mut text: String) -> String {
+    trap::cut(&mut text, trap::REASON_BYTES_MAX);
+    text
 }
 
 /// A compiled component. Cheap to clone.
@@ -52,29 +67,41 @@ pub(super) struct Compiled {
     imports: Vec<String>,
     exports: Vec<String>,
     memories: u32,
+    /// What the largest of its memories begins with.
+    memory_bytes: u64,
     from_cache: bool,
 }
 
 impl Module {
     /// Checks and compiles; takes up to seconds of processor time for a large module.
-    pub(super) fn load(engine: &Engine, cache: Option<&Cache>, bytes: &[u8]) -> Result<Self, LoadError> {
-        check(bytes)?;
+    pub(super) fn load(
+        engine: &Engine,
+        compiler: &Compiler,
+        cache: Option<&Cache>,
+        bytes: &[u8],
+    ) -> Result<Self, LoadError> {
+        if bytes.len() > MODULE_BYTES_MAX {
+            return Err(LoadError::TooLarge { bytes: bytes.len() });
+        }
         let digest = Digest::of(bytes);
         let cached = cache.and_then(|cache| cache.get(engine, &digest));
         let from_cache = cached.is_some();
         let component = match cached {
             Some(component) => component,
             None => {
-                let component = Component::new(engine, bytes)
-                    .map_err(|error| LoadError::Compile { reason: format!("{error:#}") })?;
+                let component = compiler.run(|| {
+                    inspect(bytes)?;
+                    let compiled = Component::new(engine, bytes);
+                    compiled.map_err(|error| LoadError::Compile { reason: short(format!("{error:#}")) })
+                })?;
                 cache.and_then(|cache| cache.put(engine, &digest, &component)).unwrap_or(component)
             }
         };
-        let memories = resources(&component)?;
+        let (memories, memory_bytes) = resources(&component)?;
         let of_type = component.component_type();
         let imports = of_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
         let exports = of_type.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        Ok(Self(Arc::new(Compiled { component, digest, imports, exports, memories, from_cache })))
+        Ok(Self(Arc::new(Compiled { component, digest, imports, exports, memories, memory_bytes, from_cache })))
     }
 
     /// The sha-256 of its bytes.
@@ -105,6 +132,11 @@ impl Module {
         &self.0.component
     }
 
+    /// Bytes of its largest memory before its guest begins: a lower bound of what it needs.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.0.memory_bytes
+    }
+
     /// Memories of one sandbox, at least 1.
     pub(super) fn memories(&self) -> u32 {
         self.0.memories
@@ -132,71 +164,15 @@ impl Loaded {
     }
 }
 
-/// Bounds what the compiler is given, without trusting anything in it.
-fn check(bytes: &[u8]) -> Result<(), LoadError> {
-    if bytes.len() > MODULE_BYTES_MAX {
-        return Err(LoadError::TooLarge { bytes: bytes.len() });
-    }
-    let (mut parts, mut functions) = (0, 0);
-    for (index, payload) in Parser::new(0).parse_all(bytes).enumerate() {
-        let payload = payload.map_err(|error| LoadError::Malformed { reason: error.to_string() })?;
-        match payload {
-            Payload::Version { encoding: Encoding::Module, .. } if index == 0 => return Err(LoadError::CoreModule),
-            Payload::Version { .. } => {
-                parts += 1;
-                bound("parts", parts, PARTS_MAX)?;
-            }
-            Payload::CodeSectionEntry(body) => {
-                functions += 1;
-                bound("functions", functions, FUNCTIONS_MAX)?;
-                bound("bytes in one function", body.range().len(), FUNCTION_BYTES_MAX)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// Bounds what a sandbox of the component needs, and counts its memories.
-fn resources(component: &Component) -> Result<u32, LoadError> {
+/// Bounds what a sandbox of the component needs, and says how many memories it has and what the largest begins with.
+fn resources(component: &Component) -> Result<(u32, u64), LoadError> {
     let needed = component
         .resources_required()
         .ok_or_else(|| LoadError::Unfit { reason: "it imports core modules, which the host has not".to_owned() })?;
     bound("memories", needed.num_memories as usize, MEMORIES_MAX as usize)?;
     bound("tables", needed.num_tables as usize, TABLES_MAX as usize)?;
-    Ok(needed.num_memories.max(1))
-}
-
-fn bound(what: &'static str, found: usize, max: usize) -> Result<(), LoadError> {
-    if found > max { Err(LoadError::Bound { what, found, max }) } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn refused(bytes: &[u8], expected: &str) {
-        let error = check(bytes).unwrap_err().to_string();
-        assert!(error.contains(expected), "{error}");
-    }
-
-    #[test]
-    fn what_is_no_component_is_refused_before_it_is_compiled() {
-        refused(b"", "not a WebAssembly component");
-        refused(b"\x7fELF", "not a WebAssembly component");
-        refused(b"\0asm\x01\0\0\0", "build it for the target wasm32-wasip2");
-        refused(&vec![0; MODULE_BYTES_MAX + 1], "at most 67108864 are allowed");
-    }
-
-    #[test]
-    fn a_component_of_too_many_parts_is_refused() {
-        const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
-        // Section 4 is a nested component, here an empty one of 8 bytes.
-        let nested = [&[4u8, 8], COMPONENT].concat();
-        let few = [COMPONENT, &nested].concat();
-        assert!(check(&few).is_ok());
-        let many = [COMPONENT, &nested.repeat(PARTS_MAX)].concat();
-        refused(&many, "parts, at most 256");
-    }
+    let elements = needed.max_initial_table_size.unwrap_or_default();
+    bound("table elements", usize::try_from(elements).unwrap_or(usize::MAX), TABLE_ELEMENTS_MAX)?;
+    let pages = needed.max_initial_memory_size.unwrap_or_default();
+    Ok((needed.num_memories.max(1), pages.saturating_mul(PAGE_BYTES)))
 }

@@ -3,12 +3,9 @@
 use super::bindings::sluicebox::handler::outbox::{self, PublishError};
 use super::host::Host;
 use crate::effects::{DELAY_MAX, Outgoing};
-use crate::message::{Headers, Key, MessageError, NewMessage};
+use crate::message::{HEADERS_MAX, Headers, Key, MessageError, NewMessage};
 use crate::topic::{Pattern, Topic};
 use std::time::Duration;
-
-/// Most headers of a message: the limit on their bytes does not bound empty ones.
-pub const HEADERS_MAX: usize = 256;
 
 impl outbox::Host for Host {
     fn publish(&mut self, message: outbox::Outgoing) -> Result<(), PublishError> {
@@ -33,8 +30,9 @@ fn checked(message: outbox::Outgoing, grants: &[Pattern]) -> Result<Outgoing, Pu
         let days = DELAY_MAX.as_secs() / 86_400;
         return Err(PublishError::Invalid(format!("a delay of more than {days} days")));
     }
+    // Before they are copied.
     if headers.len() > HEADERS_MAX {
-        return Err(PublishError::TooLarge(format!("{} headers, at most {HEADERS_MAX} are allowed", headers.len())));
+        return Err(too_large(MessageError::TooManyHeaders { headers: headers.len() }));
     }
     let key = key.map_or(Ok(None), |key| Key::parse(&key)).map_err(too_large)?;
     let id = id.filter(|id| !id.is_empty()).map(Into::into);

@@ -1,6 +1,6 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics};
+use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics, RetentionMetrics};
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
 use crate::handler::{Digest, HandlerName, ShardId};
@@ -151,4 +151,16 @@ pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Com
 pub fn handler_forgotten(metrics: &HttpMetrics, handler: &HandlerName) {
     metrics.commands.with_label_values(&["forget"]).inc();
     tracing::info!(%handler, "forgot a handler");
+}
+
+/// Who keeps messages in the log that should go has changed.
+pub fn retention_held(metrics: &RetentionMetrics, holder: Option<&ShardId>) {
+    metrics.show_held(holder.is_some());
+    match holder {
+        Some(shard) => tracing::warn!(
+            %shard,
+            "old messages stay in the log: this shard has not settled them; look at its handler with `sluicebox status`"
+        ),
+        None => tracing::info!("nothing keeps old messages in the log any more"),
+    }
 }

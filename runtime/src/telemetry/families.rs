@@ -41,6 +41,7 @@ pub(super) struct Families {
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
     pub(super) commits: CommitMetrics,
+    pub(super) retention: RetentionMetrics,
     pub(super) http: HttpMetrics,
 }
 
@@ -63,6 +64,26 @@ impl CommitMetrics {
     }
 }
 
+/// What is counted of the log's size and of what was deleted from it.
+#[derive(Clone)]
+pub struct RetentionMetrics {
+    bytes: IntGauge,
+    messages: IntCounter,
+    held: IntGauge,
+}
+
+impl RetentionMetrics {
+    /// A step that deleted `messages` left the log with `bytes`.
+    pub fn trimmed(&self, bytes: u64, messages: u64) {
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.messages.inc_by(messages);
+    }
+
+    pub(super) fn show_held(&self, is_held: bool) {
+        self.held.set(i64::from(is_held));
+    }
+}
+
 /// What the HTTP face counts.
 #[derive(Clone)]
 pub struct HttpMetrics {
@@ -73,7 +94,8 @@ pub struct HttpMetrics {
     /// What operators asked for and is durable.
     pub commands: IntCounterVec,
     pub connections: IntGauge,
-    /// Connections that the host cut: `place` for who waited for one, `unread` because the client did not read.
+    /// Connections that the host cut: `place` or `turn` for a client who waited for one, `unread` because this one did
+    /// not read.
     pub connections_cut: IntCounterVec,
     /// Open tails.
     pub tails: IntGauge,
@@ -152,6 +174,11 @@ impl Families {
                 ),
                 messages: r.histogram("commit_messages", "Messages settled by one commit of a shard", COMMIT_MESSAGES),
                 shard_commits: r.counters("shard_commits_total", "Commits of shards by the log's answer", &["result"]),
+            },
+            retention: RetentionMetrics {
+                bytes: r.gauge("retained_bytes", "Bytes that the log takes"),
+                messages: r.counter("trimmed_messages_total", "Old messages deleted from the log"),
+                held: r.gauge("retention_held", "1 while a shard keeps messages that should go"),
             },
             http: HttpMetrics {
                 requests: r.counters("http_requests_total", "HTTP requests by route and code", &["route", "code"]),

@@ -22,9 +22,9 @@ async fn a_guest_that_allocates_without_end_is_stopped_at_its_bound() {
 
 #[tokio::test]
 async fn a_guest_larger_than_its_bound_does_not_start() {
-    let handler = hostile(Settings { memory_bytes: 64 << 10, ..settings("too-small") });
-    let tried = handler.try_out().await;
-    assert!(matches!(tried, Err(Failure::Memory { limit_bytes: 65536, .. })), "{tried:?}");
+    let too_small = Settings { memory_bytes: 64 << 10, ..settings("too-small") };
+    let error = SANDBOXES.handler(&HOSTILE, too_small).err().unwrap().to_string();
+    assert!(error.contains("and the handler has 65536: raise `memory` in [handlers.too-small]"), "{error}");
     hostile(settings("large-enough")).try_out().await.unwrap();
 }
 
@@ -94,6 +94,28 @@ async fn too_much_state_is_refused() {
     assert!(reason.contains("256 entries"), "{reason}");
 }
 
+/// The number of headers is bounded where their bytes are not.
+#[tokio::test]
+async fn a_message_of_too_many_headers_is_refused_by_the_log_and_the_sandbox() {
+    use sluicebox::message::{HEADERS_MAX, MessageError};
+    let headers = |count: usize| Headers::new((0..count).map(|n| (n.to_string(), String::new())).collect());
+    let mut new = NewMessage::new(Topic::parse("in.order").unwrap(), "echo");
+    new.headers = headers(HEADERS_MAX);
+    assert_eq!(new.check(), Ok(()));
+    new.headers = headers(HEADERS_MAX + 1);
+    assert_eq!(new.check(), Err(MessageError::TooManyHeaders { headers: HEADERS_MAX + 1 }));
+
+    let handler = fresh("headers");
+    let echo = |count| {
+        let mut message = Message::clone(&call("echo").message);
+        message.headers = headers(count);
+        handler.call(Call { message: Arc::new(message), ..call("echo") })
+    };
+    assert_eq!(echo(HEADERS_MAX).await.unwrap().outputs[0].headers.iter().count(), HEADERS_MAX);
+    let Err(Failure::Retry { reason, .. }) = echo(HEADERS_MAX + 1).await else { panic!("it should be refused") };
+    assert!(reason.contains("the message has 257 headers, at most 256 are allowed"), "{reason}");
+}
+
 /// The SDK cannot see the host's constants, so its native stand-in has its own.
 #[test]
 fn the_sdks_limits_are_the_hosts() {
@@ -101,7 +123,7 @@ fn the_sdks_limits_are_the_hosts() {
     use sluicebox_sdk::limits as sdk;
     assert_eq!(sdk::BODY_BYTES_MAX, message::BODY_BYTES_MAX);
     assert_eq!(sdk::HEADERS_BYTES_MAX, message::HEADERS_BYTES_MAX);
-    assert_eq!(sdk::HEADERS_MAX, sluicebox::sandbox::HEADERS_MAX);
+    assert_eq!(sdk::HEADERS_MAX, message::HEADERS_MAX);
     assert_eq!(sdk::KEY_BYTES_MAX, message::KEY_BYTES_MAX);
     assert_eq!(sdk::ID_BYTES_MAX, message::ID_BYTES_MAX);
     assert_eq!(sdk::EFFECTS_MAX, effects::EFFECTS_MAX);

@@ -37,10 +37,38 @@ impl Floor {
     }
 }
 
+/// What a look without the writer found.
+pub(super) enum Looked {
+    NothingToDo {
+        /// What the log takes.
+        bytes: u64,
+    },
+    /// There may be something to delete below the floor, or space to give back.
+    Due(Floor),
+}
+
 impl Reader {
+    /// Whether a step is worth the writer's time. A host looks all the time, and mostly nothing is due.
+    pub(super) fn look(&self, trim: &Trim) -> Result<Looked, Failure> {
+        let snapshot = self.connection().unchecked_transaction()?;
+        let bytes = pragma(&snapshot, "page_size")? * used_pages(&snapshot)?;
+        let mut select = snapshot.prepare_cached("SELECT time FROM log ORDER BY offset LIMIT 1")?;
+        let oldest: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
+        let goes = oldest.is_some_and(|time| {
+            trim.older_than.is_some_and(|older| Timestamp(time.cast_unsigned()) < older)
+                || trim.bytes_max.is_some_and(|max| bytes > max)
+        });
+        if !goes && !has_much_to_give_back(&snapshot)? {
+            return Ok(Looked::NothingToDo { bytes });
+        }
+        drop(select);
+        drop(snapshot);
+        Ok(Looked::Due(self.floor(&trim.holders)?))
+    }
+
     /// What these handlers have not settled: from the oldest open head, from `read` and from `controlled` of each shard
     /// on, and from the start where a shard was never claimed.
-    pub(super) fn floor(&self, holders: &[HandlerName]) -> Result<Floor, Failure> {
+    fn floor(&self, holders: &[HandlerName]) -> Result<Floor, Failure> {
         let snapshot = self.connection().unchecked_transaction()?;
         let routings = self.routings()?.routings;
         let mut select = snapshot.prepare_cached(
@@ -137,10 +165,7 @@ fn choose(
 
 /// Moves a few pages from the end of the file into free places, when those are many; true if they still are.
 fn give_back(connection: &Connection) -> Result<bool, Failure> {
-    let too_many = |connection| -> Result<bool, Failure> {
-        Ok(pragma(connection, "freelist_count")? > FREE_PAGES_KEPT.max(used_pages(connection)? / 4))
-    };
-    if !too_many(connection)? {
+    if !has_much_to_give_back(connection)? {
         return Ok(false);
     }
     let mut vacuum = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({PAGES_GIVEN_BACK})"))?;
@@ -148,7 +173,11 @@ fn give_back(connection: &Connection) -> Result<bool, Failure> {
     // A row for each page.
     while moved.next()?.is_some() {}
     drop(moved);
-    too_many(connection)
+    has_much_to_give_back(connection)
+}
+
+fn has_much_to_give_back(connection: &Connection) -> Result<bool, Failure> {
+    Ok(pragma(connection, "freelist_count")? > FREE_PAGES_KEPT.max(used_pages(connection)? / 4))
 }
 
 fn used_pages(connection: &Connection) -> Result<u64, Failure> {

@@ -217,7 +217,8 @@ mod tests {
         #[test]
         fn no_slot_is_lost_given_twice_or_idle_while_someone_waits(slots in 1usize..5, steps in steps()) {
             let mut ring = Ring::new(slots);
-            let (mut waiting, mut running): (Vec<(usize, usize)>, Vec<(usize, usize)>) = (vec![], vec![]);
+            let mut waiting: Vec<(usize, usize)> = vec![];
+            let mut running: Vec<(usize, usize)> = vec![];
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Queue { handler } => {
