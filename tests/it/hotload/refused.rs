@@ -115,7 +115,7 @@ async fn a_settings_file_cut_in_the_middle_is_refused() {
 async fn an_emptied_settings_file_is_refused() {
     check(
         |place| std::fs::write(place.path().join("sluicebox.toml"), "").unwrap(),
-        &["sluicebox.toml` is empty", "those in force go on"],
+        &["the settings are empty", "was it cut off?", "those in force go on"],
     )
     .await;
 }
