@@ -133,9 +133,12 @@ impl Registry {
             if before.is_none_or(|before| before.digest != entry.digest) {
                 events::module_in_force(&metrics, entry.digest);
             }
-            match &entry.problem {
-                Some(problem) if before.and_then(|before| before.problem.as_ref()) != Some(problem) => {
+            match (before.and_then(|before| before.problem.as_ref()), &entry.problem) {
+                (before, Some(problem)) if before != Some(problem) => {
                     events::module_refused(&self.metrics, name, problem);
+                }
+                (Some(_), None) => {
+                    tracing::info!(handler = %name, "the version in force is the one that should be again")
                 }
                 _ => {}
             }
