@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 const TASKS: usize = 8;
 const TURN: Duration = Duration::from_micros(500);
 const WINDOW: Duration = Duration::from_millis(500);
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Sandboxes of a host of their own: the other tests have theirs.
 fn sandboxes() -> (Sandboxes, Module) {
@@ -66,18 +66,19 @@ async fn check_share(order: &str) {
     let spinning = sandboxes.handler(&module, Settings { timeout: limit, ..settings("spinning") }).unwrap();
     let fast = sandboxes.handler(&module, settings("fast")).unwrap();
     let fast = Flooded::start(&fast, TASKS, 1, "count");
-    let (mut alone, mut beside, mut stopped) = (0.0, 0.0, 0.0);
-    // In turns, so that what else the machine does meets both.
+    let (mut shares, mut stopped) = (vec![], 0.0);
     for _ in 0..ROUNDS {
-        alone += fast.rate().await;
+        let alone = fast.rate().await;
         let spinning = Flooded::start(&spinning, TASKS, 32, order);
-        beside += fast.rate().await;
+        shares.push(fast.rate().await / alone);
         stopped += spinning.rate().await;
     }
-    let rates = format!("{alone:.0} alone, {beside:.0} beside {stopped:.0} runs of `{order}` stopped");
-    println!("fast handler, messages in {ROUNDS} s: {rates}");
-    // Half would be fair. Without turns it is less than a hundredth.
-    assert!(beside > alone / 4.0, "{rates}");
+    shares.sort_by(f64::total_cmp);
+    let rates = format!("{shares:.2?} of its rate alone, beside {stopped:.0} runs of `{order}` stopped");
+    println!("fast handler: {rates}");
+    // Half would be fair. Without turns it is less than a hundredth. The middle one, because what else the machine does may
+    // meet one of the two it is made of.
+    assert!(shares[ROUNDS / 2] > 1.0 / 3.0, "{rates}");
     assert!(stopped > 0.0, "they end at their deadline, turn or no turn: {rates}");
 }
 
@@ -122,7 +123,7 @@ async fn one_run_of_a_handler_gets_as_much_as_sixty_four_of_another() {
     let (many, one) = (Flooded::start(&many, TASKS, 8, &order), Flooded::start(&one, 1, 1, &order));
     let (mut of_many, mut of_one) = (0.0, 0.0);
     // All of the many make progress together, so they end together: seen long enough it is even.
-    for _ in 0..3 * ROUNDS {
+    for _ in 0..2 * ROUNDS {
         let (rate_of_many, rate_of_one) = tokio::join!(many.rate(), one.rate());
         of_many += rate_of_many;
         of_one += rate_of_one;
@@ -131,7 +132,7 @@ async fn one_run_of_a_handler_gets_as_much_as_sixty_four_of_another() {
     let cores = std::thread::available_parallelism().unwrap().get();
     let fair = (of_many + of_one) / cores.max(2) as f64;
     let rates = format!("{of_many:.1} of many, {of_one:.1} of one, {fair:.1} would be fair on {cores} cores");
-    println!("pieces of work in {} s: {rates}", 3 * ROUNDS);
+    println!("pieces of work in {} s: {rates}", 2 * ROUNDS);
     assert!(of_one > fair * 0.4, "the one starves: {rates}");
     assert!(of_many > of_one * 0.3, "the many starve: {rates}");
 }
