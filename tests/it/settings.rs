@@ -58,6 +58,13 @@ impl Host {
         Self { child, url: ready["url"].as_str().unwrap_or_default().to_owned() }
     }
 
+    /// SIGTERM, and waits for the end: what it said is written by then.
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+    }
+
     async fn get(&self, path: &str, token: &str) -> (u16, String) {
         let request = reqwest::Client::new().get(format!("{}{path}", self.url)).bearer_auth(token);
         let response = request.send().await.unwrap();
@@ -150,7 +157,7 @@ fn the_flag_that_names_the_file_and_those_of_diagnostics_win_over_their_variable
         command.stderr(fs::File::create(layers.path("diagnostics")).unwrap());
         let host = Host::start(&mut command);
         assert!(host.url.starts_with("http://127.0.0.2:"), "{}", host.url);
-        drop(host);
+        host.stop();
         let written = fs::read_to_string(layers.path("diagnostics")).unwrap();
         assert_eq!(written.starts_with('{'), is_json, "{arguments:?}: {written}");
     }
