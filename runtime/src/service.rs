@@ -94,7 +94,13 @@ impl Service {
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
         let retain = retain.clone();
-        let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, stop_retention.clone());
+        let host_of = Arc::downgrade(&host);
+        let hurry = move |shard: &ShardId| {
+            if let Some(host) = host_of.upgrade() {
+                host.write_positions(&shard.handler);
+            }
+        };
+        let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, stop_retention.clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());
