@@ -93,7 +93,7 @@ impl Service {
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
-        let retain = retain.clone();
+        let retain = *retain;
         let host_of = Arc::downgrade(&host);
         let hurry = move |shard: &ShardId| {
             if let Some(host) = host_of.upgrade() {

@@ -5,11 +5,13 @@
 mod alarm;
 mod backup;
 mod checker;
+mod clients;
 mod conformance;
 mod crash;
 mod harness;
 mod hotload;
 mod new;
+mod operate;
 mod operators;
 mod pipeline;
 mod retention;
