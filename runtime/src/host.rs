@@ -186,6 +186,15 @@ impl Host {
         self.parts.holders.subscribe()
     }
 
+    /// Makes the shards of a handler write down how far they are: `retain` goes by what is durable, and a shard that
+    /// hears nothing writes seldom.
+    pub fn write_positions(&self, handler: &HandlerName) {
+        let shards = self.read().get(handler).map_or(0, |running| running.routing().shards);
+        for index in 0..shards {
+            self.parts.reader.tell(&ShardId { handler: handler.clone(), index });
+        }
+    }
+
     /// The handlers that run now.
     pub fn overview(&self) -> Vec<Overview> {
         self.read().values().map(Running::overview).collect()

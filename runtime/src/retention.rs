@@ -2,7 +2,8 @@
 //! else goes on.
 //!
 //! What a running handler has not settled stays, whatever its age; the task says which shard keeps it. It does not decide
-//! what is needed: the log does, from what the shards made durable.
+//! what is needed: the log does, from what the shards made durable. A shard that hears nothing seldom writes how far it
+//! is; when it is in the way it is asked to, or a log that is full would wait for messages that it does not take.
 
 use crate::clock;
 use crate::config::Retain;
@@ -41,16 +42,19 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// `holders` are the handlers whose shards run or are about to.
+    /// `holders` are the handlers whose shards run or are about to. `hurry` makes the shards of the handler of one write
+    /// down how far they are, and returns at once.
     pub fn start(
         log: Arc<dyn Log>,
         retain: Retain,
         holders: watch::Receiver<Vec<HandlerName>>,
         metrics: &Metrics,
+        hurry: impl Fn(&ShardId) + Send + 'static,
         stop: CancellationToken,
     ) -> Self {
         let (tell, retained) = watch::channel(Retained::default());
-        let trimmer = Trimmer { log, retain, holders, metrics: metrics.retention(), tell, failing: false };
+        let hurry = Box::new(hurry);
+        let trimmer = Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false };
         Self { task: tokio::spawn(trimmer.run(stop)), retained }
     }
 
@@ -72,6 +76,7 @@ struct Trimmer {
     retain: Retain,
     holders: watch::Receiver<Vec<HandlerName>>,
     metrics: RetentionMetrics,
+    hurry: Box<dyn Fn(&ShardId) + Send>,
     tell: watch::Sender<Retained>,
     /// The last step failed, which was said.
     failing: bool,
@@ -90,7 +95,7 @@ impl Trimmer {
         }
     }
 
-    /// Steps until nothing more can go; true if anything went.
+    /// Steps until nothing more can go; true if that may change soon.
     async fn look(&mut self, stop: &CancellationToken) -> bool {
         let mut went = false;
         while !stop.is_cancelled() {
@@ -99,6 +104,11 @@ impl Trimmer {
                     self.failing = false;
                     went |= trimmed.deleted > 0;
                     let more = trimmed.more;
+                    if let Some(shard) = trimmed.held_by.as_ref().filter(|_| !more) {
+                        (self.hurry)(shard);
+                        // The next one in the way is known when this one is out of it.
+                        went |= Some(shard) != self.tell.borrow().held_by.as_ref();
+                    }
                     self.note(trimmed);
                     if !more {
                         break;

@@ -100,7 +100,13 @@ impl Service {
         let stop_retention = CancellationToken::new();
         tokio::spawn(stop_retention.clone().run_until_cancelled_owned(release_idle(idle)));
         let retain = *retain;
-        let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, stop_retention.clone());
+        let host_of = Arc::downgrade(&host);
+        let hurry = move |shard: &ShardId| {
+            if let Some(host) = host_of.upgrade() {
+                host.write_positions(&shard.handler);
+            }
+        };
+        let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, stop_retention.clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());

@@ -1,17 +1,23 @@
 //! Retention: old messages go while the host runs, and what a handler still needs stays.
 
 use crate::harness::logs::{commit, message, shard};
+use crate::harness::native::Native;
 use crate::harness::{PATIENCE, everything};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::ShardCommit;
-use sluicebox::config::Retain;
-use sluicebox::handler::HandlerName;
+use sluicebox::config::{Retain, Start};
+use sluicebox::effects::Effects;
+use sluicebox::handler::{HandlerName, Policy, ShardId};
+use sluicebox::host::{Handler, Host};
 use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::memory::{MemoryCore, MemoryLog};
 use sluicebox::message::Offset;
+use sluicebox::reader;
 use sluicebox::retention::{Retained, Retention};
+use sluicebox::routing::{IdFrom, KeyFrom};
 use sluicebox::telemetry::Metrics;
+use sluicebox::topic::Pattern;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,9 +32,13 @@ struct Running {
 
 impl Running {
     fn start(log: &Arc<dyn Log>, retain: Retain, holder: &str) -> Self {
+        Self::start_with(log, retain, holder, |_| ())
+    }
+
+    fn start_with(log: &Arc<dyn Log>, retain: Retain, holder: &str, hurry: impl Fn(&ShardId) + Send + 'static) -> Self {
         let (holders, told) = watch::channel(vec![HandlerName::parse(holder).unwrap()]);
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let retention = Retention::start(log.clone(), retain, told, &metrics, stop.clone());
+        let retention = Retention::start(log.clone(), retain, told, &metrics, hurry, stop.clone());
         Self { retention, holders, metrics, stop }
     }
 
@@ -36,6 +46,19 @@ impl Running {
         let mut retained = self.retention.retained();
         let waited = tokio::time::timeout(PATIENCE, retained.wait_for(done)).await;
         waited.expect("waited in vain").unwrap().clone()
+    }
+
+    /// 200 kB, as a client that comes back when it is told that the log is full; the last offset.
+    async fn append(&self, log: &dyn Log, bytes_max: u64) -> Offset {
+        loop {
+            match log.append(vec![message("a", vec![7; 20_000]); 10]).await {
+                Ok(offsets) => return offsets[9],
+                Err(error) => {
+                    assert!(error.to_string().contains("max_bytes"), "{error}");
+                    self.until(|retained| retained.bytes <= bytes_max / 10 * 9).await;
+                }
+            }
+        }
     }
 
     fn metric(&self, name: &str) -> u64 {
@@ -93,16 +116,7 @@ async fn a_log_with_a_bound_of_bytes_goes_on_for_ever() {
     let running = Running::start(&log, Retain { age: None, bytes_max: Some(bytes_max) }, "h");
     let mut appended = 0;
     for number in 1..=100 {
-        let read = loop {
-            match log.append(vec![message("a", vec![7; 20_000]); 10]).await {
-                Ok(offsets) => break offsets[9],
-                // As a client that is told to come back: after the next step there is room.
-                Err(error) => {
-                    assert!(error.to_string().contains("max_bytes"), "{error}");
-                    running.until(|retained| retained.bytes <= bytes_max / 10 * 9).await;
-                }
-            }
-        };
+        let read = running.append(&*log, bytes_max).await;
         appended += 10;
         assert_eq!(log.commit(vec![ShardCommit { read, ..commit(&id, term, number) }]).await, [Ok(())]);
     }
@@ -111,4 +125,37 @@ async fn a_log_with_a_bound_of_bytes_goes_on_for_ever() {
     assert_eq!(everything(&*log).await.len() as u64, appended - retained.deleted);
     running.stop.cancel();
     running.retention.ended().await;
+}
+
+#[tokio::test]
+async fn handlers_that_hear_nothing_do_not_fill_a_log_with_a_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes_max = 8 * 1024 * 1024;
+    let options = Options { bytes_max: Some(bytes_max), ..Options::default() };
+    let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(directory.path(), options).unwrap());
+    // By themselves they would write how far they are after a hundred thousand messages, and the log has room for 400.
+    let idle = |name: &str| Handler {
+        name: HandlerName::parse(name).unwrap(),
+        subscribe: vec![Pattern::parse("rare").unwrap()],
+        key: KeyFrom::Message,
+        id: IdFrom::Message,
+        shards: 2,
+        start: Start::Earliest,
+        policy: Policy::default(),
+        invoke: Native::new(async |_| Ok(Effects::default())),
+    };
+    let metrics = Arc::new(Metrics::new());
+    let handlers = vec![idle("first"), idle("second")];
+    let host = Arc::new(Host::start(log.clone(), handlers, metrics, reader::Options::default()).await.unwrap());
+    let hurried = host.clone();
+    let retain = Retain { age: None, bytes_max: Some(bytes_max) };
+    let running = Running::start_with(&log, retain, "first", move |shard| hurried.write_positions(&shard.handler));
+    running.holders.send(host.holders().borrow().clone()).unwrap();
+    for _ in 0..100 {
+        running.append(&*log, bytes_max).await;
+    }
+    running.until(|retained| retained.bytes <= bytes_max / 10 * 9 && retained.held_by.is_none()).await;
+    running.stop.cancel();
+    running.retention.ended().await;
+    host.stop().await;
 }

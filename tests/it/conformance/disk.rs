@@ -94,6 +94,13 @@ fn what_does_not_fit_fails_alone() {
         let log = open(directory);
         let id = shard("h", 0);
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+        let mut merged = vec![];
+        for (index, bytes, count) in [(1, 10, 1), (2, 400_000, 3), (3, 10, 1)] {
+            let id = shard("h", index);
+            let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+            let outputs = vec![message("a", vec![7; bytes]); count];
+            merged.push(ShardCommit { outputs, ..commit(&id, term, 1) });
+        }
         let append = |bytes: usize| {
             let log = log.clone();
             tokio::spawn(async move { log.append(vec![message("a", vec![7; bytes])]).await })
@@ -110,6 +117,10 @@ fn what_does_not_fit_fails_alone() {
             let (log, commit) = (log.clone(), ShardCommit { outputs: vec![message("a", "")], ..commit(&id, term, 1) });
             tokio::spawn(async move { log.commit(vec![commit]).await })
         };
+        let merged = {
+            let log = log.clone();
+            tokio::spawn(async move { log.commit(merged).await })
+        };
         let waiting = tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>());
         assert!(waiting.await.is_err() && !first.is_finished());
         drop(other);
@@ -119,13 +130,15 @@ fn what_does_not_fit_fails_alone() {
             small.await.unwrap().unwrap();
         }
         assert_eq!(committed.await.unwrap(), [Ok(())]);
+        let merged = merged.await.unwrap();
         let large = [large.await.unwrap(), larger.await.unwrap()];
         let refused = large.iter().filter(|result| matches!(result, Err(LogError::Full { .. }))).count();
         assert_eq!(refused, 1, "either of both fits: {large:?}");
+        assert!(matches!(&merged[..], [Ok(()), Err(CommitError::Unavailable { .. }), Ok(())]), "{merged:?}");
         everything(&*log).await.iter().for_each(|message| again::say(message.offset));
     };
     let Some((said, directory)) = in_a_child(name, work) else { return };
-    assert_eq!(said.len(), 13);
+    assert_eq!(said.len(), 15);
     assert_eq!(found(directory.path()), said);
 }
 

@@ -103,6 +103,32 @@ impl Request {
         }
     }
 
+    /// Commits of several shards as one request each, and what puts their answers together when all have one. `Err`: it
+    /// is in one piece.
+    pub(super) fn apart(self) -> Result<(Vec<Self>, Reply), Self> {
+        match self {
+            Request::Commit { commits, answer } if commits.len() > 1 => {
+                let shards: Vec<ShardId> = commits.iter().map(|commit| commit.shard.clone()).collect();
+                let (parts, answers): (Vec<_>, Vec<_>) = commits
+                    .into_iter()
+                    .map(|commit| {
+                        let (answer, answered) = oneshot::channel();
+                        (Request::Commit { commits: vec![commit], answer }, answered)
+                    })
+                    .unzip();
+                let gather = move || {
+                    let each = |(mut answered, shard): (oneshot::Receiver<Vec<_>>, ShardId)| {
+                        let lost = || CommitError::Unknown { shard, reason: "its writer ended".into() };
+                        answered.try_recv().ok().and_then(|mut answers| answers.pop()).unwrap_or_else(|| Err(lost()))
+                    };
+                    drop(answer.send(answers.into_iter().zip(shards).map(each).collect()));
+                };
+                Ok((parts, Box::new(gather)))
+            }
+            whole => Err(whole),
+        }
+    }
+
     /// Answers that its transaction was not written.
     pub(super) fn fail(self, unwritten: &Unwritten) {
         let error = || log_error(unwritten);

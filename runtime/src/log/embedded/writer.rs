@@ -171,18 +171,32 @@ impl Transactions<'_> {
     /// Writes a group whole; when there is no room for that, in parts, so that whatever fits goes through. Everyone is
     /// answered. On an error the log must stop.
     fn write(&mut self, group: Vec<Request>) -> Result<(), Failure> {
+        let mut gathers = vec![];
+        let written = self.write_parts(group, &mut gathers);
+        gathers.into_iter().for_each(|gather| gather());
+        written
+    }
+
+    /// `gathers` are called when all parts were answered.
+    fn write_parts(&mut self, group: Vec<Request>, gathers: &mut Vec<Reply>) -> Result<(), Failure> {
         // At most the halves of halves of a group, and what was split off on the way.
         let mut groups = vec![group];
         while let Some(group) = groups.pop() {
             let written = match self.shared.check().map_err(Unwritten::Nothing).and_then(|()| self.attempt(&group)) {
                 Ok((place, written)) => self.answer(group, place, written),
-                Err(Unwritten::Nothing(Failure::Full(_))) if group.len() > 1 => {
-                    let (first, second) = split(group);
-                    groups.extend([second, first]);
-                    self.tables.undo()
-                }
                 Err(unwritten) => {
                     let undone = self.tables.undo();
+                    let group = match &unwritten {
+                        Unwritten::Nothing(Failure::Full(_)) => match split(group) {
+                            Ok((parts, gather)) => {
+                                groups.extend(parts.into_iter().rev());
+                                gathers.extend(gather);
+                                vec![]
+                            }
+                            Err(one) => vec![one],
+                        },
+                        _ => group,
+                    };
                     group.into_iter().for_each(|request| request.fail(&unwritten));
                     match unwritten {
                         Unwritten::Nothing(Failure::Full(_) | Failure::Busy(_)) => undone,
@@ -245,11 +259,22 @@ impl Transactions<'_> {
     }
 }
 
-/// The work under way before what is new; then halves.
-fn split(mut group: Vec<Request>) -> (Vec<Request>, Vec<Request>) {
+/// The work under way before what is new; then halves; then each shard for itself, with what puts their answers together.
+/// `Err`: nothing smaller can be made of it.
+fn split(mut group: Vec<Request>) -> Result<(Vec<Vec<Request>>, Option<Reply>), Request> {
     if group.iter().any(Request::is_append) && !group.iter().all(Request::is_append) {
-        return group.into_iter().partition(|request| !request.is_append());
+        let (new, under_way) = group.into_iter().partition(Request::is_append);
+        return Ok((vec![under_way, new], None));
     }
-    let second = group.split_off(group.len() / 2);
-    (group, second)
+    let second = group.split_off(group.len().div_ceil(2));
+    match group.pop() {
+        Some(one) if group.is_empty() && second.is_empty() => {
+            let (parts, gather) = one.apart()?;
+            Ok((parts.into_iter().map(|part| vec![part]).collect(), Some(gather)))
+        }
+        last => {
+            group.extend(last);
+            Ok((vec![group, second], None))
+        }
+    }
 }
