@@ -12,7 +12,7 @@ use sluicebox::commit::{Head, HeadScope, IdHash, KeyWrites, Mark, Record, ShardC
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::{Digest, HandlerName, ShardId};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
-use sluicebox::log::{Log, ReadRequest};
+use sluicebox::log::{Log, ReadRequest, Trim};
 use sluicebox::message::{Key, NewMessage, Offset};
 use sluicebox::topic::{Pattern, Topic};
 use std::sync::Arc;
@@ -77,6 +77,10 @@ impl Bench {
         while started.elapsed() < MEASURED {
             took.push(step().await);
         }
+        self.print(name, messages, took);
+    }
+
+    fn print(&self, name: &str, messages: usize, mut took: Vec<Duration>) {
         let total: Duration = took.iter().sum();
         let rate = (took.len() * messages) as f64 / total.as_secs_f64();
         took.sort();
@@ -240,6 +244,31 @@ async fn reads(bench: &Bench) {
     }
 }
 
+/// What `retain` costs whoever waits for the writer.
+async fn trims(bench: &Bench) {
+    const ROUNDS: usize = 100;
+    for count in [1024, 4096, 16384] {
+        let name = format!("trim of {count}");
+        if !bench.wants(&name) {
+            continue;
+        }
+        let (_directory, log) = open();
+        for first in (0..ROUNDS * count).step_by(1024) {
+            log.append((first..first + 1024).map(|n| message(&bench.topic, n)).collect()).await.expect("an append");
+        }
+        let trim =
+            Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: count };
+        let mut took: Vec<Duration> = vec![];
+        for _ in 0..ROUNDS {
+            let started = instant();
+            let trimmed = log.trim(trim.clone()).await.expect("a trim");
+            assert_eq!(trimmed.deleted, count as u64);
+            took.push(started.elapsed());
+        }
+        bench.print(&name, count, took);
+    }
+}
+
 /// How long a start takes after a busy day: open the log and claim every shard.
 async fn start(bench: &Bench) {
     const MARKS_PER_COMMIT: usize = 100;
@@ -302,6 +331,7 @@ fn main() -> anyhow::Result<()> {
         commits(&bench).await;
         callers_at_once(&bench).await;
         reads(&bench).await;
+        trims(&bench).await;
         start(&bench).await;
         Ok(())
     })

@@ -24,6 +24,7 @@ pub mod reference;
 mod secret;
 mod section;
 mod setting;
+mod source;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -41,7 +42,6 @@ use crate::topic::Pattern;
 use findings::Findings;
 use section::{Later, Section};
 use std::fmt;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,8 +49,6 @@ use toml::de::{DeTable, DeValue};
 
 /// The file that commands look for.
 pub const FILE_NAME: &str = "sluicebox.toml";
-/// A larger file is a mistake (1 MiB).
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 const LATER: &[Later] = &[("flows", "remove it: flows are not there yet")];
 
@@ -186,50 +184,8 @@ pub struct Loaded {
 
 /// Reads and checks a settings file.
 pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
-    let text = read_text(file)?;
+    let text = source::read(file)?;
     parse(&text, file, overrides, &|name| std::env::var(name).ok())
-}
-
-fn read_text(file: &Path) -> Result<String, Problems> {
-    let mut bytes = vec![];
-    let read = std::fs::File::open(file).and_then(|opened| opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Err(unreadable(file, &error));
-    }
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let message = format!("the settings are larger than {FILE_BYTES_MAX} bytes");
-        return Err(refused(file, message, "is this the right file? settings of that size are none"));
-    }
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count() + 1;
-        let message = format!("the settings are not UTF-8: line {line} has a byte that is no text");
-        refused(file, message, "save it as UTF-8")
-    })?;
-    // Some editors begin a file so; it is no part of the text.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
-}
-
-/// A file of which nothing can be read.
-fn unreadable(file: &Path, error: &std::io::Error) -> Problems {
-    use std::io::ErrorKind;
-    let hint = match error.kind() {
-        ErrorKind::NotFound => {
-            "name the file with --config or SLUICEBOX_CONFIG, go to the directory where it is, or make one with \
-             `sluicebox new`"
-        }
-        ErrorKind::PermissionDenied => "give the user that runs sluicebox leave to read it",
-        ErrorKind::IsADirectory => "name the file in it, such as sluicebox.toml",
-        _ => "name another file with --config or SLUICEBOX_CONFIG",
-    };
-    refused(file, format!("failed to read the settings: {error}"), hint)
-}
-
-/// A problem of the whole file.
-fn refused(file: &Path, message: String, hint: &str) -> Problems {
-    let expected = Some(format!("a TOML file of at most {FILE_BYTES_MAX} bytes with at least one setting"));
-    let (severity, hint) = (Severity::Error, Some(hint.to_owned()));
-    Problems(vec![Problem { severity, file: file.into(), place: None, message, expected, hint }])
 }
 
 fn parse(
@@ -260,7 +216,7 @@ fn parse(
     if root.get_ref().is_empty() {
         // A file that was cut off before its first setting; taken as one, it would take every handler away.
         let hint = "was it cut off? a host without handlers says at least its `namespace`";
-        return Err(refused(file, "the settings are empty".into(), hint));
+        return Err(source::refused(file, "the settings are empty".into(), hint));
     }
 
     let directory = global::directory_of(file);

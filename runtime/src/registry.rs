@@ -24,15 +24,11 @@ use crate::host;
 use crate::invoke::Invoke;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::{Metrics, events};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use load::{InFile, Loader};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{InForce, Store};
-
-/// Modules read and compiled at once: each may take its largest size in memory several times.
-const LOADS_MAX: usize = 4;
 
 /// What operators went back to, by handler.
 pub type Pins = BTreeMap<HandlerName, Pin>;
@@ -106,12 +102,13 @@ impl Registry {
     /// nothing but its file changed: then what runs stays, and the reason becomes its problem.
     pub async fn prepare(&self, wanted: &[HandlerSettings], pins: &Pins) -> Result<Prepared, LoadError> {
         let before = self.lock().handlers.clone();
-        let mut loads = Vec::with_capacity(wanted.len());
+        // One after the other: compiling takes every core by itself, and handlers of the same module share what the first
+        // of them compiled.
+        let mut entries = Vec::with_capacity(wanted.len());
         for settings in wanted {
-            loads.push(self.entry(settings, pins.get(&settings.name).copied(), before.get(&settings.name)));
+            let (pin, before) = (pins.get(&settings.name).copied(), before.get(&settings.name));
+            entries.push((settings, self.entry(settings, pin, before).await?));
         }
-        let loaded: Vec<Entry> = stream::iter(loads).buffered(LOADS_MAX).try_collect().await?;
-        let entries: Vec<(&HandlerSettings, Entry)> = wanted.iter().zip(loaded).collect();
         let is_same = |name: &HandlerName, entry: &Entry| {
             before.get(name).is_some_and(|before| Arc::ptr_eq(&before.invoke, &entry.invoke))
         };
@@ -136,9 +133,12 @@ impl Registry {
             if before.is_none_or(|before| before.digest != entry.digest) {
                 events::module_in_force(&metrics, entry.digest);
             }
-            match &entry.problem {
-                Some(problem) if before.and_then(|before| before.problem.as_ref()) != Some(problem) => {
+            match (before.and_then(|before| before.problem.as_ref()), &entry.problem) {
+                (before, Some(problem)) if before != Some(problem) => {
                     events::module_refused(&self.metrics, name, problem);
+                }
+                (Some(_), None) => {
+                    tracing::info!(handler = %name, "the version in force is the one that should be again")
                 }
                 _ => {}
             }

@@ -24,6 +24,7 @@ use reload::{Reload, Reloading};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 const CACHE_FOLDER: &str = "compiled";
 /// Module versions to go back to, inside the data directory.
 const VERSIONS_FOLDER: &str = "modules";
+
+/// Between two looks for modules that do not run: one that runs once in between is left alone.
+const RELEASE_IDLE: Duration = Duration::from_secs(60);
 
 /// Why a host does not start. Each says what was tried on what.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +78,7 @@ impl Service {
         let sandboxes = Sandboxes::new(&pool, sandbox::tracing_sink()).map_err(StartError::Sandboxes)?;
         tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
         tracing::info!(in_force = sandboxes.describe(), "sandboxes are ready");
+        let idle = sandboxes.clone();
         let registry = Arc::new(Registry::open(sandboxes, &path.join(VERSIONS_FOLDER), metrics.clone())?);
         let pins = host::recorded_pins(&*log).await.map_err(host::StartError::from)?;
         let prepared = registry.prepare(&settings.handlers, &pins).await?;
@@ -93,7 +98,8 @@ impl Service {
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
-        let retain = retain.clone();
+        tokio::spawn(stop_retention.clone().run_until_cancelled_owned(release_idle(idle)));
+        let retain = *retain;
         let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, stop_retention.clone());
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
@@ -163,6 +169,16 @@ impl Service {
         // The last handle: closing waits for what the log took.
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || drop(log)).await;
+    }
+}
+
+/// Modules that did not run for a while let go of their memory. Ends when it is dropped.
+async fn release_idle(sandboxes: Sandboxes) {
+    let mut looks = tokio::time::interval(RELEASE_IDLE);
+    loop {
+        looks.tick().await;
+        let sandboxes = sandboxes.clone();
+        blocking(move || sandboxes.release_idle()).await;
     }
 }
 

@@ -1,11 +1,14 @@
 //! `sluicebox new` through the real program: what it makes tests itself, builds, is checked, and runs.
 
+use crate::harness::guests::handler;
 use crate::harness::process::{PROGRAM, Place};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// Runs a command of a user in a folder, without network, in a target folder that later runs find again.
+/// Runs a command of a user in a folder, without network (what a workspace needs is what the handlers of this repository
+/// need, so building these fetches it), in a target folder that later runs find again.
 fn typed(program: &str, arguments: &[&str], folder: &Path) -> Output {
+    handler("order");
     let target: PathBuf = [env!("CARGO_TARGET_TMPDIR"), "new"].iter().collect();
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder).env("CARGO_TARGET_DIR", target).env("CARGO_NET_OFFLINE", "true");

@@ -12,6 +12,7 @@ use crate::config::{self, HandlerSettings};
 use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,6 +46,11 @@ pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) ->
 
 fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
     let url = format!("http://{}", service.address());
+    if output.json {
+        let names: Vec<&str> = handlers.iter().map(|handler| handler.name.as_str()).collect();
+        output.json(&json!({ "url": url, "guarantee": service.guarantee(), "handlers": names }))?;
+        return Ok(());
+    }
     output.line(format!("\nready at {url}"))?;
     output.line(format!("guarantee: {}", service.guarantee()))?;
     for handler in handlers {
@@ -73,7 +79,8 @@ fn program() -> String {
     }
 }
 
-/// What shows the handlers at work, each with a comment: those of this repository get their own walk.
+/// What shows the handlers at work, each with a comment: those of this repository and of a new workspace get their
+/// own walk.
 fn commands(handlers: &[HandlerSettings]) -> Vec<(String, &'static str)> {
     let has = |name: &str, subscribed: &str| {
         let subscribes = |handler: &HandlerSettings| handler.subscribe.iter().any(|p| p.as_str() == subscribed);
@@ -94,7 +101,12 @@ fn commands(handlers: &[HandlerSettings]) -> Vec<(String, &'static str)> {
         let request = r#"publish SendAlarmDigest '{"UserID":"ada"}'"#;
         commands.push((request.into(), "an AlarmDigest; again: nothing is new, so none"));
     }
-    if !has_order && !has_alarm {
+    let has_visits = has("visits", "web.visit");
+    if has_visits {
+        // What `sluicebox new` makes.
+        commands.push((r#"publish web.visit '{"page":"/home","id":"v-1"}'"#.into(), ""));
+    }
+    if !has_order && !has_alarm && !has_visits {
         let topic = handlers.first().and_then(|handler| handler.subscribe.first());
         let topic = topic.map_or("some.topic".into(), |pattern| pattern.as_str().replace(['*', '>'], "something"));
         commands.push((format!("publish {topic} '{{}}'"), ""));
@@ -125,6 +137,11 @@ mod tests {
         let mut notify = handlers.into_iter().filter(|handler| handler.name.as_str() == "notify").collect::<Vec<_>>();
         assert_eq!(count(&notify, "publish"), 1);
         assert_eq!(count(&notify, "publish events.something '{}'"), 1);
+        let template = include_str!("new/template/sluicebox.toml").replace("{{name}}", "shop");
+        std::fs::write(&file, template).unwrap();
+        std::fs::write(directory.path().join("visits.wasm"), "").unwrap();
+        let visits = config::load(&file, &config::Overrides::default()).unwrap().settings.handlers;
+        assert_eq!((count(&visits, "publish"), count(&visits, "publish web.visit '{\"page\":")), (1, 1));
         notify.clear();
         assert_eq!(count(&notify, "publish some.topic '{}'"), 1);
     }

@@ -75,6 +75,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("status --shards --json", "with every shard, for programs"),
         ],
     ),
+    ("backup", &[("backup /mnt/backup/shop", "a copy of the data from which a host can start, while this one runs")]),
     ("bench", &[("bench --folder /var/lib", "measure this machine and the disk of that folder")]),
     (
         "completions",

@@ -1,6 +1,6 @@
 //! The files that settings name, also settings with errors: one of them may be what has to change.
 
-use super::global;
+use super::{global, source};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 pub fn files(file: &Path) -> BTreeSet<PathBuf> {
     let mut files = BTreeSet::from([file.to_owned()]);
     // What is wrong with the file is for `load` to say.
-    if let Ok(text) = super::read_text(file) {
+    if let Ok(text) = source::read(file) {
         let directory = global::directory_of(file);
         files.extend(named(&text).into_iter().map(|path| directory.join(path)));
     }

@@ -88,6 +88,7 @@ impl Store {
 
     /// Keeps the bytes of a version until the next [`Store::note`], which says whose it is. Blocks for the disk.
     pub fn keep(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
+        let _writing = lock(&self.writing);
         let path = self.path_of(digest);
         match fs::metadata(&path) {
             // Its content is compared when it is needed.

@@ -13,7 +13,7 @@ use crate::registry::{Pins, Registry, told};
 use crate::telemetry::{Metrics, events};
 use crate::watch::{Scope, Watch};
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -205,16 +205,7 @@ impl Reload {
 }
 
 fn load(source: &Source) -> Result<Loaded, String> {
-    let loaded = config::load(&source.file, &source.overrides).map_err(|problems| problems.to_string())?;
-    // Whoever writes it may have just begun; who means it can remove the handlers one by one, or stop the host.
-    if loaded.settings.handlers.is_empty() && is_blank(&source.file) {
-        return Err(format!("the settings file `{}` is empty", source.file.display()));
-    }
-    Ok(loaded)
-}
-
-fn is_blank(file: &Path) -> bool {
-    std::fs::read_to_string(file).is_ok_and(|text| text.trim().is_empty())
+    config::load(&source.file, &source.overrides).map_err(|problems| problems.to_string())
 }
 
 /// What of the fresh settings cannot be taken up while running.
@@ -238,31 +229,17 @@ mod tests {
         let file = folder.path().join("sluicebox.toml");
         std::fs::write(&file, text).unwrap();
         let overrides = Overrides { data: Some("data".into()), ..Overrides::default() };
-        let mut settings = config::load(&file, &overrides).unwrap().settings;
-        if text.contains("elsewhere") {
-            settings.log =
-                config::LogSettings::Embedded { path: "elsewhere".into(), retain: config::Retain::default() };
-        }
-        settings
+        config::load(&file, &overrides).unwrap().settings
     }
 
     #[test]
     fn what_needs_a_restart_is_named() {
-        let in_force = settings("");
+        let in_force = settings("namespace = \"shop\"");
         assert_eq!(needs_restart(&in_force, &in_force), None);
         let fresh = settings("namespace = \"other\"\n[http]\nlisten = \"127.0.0.1:1\"\n");
         let told = needs_restart(&in_force, &fresh).unwrap();
         assert!(told.starts_with("`namespace` and [http] cannot change while running: restart the host"), "{told}");
-        assert!(needs_restart(&in_force, &settings("# elsewhere")).unwrap().starts_with("[log] cannot"));
-    }
-
-    #[test]
-    fn a_blank_file_is_refused_and_one_without_handlers_is_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let source = Source { file: folder.path().join("sluicebox.toml"), overrides: Overrides::default() };
-        std::fs::write(&source.file, "\n \n").unwrap();
-        assert!(load(&source).unwrap_err().contains("is empty"));
-        std::fs::write(&source.file, "namespace = \"shop\"\n").unwrap();
-        assert!(load(&source).is_ok());
+        let fresh = settings("namespace = \"shop\"\n[log]\nretain = { age = \"3d\" }\n");
+        assert!(needs_restart(&in_force, &fresh).unwrap().starts_with("[log] cannot"));
     }
 }

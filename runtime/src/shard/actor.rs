@@ -359,6 +359,10 @@ impl<'p> Actor<'p> {
                         drop(running);
                         Finished { lane, result, took: started.elapsed(), digest, pass, _permit }
                     }));
+                    // A guest that computes used up its first tick here.
+                    if begun.elapsed() > TURN_TIME {
+                        return Turn::Spent;
+                    }
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn scope(files: &[&Path]) -> Scope {
-    Scope { files: files.iter().map(|file| PathBuf::from(file)).collect(), trees: BTreeSet::new() }
+    Scope { files: files.iter().map(PathBuf::from).collect(), trees: BTreeSet::new() }
 }
 
 async fn following(file: &Path) -> Watch {

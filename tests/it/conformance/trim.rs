@@ -221,3 +221,28 @@ async fn with_trimming_a_log_of_bounded_size_takes_appends_for_ever() {
     let file_bytes = std::fs::metadata(directory.path().join("sluicebox.db")).unwrap().len();
     assert!(file_bytes <= bytes_max, "{file_bytes} bytes");
 }
+
+#[tokio::test]
+async fn trimming_and_copies_keep_the_write_ahead_log_within_its_bound() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, copies) = (directory.path().join("data"), directory.path().join("copies"));
+    let log = EmbeddedLog::open(&data, Options::default()).unwrap();
+    let trim = Trim { older_than: None, bytes_max: Some(20_000_000), ..all(&[]) };
+    let mut most = 0;
+    for round in 0..24 {
+        // 20 MB each: the write-ahead log starts over several times.
+        for _ in 0..5 {
+            log.append(vec![message("a", vec![7; 100_000]); 40]).await.unwrap();
+            to_the_end(&log, &trim).await;
+            most = most.max(std::fs::metadata(data.join("sluicebox.db-wal")).unwrap().len());
+        }
+        if round % 6 == 5 {
+            let to = copies.join(round.to_string());
+            EmbeddedLog::backup(&data, &to, |_, _| ()).unwrap();
+            std::fs::remove_dir_all(to).unwrap();
+        }
+    }
+    assert!(most < 512 << 20, "{most} bytes");
+    let file_bytes = std::fs::metadata(data.join("sluicebox.db")).unwrap().len();
+    assert!(file_bytes < 60_000_000, "{file_bytes} bytes");
+}

@@ -13,7 +13,7 @@ const ROUNDS: usize = 24;
 /// Replaces the module every so often: mostly by a newer version, sometimes by one that cannot run.
 async fn swap(place: &Place, version: &mut u64, rng: &mut StdRng) {
     loop {
-        let wait = Duration::from_millis(rng.random_range(180..400));
+        let wait = Duration::from_millis(rng.random_range(250..600));
         // Not a wait for something to happen: when modules change is what the round is about.
         let _ = tokio::time::timeout(wait, std::future::pending::<()>()).await;
         *version += 1;
@@ -32,7 +32,8 @@ async fn kill_9_between_swaps_loses_nothing_and_goes_back_to_no_older_version() 
     let seed = std::env::var("SLUICEBOX_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     println!("SLUICEBOX_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let place = Place::new(crash::SETTINGS, &[]);
+    // A breaker would hold the load back when messages trap one after the other.
+    let place = Place::new(&crash::SETTINGS.replace("shards = ", "breaker = false\nshards = "), &[]);
     let mut version = 0;
     let mut acknowledged = BTreeSet::new();
     for round in 0..ROUNDS {
@@ -47,7 +48,7 @@ async fn kill_9_between_swaps_loses_nothing_and_goes_back_to_no_older_version() 
         if host.url.is_empty() {
             continue;
         }
-        let life = Duration::from_millis(rng.random_range(600..2200));
+        let life = Duration::from_millis(rng.random_range(700..2500));
         let messages = rng.random_range(2000..5000);
         let pid = rustix::process::Pid::from_raw(host.pid() as i32).unwrap();
         let work = crash::load(&host, round, messages, rng.random());
@@ -80,5 +81,5 @@ async fn kill_9_between_swaps_loses_nothing_and_goes_back_to_no_older_version() 
         version,
         versions.len()
     );
-    assert!(acknowledged.len() > 1000 && versions.len() > ROUNDS * 3 / 2, "too little happened to show anything");
+    assert!(acknowledged.len() > 1000 && versions.len() > ROUNDS, "too little happened to show anything");
 }

@@ -17,9 +17,17 @@ async fn check(change: impl Fn(&Place), told: &[&str]) {
     for told in told {
         host.until(&format!("`{told}` is said"), async |_| place.heard().contains(told)).await;
     }
+    let shown = problem(&host).await.unwrap();
+    assert!(shown.lines().all(|line| place.heard().contains(line)), "{shown}");
     let fact = handled(&place, &host, "ok").await;
     assert_eq!((fact.version, fact.mode.as_deref()), (1, Some("a")), "what ran goes on");
     is_good_again(&place, &host).await;
+}
+
+/// Why what is in force is not what should be, as the API shows it.
+async fn problem(host: &Process) -> Option<String> {
+    let view: serde_json::Value = serde_json::from_str(&host.get("/v1/handlers/first").await).unwrap();
+    view["running"]["problem"].as_str().map(str::to_owned)
 }
 
 async fn is_good_again(place: &Place, host: &Process) {
@@ -32,6 +40,7 @@ async fn is_good_again(place: &Place, host: &Process) {
         (fact.version, fact.mode.as_deref()) == (9, Some("good"))
     })
     .await;
+    assert_eq!(problem(host).await, None);
 }
 
 fn settings(from: &'static str, to: &'static str) -> impl Fn(&Place) {
@@ -115,7 +124,7 @@ async fn a_settings_file_cut_in_the_middle_is_refused() {
 async fn an_emptied_settings_file_is_refused() {
     check(
         |place| std::fs::write(place.path().join("sluicebox.toml"), "").unwrap(),
-        &["sluicebox.toml` is empty", "those in force go on"],
+        &["the settings are empty", "was it cut off?", "those in force go on"],
     )
     .await;
 }

@@ -2,9 +2,10 @@
 //! transactions, with every message, state, mark and position of that moment.
 //!
 //! All pages are copied within one read transaction. SQLite's copy would begin again whenever another process writes, but
-//! not while its reader stays in one snapshot; `VACUUM INTO` would be the alternative and writes every row anew, which takes
-//! several times as long, during which the write-ahead log of the host cannot start over. A copy under way is a
-//! directory of another name, and gets its own when everything in it is on the disk.
+//! not while its reader stays in one snapshot. `VACUUM INTO` would be the alternative: it writes every row anew, takes about
+//! as long (`benches/long_life.rs` has both) and cannot say how far it is. Either way the write-ahead log of the host
+//! cannot start over meanwhile. A copy under way is a directory of another name, and gets its own when everything in it is
+//! on the disk.
 
 use super::EmbeddedLog;
 use super::failure::Failure;

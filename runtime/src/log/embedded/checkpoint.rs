@@ -4,6 +4,10 @@
 //! write-ahead log from its start. Under a load that never pauses it never quite catches up; so when the write-ahead
 //! log reaches its bound the writer itself copies what little is left and starts it over (RESTART). The file is not
 //! cut: overwriting blocks that the file already has makes each fsync cheaper than growing it.
+//!
+//! A long reader, such as a backup, keeps it from starting over, so it grows beyond its bound. When the reader is gone the
+//! checkpointer copies the whole backlog before the writer starts over, so that no commit waits for it, and then the
+//! file is cut after all.
 
 use super::failure::Failure;
 use super::shared::Shared;
@@ -23,15 +27,31 @@ struct Bounds {
     max: u32,
     /// When a reader keeps it from starting over, the next try comes after this many more.
     until_retry: u32,
+    /// Most that the writer itself copies.
+    left_max: u32,
 }
 
-/// 16, 256 and 64 MiB.
-const BOUNDS: Bounds = Bounds { until_checkpoint: 4096, max: 65536, until_retry: 16384 };
+impl Bounds {
+    /// From here on the writer copies whatever is left: the checkpointer is slower than the commits.
+    fn always(self) -> u32 {
+        self.max.saturating_mul(8)
+    }
+
+    /// So long a file is not worth keeping.
+    fn cut(self) -> u32 {
+        self.max.saturating_mul(2)
+    }
+}
+
+/// 16, 256, 64 and 64 MiB.
+const BOUNDS: Bounds = Bounds { until_checkpoint: 4096, max: 65536, until_retry: 16384, left_max: 16384 };
 
 /// The writer's side.
 pub(super) struct Checkpoints {
     /// Pages in the write-ahead log, as SQLite says after each commit.
     pages: Arc<AtomicU32>,
+    /// Of these, how many the checkpointer had copied when it last came to an end.
+    copied: Arc<AtomicU32>,
     pages_at_last: u32,
     /// It starts over here: the maximum, or more after a try that failed.
     pages_bound: u32,
@@ -61,11 +81,14 @@ impl Checkpoints {
         }))?;
         // One wake-up waits at most: it stands for everything written until it is taken.
         let (wake, woken) = sync_channel(1);
+        let copied = Arc::new(AtomicU32::new(0));
+        let copied_by_thread = copied.clone();
         let thread = std::thread::Builder::new()
             .name("checkpointer".into())
-            .spawn(move || run(&connection, &woken, &shared))
+            .spawn(move || run(&connection, &woken, &copied_by_thread, &shared))
             .map_err(|error| Failure::Broken(format!("failed to start the checkpointer: {error}")))?;
-        Ok(Self { pages, pages_at_last: 0, pages_bound: bounds.max, bounds, wake: Some(wake), thread: Some(thread) })
+        let (wake, thread) = (Some(wake), Some(thread));
+        Ok(Self { pages, copied, pages_at_last: 0, pages_bound: bounds.max, bounds, wake, thread })
     }
 
     /// Called by the writer after each commit.
@@ -76,8 +99,13 @@ impl Checkpoints {
             self.pages_at_last = 0;
             self.pages_bound = self.bounds.max;
         }
-        if pages >= self.pages_bound {
-            let started_over = checkpoint(writer, "RESTART")?;
+        let left = pages.saturating_sub(self.copied.load(Ordering::Relaxed));
+        if pages >= self.pages_bound && (left <= self.bounds.left_max || pages >= self.bounds.always()) {
+            let mode = if pages >= self.bounds.cut() { "TRUNCATE" } else { "RESTART" };
+            let started_over = checkpoint(writer, mode)?.is_complete;
+            if started_over {
+                self.copied.store(0, Ordering::Relaxed);
+            }
             self.pages_at_last = if started_over { 0 } else { pages };
             self.pages_bound =
                 if started_over { self.bounds.max } else { pages.saturating_add(self.bounds.until_retry) };
@@ -104,25 +132,37 @@ impl Drop for Checkpoints {
     }
 }
 
-fn run(connection: &Connection, woken: &Receiver<()>, shared: &Shared) {
+fn run(connection: &Connection, woken: &Receiver<()>, copied: &AtomicU32, shared: &Shared) {
     while let Ok(()) = woken.recv() {
-        if let Err(failure) = checkpoint(connection, "PASSIVE") {
-            return shared.stop(format!("failed to move pages into the database: {failure}"));
+        match checkpoint(connection, "PASSIVE") {
+            Ok(checkpointed) => copied.store(checkpointed.copied, Ordering::Relaxed),
+            Err(failure) => return shared.stop(format!("failed to move pages into the database: {failure}")),
         }
     }
 }
 
-/// Whether everything was copied; `false` when someone was in the way or the disk is full, which may pass.
-pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<bool, Failure> {
-    let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get::<_, i64>(0));
+/// What a checkpoint came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Checkpointed {
+    /// It did all that its mode says; false when someone was in the way or the disk is full, which may pass.
+    is_complete: bool,
+    /// Pages of the write-ahead log that are in the database.
+    copied: u32,
+}
+
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<Checkpointed, Failure> {
+    let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        let copied = u32::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
+        Ok(Checkpointed { is_complete: row.get::<_, i64>(0)? == 0, copied })
+    });
     match done {
-        Ok(busy) => Ok(busy == 0),
+        Ok(checkpointed) => Ok(checkpointed),
         Err(error) => match Failure::from(error) {
             Failure::Full(reason) => {
                 tracing::warn!(reason, "no room to move pages into the database: the write-ahead log grows");
-                Ok(false)
+                Ok(Checkpointed::default())
             }
-            Failure::Busy(_) => Ok(false),
+            Failure::Busy(_) => Ok(Checkpointed::default()),
             broken @ Failure::Broken(_) => Err(broken),
         },
     }
@@ -136,7 +176,7 @@ mod tests {
     use crate::message::Offset;
     use std::time::Duration;
 
-    const SMALL: Bounds = Bounds { until_checkpoint: 20, max: 100, until_retry: 50 };
+    const SMALL: Bounds = Bounds { until_checkpoint: 20, max: 100, until_retry: 50, left_max: 50 };
 
     struct Written {
         writer: Connection,
@@ -196,9 +236,12 @@ mod tests {
         let snapshot = reader.unchecked_transaction().unwrap();
         let count = || snapshot.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(count(), 0);
-        assert!(written.commit(200) > 2 * SMALL.max);
+        assert!(written.commit(300) > 2 * SMALL.max);
         assert_eq!(count(), 0, "the reader still sees its snapshot");
         drop(snapshot);
+        let grown = std::fs::metadata(written.path.with_extension("db-wal")).unwrap().len();
         written.commit_until_it_starts_over();
+        let file_bytes = std::fs::metadata(written.path.with_extension("db-wal")).unwrap().len();
+        assert!(file_bytes < grown / 2, "the file was cut: {file_bytes} of {grown} bytes");
     }
 }
