@@ -11,7 +11,6 @@ mod crash;
 mod harness;
 mod hotload;
 mod new;
-mod operate;
 mod operators;
 mod pipeline;
 mod retention;

@@ -1,9 +1,11 @@
 //! What an operator does to the real program while it runs: pauses, breakers, dead letters, bounds; and that it outlives
 //! the program. Commands are typed as a person types them.
 
+mod answers;
 mod bounds;
 mod breaker;
 mod dead;
+mod forget;
 mod pause;
 
 use crate::harness::guests;

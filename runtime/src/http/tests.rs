@@ -2,9 +2,12 @@
 
 mod clients;
 mod dead;
+mod guard;
 mod handlers;
 pub(crate) mod stage;
+mod tail;
 
+use self::tail::Events;
 use super::running::BreakerView;
 use super::*;
 use crate::clock::Timestamp;
@@ -289,96 +292,6 @@ async fn lines_are_appended_in_order_and_every_bad_one_is_named() {
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)));
 }
 
-/// Events of a tail as they come: `(name, data)`.
-struct Events {
-    response: reqwest::Response,
-    text: String,
-}
-
-impl Events {
-    async fn open(request: RequestBuilder) -> Self {
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        let mut events = Self { response, text: String::new() };
-        assert_eq!(events.next().await.unwrap().0, "start");
-        events
-    }
-
-    async fn next(&mut self) -> Option<(String, Value)> {
-        loop {
-            if let Some((event, rest)) = self.text.split_once("\n\n") {
-                let field = |name| event.lines().find_map(|line| line.strip_prefix(name));
-                let parsed = field("data: ").map(|data| serde_json::from_str(data).unwrap());
-                let name = field("event: ").unwrap_or("message").to_owned();
-                self.text = rest.to_owned();
-                if let Some(data) = parsed {
-                    return Some((name, data));
-                }
-                continue;
-            }
-            self.text += std::str::from_utf8(&self.response.chunk().await.unwrap()?).unwrap();
-        }
-    }
-
-    /// The bodies of the next messages, as numbers.
-    async fn bodies(&mut self, count: usize) -> Vec<usize> {
-        let mut bodies = vec![];
-        while bodies.len() < count {
-            let (name, data) = self.next().await.unwrap();
-            assert_eq!(name, "message", "{data}");
-            bodies.push(data["body"].as_str().unwrap().parse().unwrap());
-        }
-        bodies
-    }
-}
-
-#[tokio::test]
-async fn a_tail_shows_the_past_and_then_the_present_without_a_gap() {
-    let server = Server::start().await;
-    let past = server.append("a.b", 0..1000).await;
-    let other = server.append("other", 0..10).await;
-    let mut earliest = Events::open(server.get("/v1/topics/a.*/tail?from=earliest")).await;
-    let mut latest = Events::open(server.get("/v1/topics/a.b/tail")).await;
-    let mut at = Events::open(server.get(&format!("/v1/topics/%3E/tail?from={}", other[8]))).await;
-    let mut again = Events::open(server.get("/v1/topics/a.b/tail").header("last-event-id", past[997])).await;
-    server.append("a.b", 1000..1100).await;
-    assert_eq!(earliest.bodies(1100).await, (0..1100).collect::<Vec<_>>());
-    assert_eq!(latest.bodies(100).await, (1000..1100).collect::<Vec<_>>());
-    assert_eq!(at.bodies(3).await, [8, 9, 1000]);
-    assert_eq!(again.bodies(3).await, [998, 999, 1000]);
-}
-
-#[tokio::test]
-async fn a_tail_that_was_too_slow_misses_nothing() {
-    let server = Server::start().await;
-    let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
-    // One batch each, far more than a log holds for a slow tail. Appends to memory never yield, so on this one thread
-    // the server cannot read meanwhile.
-    for n in 0..5000 {
-        server.append("a", n..n + 1).await;
-    }
-    assert_eq!(events.bodies(5000).await, (0..5000).collect::<Vec<_>>());
-}
-
-#[tokio::test]
-async fn a_tail_ends_where_it_was_told_to() {
-    let server = Server::start().await;
-    let offsets = server.append("a", 0..600).await;
-    for (query, expected) in [
-        ("from=earliest&follow=false".to_owned(), 600),
-        (format!("from=earliest&to={}", offsets[9]), 10),
-        (format!("from={}&follow=false&to={}", offsets[598], u64::MAX), 2),
-        ("from=latest&follow=false".to_owned(), 0),
-        ("from=earliest&to=0".to_owned(), 0),
-    ] {
-        let mut events = Events::open(server.get(&format!("/v1/topics/a/tail?{query}"))).await;
-        assert_eq!(events.bodies(expected).await.len(), expected, "{query}");
-        assert_eq!(events.next().await.unwrap().0, "end", "{query}");
-        assert_eq!(events.next().await, None, "{query}");
-    }
-}
-
 #[tokio::test]
 async fn a_body_that_is_no_text_is_shown_as_base64() {
     let server = Server::start().await;
@@ -387,147 +300,6 @@ async fn a_body_that_is_no_text_is_shown_as_base64() {
     let (_, message) = events.next().await.unwrap();
     assert_eq!((&message["body"], &message["body_base64"]), (&Value::Null, &json!("/w==")));
     assert!(message["time"].as_str().unwrap().ends_with('Z'));
-}
-
-#[tokio::test]
-async fn too_many_tails_are_refused_and_a_closed_one_makes_room() {
-    let server = Server::start_with(|face| face.tails = Arc::new(Semaphore::new(1)), None, [127, 0, 0, 1]).await;
-    let first = Events::open(server.get("/v1/topics/a/tail")).await;
-    let response = server.get("/v1/topics/a/tail").send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(response.headers()["retry-after"], "1");
-    drop(first);
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
-    while server.get("/v1/topics/a/tail").send().await.unwrap().status() != StatusCode::OK {
-        assert!(std::time::Instant::now() < deadline, "the place is never free again");
-    }
-}
-
-#[tokio::test]
-async fn foreign_hosts_and_origins_are_refused_on_loopback() {
-    let server = Server::start().await;
-    let own = format!("http://{}", server.address);
-    for (name, value, expected) in [
-        ("host", "localhost", 200),
-        ("host", "LOCALHOST:1", 200),
-        ("host", "127.0.0.1", 200),
-        ("host", "[::1]:80", 200),
-        ("host", "evil.example", 403),
-        ("host", "127.0.0.1.evil.example", 403),
-        ("host", "user@localhost", 403),
-        ("host", "192.168.0.1", 403),
-        ("host", "", 403),
-        ("origin", own.as_str(), 200),
-        ("origin", "http://evil.example", 403),
-        ("origin", "http://localhost:1", 403),
-        ("origin", "null", 403),
-    ] {
-        let response = server.get("/livez").header(name, value).send().await.unwrap();
-        assert_eq!(response.status().as_u16(), expected, "{name}: {value}");
-    }
-    // A page may send such a request without asking first.
-    let request = server.post("a").header("origin", "http://evil.example").header("content-type", "text/plain");
-    assert_eq!(send(request.body("x")).await.0, StatusCode::FORBIDDEN);
-    assert!(server.messages().await.is_empty());
-}
-
-/// Every path with something in the place of its variable part.
-fn every_route() -> impl Iterator<Item = (Method, String)> {
-    routes::ROUTES.iter().map(|route| {
-        let filled = route.path.split('/').map(|part| if part.starts_with('{') { "order" } else { part });
-        (route.method.clone(), filled.collect::<Vec<_>>().join("/"))
-    })
-}
-
-#[tokio::test]
-async fn no_route_is_open_to_a_foreign_page_or_without_the_token() {
-    let local = Server::start().await;
-    let token = Server::start_with(|_| {}, Some(TOKEN), [0, 0, 0, 0]).await;
-    let mut checked = 0;
-    for (method, path) in every_route() {
-        for (name, value) in [("origin", "http://evil.example"), ("origin", "null"), ("host", "evil.example")] {
-            let (status, answer) = send(local.request(method.clone(), &path).header(name, value)).await;
-            assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} {name}: {answer}");
-        }
-        let is_health = ["/livez", "/readyz"].contains(&path.as_str());
-        for authorization in [None, Some("Bearer wrong-wrong-wrong"), Some(TOKEN)] {
-            let mut request = token.request(method.clone(), &path).header("host", "shop.example");
-            if let Some(value) = authorization {
-                request = request.header("authorization", value);
-            }
-            let status = request.send().await.unwrap().status();
-            assert_eq!(status == StatusCode::UNAUTHORIZED, !is_health, "{method} {path}: {status}");
-        }
-        checked += 1;
-    }
-    assert_eq!(checked, routes::ROUTES.len());
-    assert!(local.messages().await.is_empty() && token.messages().await.is_empty());
-}
-
-#[test]
-fn every_path_has_the_name_under_which_it_is_counted() {
-    let name = |path: &str| routes::route_of(path).map(|route| route.path);
-    for (_, path) in every_route() {
-        let counted = name(&path).unwrap_or_else(|| panic!("{path} is counted as unknown"));
-        assert!(routes::ROUTES.iter().any(|route| route.path == counted));
-    }
-    for (path, expected) in [
-        ("/v1/dead/7", Some("/v1/dead/{number}")),
-        ("/v1/dead/count", Some("/v1/dead/count")),
-        ("/v1/topics/a.b", Some("/v1/topics/{topic}")),
-        ("/v1/topics/a.b/tail", Some("/v1/topics/{pattern}/tail")),
-        ("/v1/topics/", None),
-        ("/v1/handlers/order/pause/now", None),
-        ("/v1", None),
-        ("", None),
-    ] {
-        assert_eq!(name(path), expected, "{path}");
-    }
-}
-
-#[tokio::test]
-async fn a_tail_finds_what_lies_behind_many_messages_of_other_topics() {
-    use crate::log::embedded::{EmbeddedLog, Options};
-    let directory = tempfile::tempdir().unwrap();
-    let log = Arc::new(EmbeddedLog::open(directory.path(), Options::default()).unwrap());
-    // More than the log looks at for one read.
-    let foreign = NewMessage::new(Topic::parse("foreign").unwrap(), "");
-    log.append(vec![foreign; 45_000]).await.unwrap();
-    log.append(vec![NewMessage::new(Topic::parse("wanted").unwrap(), "7")]).await.unwrap();
-    let server = Server::start_with(|face| face.log = log, None, [127, 0, 0, 1]).await;
-    let mut events = Events::open(server.get("/v1/topics/wanted/tail?from=earliest")).await;
-    let bodies = tokio::time::timeout(Duration::from_secs(30), events.bodies(1)).await;
-    assert_eq!(bodies, Ok(vec![7]), "it waits for a message that is there");
-}
-
-#[tokio::test]
-async fn with_a_token_everything_but_health_needs_it() {
-    let server = Server::start_with(|_| {}, Some(TOKEN), [0, 0, 0, 0]).await;
-    for (authorization, expected) in [
-        (None, 401),
-        (Some("Bearer wrong"), 401),
-        (Some("Bearer "), 401),
-        (Some("Bearer"), 401),
-        (Some("Basic 0123456789abcdef"), 401),
-        (Some("Bearer 0123456789abcdef0"), 401),
-        (Some("Bearer 0123456789abcdef"), 200),
-        (Some("bearer  0123456789abcdef"), 200),
-    ] {
-        for path in ["/metrics", "/v1/status"] {
-            let mut request = server.get(path).header("host", "shop.example");
-            if let Some(value) = authorization {
-                request = request.header("authorization", value);
-            }
-            let response = request.send().await.unwrap();
-            assert_eq!(response.status().as_u16(), expected, "{path} {authorization:?}");
-            assert_eq!(response.headers().contains_key("www-authenticate"), expected == 401);
-        }
-    }
-    assert_eq!(server.get("/livez").send().await.unwrap().status(), StatusCode::OK);
-    let (status, answer) = send(server.post("a").body("x")).await;
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
-    assert!(answer["error"].as_str().unwrap().contains("Authorization: Bearer"));
-    assert!(server.messages().await.is_empty());
 }
 
 #[tokio::test]
@@ -620,16 +392,4 @@ async fn connections_beyond_the_bound_wait_for_a_free_place() {
     assert!(!second.is_finished());
     drop(events);
     assert_eq!(second.await.unwrap().unwrap().status(), StatusCode::OK);
-}
-
-#[tokio::test]
-async fn stop_ends_tails_and_lets_the_listener_go() {
-    let server = Server::start().await;
-    let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
-    server.stop.cancel();
-    let (name, data) = events.next().await.unwrap();
-    assert_eq!((name.as_str(), &data["error"]), ("error", &json!("the host stops")));
-    assert_eq!(events.next().await, None);
-    server.task.await.unwrap();
-    assert!(server.client.get(format!("http://{}/livez", server.address)).send().await.is_err());
 }

@@ -1,5 +1,6 @@
 //! Clients that are slow, huge, many or hostile, on real sockets: each is got rid of, and another one is served meanwhile.
 
+use super::tail::Events;
 use super::*;
 use std::future::Future;
 use tokio::time::{Instant, Interval};
