@@ -92,11 +92,14 @@ fn idle(runtime: &Runtime, bytes: &[u8]) {
     println!("loaded {HANDLERS} handlers in {:?}, {compiled} of them not found compiled", started.elapsed());
     // The ticker goes to sleep a moment after the last call.
     std::thread::sleep(Duration::from_secs(1));
+    println!("with them:           {}", resident());
+    let released = [sandboxes.release_idle(), sandboxes.release_idle()];
+    println!("released:            {released:?} modules, at the first and the second look");
     let processor_before = process_processor_seconds();
     std::thread::sleep(PAUSE);
     let processor = process_processor_seconds() - processor_before;
     println!("before the handlers: {before}");
-    println!("with them:           {}", resident());
+    println!("idle:                {}", resident());
     println!("processor time while idle: {:.0} ms in {PAUSE:?}", processor * 1e3);
     drop(handlers);
 }

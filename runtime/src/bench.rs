@@ -11,7 +11,7 @@ use crate::config::Start;
 use crate::handler::{HandlerName, Policy};
 use crate::host::{Handler, Host};
 use crate::invoke::Invoke;
-use crate::log::{Log, ReadRequest};
+use crate::log::{Log, ReadRequest, Tail};
 use crate::message::{Key, NewMessage, Offset};
 use crate::reader::Options;
 use crate::routing::{IdFrom, KeyFrom};
@@ -68,7 +68,7 @@ fn topic(text: &'static str) -> Topic {
 }
 
 /// Appends `messages` to the log, up to four appends at a time.
-async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize) -> anyhow::Result<()> {
+pub async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize) -> anyhow::Result<()> {
     use futures_util::{StreamExt, TryStreamExt};
     let chunks = (0..messages).step_by(APPEND_MESSAGES).map(|first| {
         let batch = (first..messages.min(first + APPEND_MESSAGES)).map(|number| message(number, keys)).collect();
@@ -80,7 +80,7 @@ async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize) -> anyhow::Resul
 }
 
 /// The handler of a measurement.
-fn handler(load: &Load) -> Handler {
+pub fn handler(load: &Load) -> Handler {
     Handler {
         name: HandlerName::parse("bench").expect("a valid name"),
         subscribe: vec![Pattern::from(&topic(INPUT))],
@@ -102,18 +102,26 @@ pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Duration> {
     let metrics = Arc::new(Metrics::new());
     let started = clock::instant();
     let host = Host::start(log.clone(), vec![handler(load)], metrics.clone(), Options::default()).await?;
-    let publisher = load.publishing.then(|| {
-        let (log, messages, keys) = (log.clone(), load.messages, load.keys);
-        tokio::spawn(async move { fill(&log, messages, keys).await })
-    });
+    let (filled, messages, keys) = (log.clone(), if load.publishing { load.messages } else { 0 }, load.keys);
+    let publisher = tokio::spawn(async move { fill(&filled, messages, keys).await });
+    // A publisher that fails ends the measurement: the outputs it owes would never come.
+    let published = async { publisher.await? };
+    tokio::try_join!(published, until_published(&log, &mut *tail, load.messages))?;
+    let took = started.elapsed();
+    host.stop().await;
+    Ok(took)
+}
+
+/// Waits until so many outputs are in the log since the tail began.
+pub async fn until_published(log: &Arc<dyn Log>, tail: &mut dyn Tail, messages: usize) -> anyhow::Result<()> {
     let wanted = topic(OUTPUT);
     let (mut outputs, mut from) = (0, tail.start());
-    while outputs < load.messages {
+    while outputs < messages {
         let batch = match tail.next().await {
             Some(Ok(batch)) => batch,
             // Fell behind: count from the log what is missing.
             Some(Err(_)) => {
-                let (count, upto) = count_after(&log, from).await?;
+                let (count, upto) = count_after(log, from).await?;
                 (outputs, from) = (outputs + count, upto);
                 continue;
             }
@@ -122,12 +130,7 @@ pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Duration> {
         outputs += batch.messages.iter().filter(|message| message.offset > from && message.topic == wanted).count();
         from = from.max(batch.upto);
     }
-    let took = started.elapsed();
-    if let Some(publisher) = publisher {
-        publisher.await??;
-    }
-    host.stop().await;
-    Ok(took)
+    Ok(())
 }
 
 async fn count_after(log: &Arc<dyn Log>, mut after: Offset) -> anyhow::Result<(usize, Offset)> {

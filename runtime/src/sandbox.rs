@@ -137,6 +137,13 @@ impl Sandboxes {
         Ok(module)
     }
 
+    /// Lets go of the memory of modules that did not run since the last time this was called, which is some milliseconds of
+    /// work for the next message of each: call it every few minutes. Only of those that are in the cache on disk. Returns
+    /// how many.
+    pub fn release_idle(&self) -> usize {
+        self.0.loaded.release_idle()
+    }
+
     /// Links a module as a handler. An import that its settings do not grant is an error, and so is too little memory.
     pub fn handler(&self, module: &Module, settings: Settings) -> Result<Handler, LoadError> {
         let (needed, limit) = (module.memory_bytes(), settings.memory_bytes);

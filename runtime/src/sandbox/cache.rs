@@ -166,6 +166,19 @@ fn deserialize(engine: &Engine, entry: &Path) -> wasmtime::Result<Component> {
     unsafe { Component::deserialize_file(engine, entry) }
 }
 
+/// Lets go of the pages of a module that was mapped from its entry. What runs again is mapped again, from the kernel's own
+/// copy of the file if it still has it.
+#[allow(unsafe_code, reason = "wasmtime cannot know that nothing was written to the mapping: that is for us to know")]
+pub(super) fn release(component: &Component) -> io::Result<()> {
+    let image = component.image_range();
+    let (start, bytes) = (image.start.cast_mut().cast(), image.end.addr() - image.start.addr());
+    // SAFETY: the caller says that this is a mapping of an entry. It is private, wasmtime makes it read-only before it hands
+    // it out and never writes to it, and entries are never changed in place: so whenever a page is touched again, it has
+    // the same content as before. Code may run in it meanwhile.
+    unsafe { rustix::mm::madvise(start, bytes, rustix::mm::Advice::LinuxDontNeed)? };
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

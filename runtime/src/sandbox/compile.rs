@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Most threads: each may take some hundred megabytes for a function that was made to be slow.
 const THREADS_MAX: usize = 4;
-/// The weight of such a thread is a tenth of a usual one's.
-const NICE: i32 = 10;
+/// The weight of such a thread is a third of a usual one's: messages hardly notice, and a busy host still gets its module.
+const NICE: i32 = 5;
 /// The compiler recurses over what a module has; this is far more than what the bounds on modules leave it.
 const STACK_BYTES: usize = 16 * 1024 * 1024;
 

@@ -52,6 +52,8 @@ pub(super) fn build(pool: &Pool) -> wasmtime::Result<Built> {
     config
         .allocation_strategy(InstanceAllocationStrategy::Pooling(allocation))
         .epoch_interruption(true)
+        // Only for tools that unwind the host's stack from outside: it would be registered, and read, for every module.
+        .native_unwind_info(false)
         .memory_guaranteed_dense_image_size(IMAGE_BYTES)
         .concurrency_support(false)
         .gc_support(false)

@@ -32,8 +32,7 @@ struct Version {
     member: Arc<Member>,
     /// Permits one sandbox takes.
     weight: u32,
-    digest: Digest,
-    uses_state: bool,
+    module: Module,
 }
 
 impl Handler {
@@ -47,8 +46,7 @@ impl Handler {
         let member = Member::new(sandboxes.shares.clone(), settings.handler.clone());
         let shared = Arc::new(Shared { settings, sink: sandboxes.sink.clone() });
         let idle = Idle::new(sandboxes.places.clone(), weight);
-        let (digest, uses_state) = (module.digest(), module.uses_state());
-        Self(Arc::new(Version { sandboxes, component, shared, idle, member, weight, digest, uses_state }))
+        Self(Arc::new(Version { sandboxes, component, shared, idle, member, weight, module: module.clone() }))
     }
 
     /// Makes one sandbox and drops it: the last step before a version is put in force. Needs a tokio runtime.
@@ -66,11 +64,11 @@ impl Invoke for Handler {
     }
 
     fn uses_state(&self) -> bool {
-        self.0.uses_state
+        self.0.module.uses_state()
     }
 
     fn digest(&self) -> Option<Digest> {
-        Some(self.0.digest)
+        Some(self.0.module.digest())
     }
 }
 
@@ -88,6 +86,7 @@ impl Version {
         let started = turn.began();
         let deadline = started.checked_add(limit).unwrap_or(started + TIMEOUT_MAX);
         let _running = self.sandboxes.ticker.running();
+        self.module.runs();
         let work = pin!(work(self, Bounds { deadline, meter: turn.meter() }));
         let work = pin!(turn.run(work));
         deadline::by(deadline, work).await.unwrap_or(Err(Failure::Timeout { limit }))

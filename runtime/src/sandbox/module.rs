@@ -1,12 +1,13 @@
 //! Modules: the bytes of a component, checked and compiled.
 
-use super::cache::Cache;
+use super::cache::{self, Cache};
 use super::compile::Compiler;
 use super::inspect::{bound, inspect};
 use super::limits::{MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::trap;
 use crate::handler::{Digest, HandlerName};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -70,6 +71,10 @@ pub(super) struct Compiled {
     /// What the largest of its memories begins with.
     memory_bytes: u64,
     from_cache: bool,
+    /// Whether it is mapped from the cache, be it compiled just now.
+    is_mapped: bool,
+    /// Whether it ran since it was looked at last.
+    ran: AtomicBool,
 }
 
 impl Module {
@@ -86,22 +91,35 @@ impl Module {
         let digest = Digest::of(bytes);
         let cached = cache.and_then(|cache| cache.get(engine, &digest));
         let from_cache = cached.is_some();
-        let component = match cached {
-            Some(component) => component,
+        let (component, is_mapped) = match cached {
+            Some(component) => (component, true),
             None => {
                 let component = compiler.run(|| {
                     inspect(bytes)?;
                     let compiled = Component::new(engine, bytes);
                     compiled.map_err(|error| LoadError::Compile { reason: short(format!("{error:#}")) })
                 })?;
-                cache.and_then(|cache| cache.put(engine, &digest, &component)).unwrap_or(component)
+                match cache.and_then(|cache| cache.put(engine, &digest, &component)) {
+                    Some(mapped) => (mapped, true),
+                    None => (component, false),
+                }
             }
         };
         let (memories, memory_bytes) = resources(&component)?;
         let of_type = component.component_type();
         let imports = of_type.imports(engine).map(|(name, _)| name.to_owned()).collect();
         let exports = of_type.exports(engine).map(|(name, _)| name.to_owned()).collect();
-        Ok(Self(Arc::new(Compiled { component, digest, imports, exports, memories, memory_bytes, from_cache })))
+        Ok(Self(Arc::new(Compiled {
+            component,
+            digest,
+            imports,
+            exports,
+            memories,
+            memory_bytes,
+            from_cache,
+            is_mapped,
+            ran: AtomicBool::new(true),
+        })))
     }
 
     /// The sha-256 of its bytes.
@@ -122,6 +140,14 @@ impl Module {
     /// The names of what it imports, with versions.
     pub fn imports(&self) -> &[String] {
         &self.0.imports
+    }
+
+    /// Notes that it runs.
+    pub(super) fn runs(&self) {
+        // Read first: the line is shared by all cores.
+        if !self.0.ran.load(Relaxed) {
+            self.0.ran.store(true, Relaxed);
+        }
     }
 
     pub(super) fn exports(&self) -> &[String] {
@@ -156,6 +182,14 @@ impl Loaded {
         let mut loaded = self.lock();
         loaded.retain(|_, module| module.strong_count() > 0);
         loaded.insert(module.digest(), Arc::downgrade(&module.0));
+    }
+
+    /// Lets go of the pages of those that did not run since the last time. Returns how many those are.
+    pub(super) fn release_idle(&self) -> usize {
+        let modules: Vec<Module> = self.lock().values().filter_map(Weak::upgrade).map(Module).collect();
+        let idle = modules.iter().filter(|module| !module.0.ran.swap(false, Relaxed) && module.0.is_mapped);
+        let released = idle.map(|module| cache::release(&module.0.component));
+        released.filter(|released| released.is_ok()).count()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Compiled>>> {

@@ -115,6 +115,15 @@ fn data(pages: u64, at: &[i32]) -> Core {
     core
 }
 
+fn giant_data(bytes: usize) -> Core {
+    let (mut memories, mut data) = (MemorySection::new(), DataSection::new());
+    memories.memory(memory(1024));
+    data.active(0, &ConstExpr::i32_const(0), vec![7; bytes]);
+    let mut core = Core::new();
+    core.section(&memories).section(&data);
+    core
+}
+
 fn table(elements: u64) -> Core {
     let mut tables = TableSection::new();
     let element_type = RefType::FUNCREF;
@@ -318,6 +327,7 @@ fn what_is_just_within_the_bounds_compiles_in_bounded_memory() {
         component_of_parts.section(&NestedComponentSection(part));
     }
     SANDBOXES.load(&component_of_parts.finish()).unwrap();
+    SANDBOXES.load(&component(&[giant_data(60 << 20)])).unwrap();
     SANDBOXES.load(&component(&[functions(&[calls(262_100)])])).unwrap();
     SANDBOXES.load(&component(&[functions(&[loops_over_locals(2000)])])).unwrap();
     SANDBOXES.load(&component(&[many_results(100, 4900)])).unwrap();

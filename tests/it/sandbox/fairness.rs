@@ -5,6 +5,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use sluicebox::clock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Waker};
 use tokio::task::JoinSet;
 
 /// Tasks of a handler, like its shards.
@@ -58,8 +59,8 @@ impl Flooded {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_spinning_runs_leaves_a_fast_handler_its_share() {
+/// What a fast handler does alone, and beside a flood of runs that never end before their deadline.
+async fn check_share(order: &str) {
     let (sandboxes, module) = sandboxes();
     let limit = Duration::from_millis(300);
     let spinning = sandboxes.handler(&module, Settings { timeout: limit, ..settings("spinning") }).unwrap();
@@ -69,15 +70,47 @@ async fn a_flood_of_spinning_runs_leaves_a_fast_handler_its_share() {
     // In turns, so that what else the machine does meets both.
     for _ in 0..ROUNDS {
         alone += fast.rate().await;
-        let spinning = Flooded::start(&spinning, TASKS, 32, "spin");
+        let spinning = Flooded::start(&spinning, TASKS, 32, order);
         beside += fast.rate().await;
         stopped += spinning.rate().await;
     }
-    let rates = format!("{alone:.0} alone, {beside:.0} beside {stopped:.0} spinning runs stopped");
+    let rates = format!("{alone:.0} alone, {beside:.0} beside {stopped:.0} runs of `{order}` stopped");
     println!("fast handler, messages in {ROUNDS} s: {rates}");
     // Half would be fair. Without turns it is less than a hundredth.
     assert!(beside > alone / 4.0, "{rates}");
     assert!(stopped > 0.0, "they end at their deadline, turn or no turn: {rates}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_spinning_runs_leaves_a_fast_handler_its_share() {
+    check_share("spin").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_waits_for_a_moment_now_and_then_gets_no_more() {
+    check_share("dodge").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_starts_many_spinning_runs_is_soon_back() {
+    let (sandboxes, module) = sandboxes();
+    let handler = sandboxes.handler(&module, settings("started")).unwrap();
+    run(&handler, "ok").await.unwrap();
+    let mut runs = vec![];
+    let slow = (0..64).filter(|_| {
+        let started = clock::instant();
+        let mut future = handler.call(call("spin"));
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        runs.push(future);
+        started.elapsed() > Duration::from_millis(1)
+    });
+    // As many as there are slots have one each, as many and one more wait for one, and the others have not begun. Twice
+    // that, because the machine may be busy.
+    let (slow, slots) = (slow.count(), std::thread::available_parallelism().unwrap().get());
+    println!("{slow} of 64 runs computed when they were started");
+    assert!(slow <= 2 * (2 * slots + 1), "{slow} of 64 runs computed, one after the other");
+    drop(runs);
+    run(&handler, "ok").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -78,6 +78,39 @@ fn an_import_of_the_right_name_and_the_wrong_shape_is_refused() {
     check_refused(&importing("wasi:keyvalue/store@0.1.0"), "its imports do not fit");
 }
 
+/// Resident bytes of what is mapped from files below a folder.
+fn mapped_resident_bytes(folder: &std::path::Path) -> u64 {
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut is_below = false;
+    let mut kib = 0;
+    for line in smaps.lines() {
+        if let Some(resident) = line.strip_prefix("Rss:") {
+            kib += if is_below { resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap() } else { 0 };
+        } else if line.split(' ').next().is_some_and(|range| range.contains('-')) {
+            is_below = line.contains(folder.to_str().unwrap());
+        }
+    }
+    kib * 1024
+}
+
+#[tokio::test]
+async fn a_module_that_does_not_run_lets_go_of_its_memory_and_runs_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let pool = Pool { running: 4, idle: 0, cache: Some(directory.path().join("compiled")) };
+    let sandboxes = Sandboxes::new(&pool, LINES.sink()).unwrap();
+    let module = sandboxes.load(&guests::bytes("hostile")).unwrap();
+    let handler = sandboxes.handler(&module, settings("idle")).unwrap();
+    for _ in 0..3 {
+        assert_eq!(answer(&handler, "seen").await, "1");
+        let running = mapped_resident_bytes(directory.path());
+        assert_eq!(sandboxes.release_idle(), 0, "it ran since the last look");
+        assert!(running > 0 && mapped_resident_bytes(directory.path()) >= running);
+        assert_eq!(sandboxes.release_idle(), 1);
+        let idle = mapped_resident_bytes(directory.path());
+        assert!(idle < running / 4, "{idle} of {running} bytes");
+    }
+}
+
 #[test]
 fn a_compiled_module_is_kept_and_a_damaged_one_is_compiled_anew() {
     let directory = tempfile::tempdir().unwrap();

@@ -2,7 +2,7 @@
 
 use sluicebox_sdk::{Context, Failure, Text, info};
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 thread_local! {
     /// Messages this instance has handled: what a guest's memory keeps.
@@ -64,6 +64,14 @@ fn obey(order: Text, cx: &mut Context) -> Result<(), Failure> {
                 n = std::hint::black_box(n + 1);
             }
         }
+        // Waits for a moment before each tick could find it at work.
+        "dodge" => loop {
+            let began = Instant::now();
+            while began.elapsed() < Duration::from_millis(1) {
+                std::hint::black_box(began);
+            }
+            std::thread::sleep(Duration::from_micros(1));
+        },
         "wait" => std::thread::sleep(Duration::MAX),
         "panic" => panic!("{amount}"),
         "exit" => std::process::exit(3),
