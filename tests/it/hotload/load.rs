@@ -3,6 +3,7 @@
 use super::{Fact, fact, place};
 use crate::harness::guests;
 use crate::harness::process::{Place, Process};
+use sluicebox::clock::Timestamp;
 use sluicebox::log::Log;
 use sluicebox::log::embedded::EmbeddedLog;
 use sluicebox::message::{Key, Message, Offset};
@@ -110,12 +111,21 @@ async fn a_swap_every_second_under_load_loses_nothing_and_runs_nothing_by_two_ve
         }
     }
     let by_offset: BTreeMap<Offset, &Arc<Message>> = inputs.iter().map(|input| (input.offset, *input)).collect();
-    let pairs = |calm: bool| {
-        let of = facts.iter().zip(&outputs).filter(move |(fact, _)| (fact.version == 1) == calm);
-        of.map(|(fact, output)| (&**by_offset[&Offset(fact.source)], &***output))
+    let mut since: BTreeMap<u64, Timestamp> = BTreeMap::new();
+    for (fact, output) in facts.iter().zip(&outputs) {
+        let first = since.entry(fact.version).or_insert(output.time);
+        *first = output.time.min(*first);
+    }
+    let delays_of = |wanted: &dyn Fn(&Fact, &Message) -> bool| {
+        let of = facts.iter().zip(&outputs).filter(|(fact, output)| wanted(fact, output));
+        delays(of.map(|(fact, output)| (&**by_offset[&Offset(fact.source)], &***output)))
     };
+    show("without swaps", &delays_of(&|fact, _| fact.version == 1));
+    show(&format!("with a swap every second ({swaps} swaps)"), &delays_of(&|fact, _| fact.version > 1));
+    let right_after = |fact: &Fact, output: &Message| {
+        fact.version > 1 && output.time.since(since[&fact.version]) < Duration::from_millis(100)
+    };
+    show("of these, in the 100 ms after a new version's first output", &delays_of(&right_after));
     let versions: BTreeSet<u64> = facts.iter().map(|fact| fact.version).collect();
-    show("without swaps", &delays(pairs(true)));
-    show(&format!("with a swap every second ({swaps} swaps)"), &delays(pairs(false)));
     assert!(versions.len() >= 10 && swaps >= 10, "too few swaps to show anything: {versions:?}");
 }
