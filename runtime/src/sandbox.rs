@@ -62,6 +62,7 @@ struct Inner {
     linkers: Linkers,
     ticker: Ticker,
     permits: Arc<Semaphore>,
+    running_max: usize,
     places: Arc<Places>,
     shares: Arc<Shares>,
     cache: Option<Cache>,
@@ -106,6 +107,7 @@ impl Sandboxes {
             linkers,
             ticker,
             permits,
+            running_max: pool.running as usize,
             places,
             shares: Shares::new(),
             cache,
@@ -121,10 +123,14 @@ impl Sandboxes {
         &self.0.description
     }
 
-    /// One permit for each sandbox that may still start. A call takes its own and waits for it; whoever takes messages up
-    /// can look here first.
+    /// The places of the pool: a call takes its own and waits for it.
     pub fn permits(&self) -> &Arc<Semaphore> {
         &self.0.permits
+    }
+
+    /// Places of the pool that runs take now; a large sandbox takes several.
+    pub fn in_use(&self) -> usize {
+        self.0.running_max.saturating_sub(self.0.permits.available_permits())
     }
 
     /// Checks and compiles a module, or finds it compiled. Blocks for as long as compiling takes: not for an async thread.

@@ -79,6 +79,10 @@ impl Service {
         tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
         tracing::info!(in_force = sandboxes.describe(), "sandboxes are ready");
         let idle = sandboxes.clone();
+        metrics.count_sandboxes({
+            let sandboxes = sandboxes.clone();
+            move || sandboxes.in_use()
+        });
         let registry = Arc::new(Registry::open(sandboxes, &path.join(VERSIONS_FOLDER), metrics.clone())?);
         let pins = host::recorded_pins(&*log).await.map_err(host::StartError::from)?;
         let prepared = registry.prepare(&settings.handlers, &pins).await?;

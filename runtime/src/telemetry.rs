@@ -24,7 +24,7 @@ use families::Families;
 use guest::GuestCounters;
 use prometheus::{IntCounter, Registry, TextEncoder};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// All metrics of one host.
 pub struct Metrics {
@@ -32,6 +32,7 @@ pub struct Metrics {
     families: Families,
     guest: Arc<GuestCounters>,
     handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
+    sandboxes: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
 }
 
 impl Metrics {
@@ -39,7 +40,7 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::register(&registry);
         let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
-        Self { registry, families, guest, handlers: Mutex::default() }
+        Self { registry, families, guest, handlers: Mutex::default(), sandboxes: OnceLock::new() }
     }
 
     /// The handles of one handler; the same ones at every call.
@@ -73,8 +74,16 @@ impl Metrics {
         self.families.diagnostics_dropped.clone()
     }
 
+    /// Who knows how many sandboxes are in use; asked at each look. The first one counts.
+    pub fn count_sandboxes(&self, in_use: impl Fn() -> usize + Send + Sync + 'static) {
+        let _ = self.sandboxes.set(Box::new(in_use));
+    }
+
     /// Everything in the text format of Prometheus.
     pub fn render(&self) -> String {
+        if let Some(in_use) = self.sandboxes.get() {
+            self.families.sandboxes_in_use.set(i64::try_from(in_use()).unwrap_or(i64::MAX));
+        }
         // The encoder fails on a family without a name or samples; such cannot be registered.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))
     }

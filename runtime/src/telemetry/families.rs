@@ -40,6 +40,7 @@ pub(super) struct Families {
     pub(super) reloads: IntCounterVec,
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
+    pub(super) sandboxes_in_use: IntGauge,
     pub(super) commits: CommitMetrics,
     pub(super) retention: RetentionMetrics,
     pub(super) http: HttpMetrics,
@@ -165,6 +166,7 @@ impl Families {
                 "Increments of counters that a handler may not have: a bad or taken name, or too many",
                 &["handler"],
             ),
+            sandboxes_in_use: r.gauge("sandboxes_in_use", "Sandboxes that run a message now"),
             diagnostics_dropped: r.counter("diagnostics_dropped_total", "Lines of diagnostics that were dropped"),
             commits: CommitMetrics {
                 seconds: r.histogram(
