@@ -99,6 +99,10 @@ impl Gate {
             (rate, limit) => *rate = limit.map(Rate::new),
         }
         inner.dead_box = policy.dead;
+        if policy.dead.full == DeadFull::DropOldest {
+            // The log lets the rest go with the next commits.
+            inner.dead = inner.dead.min(policy.dead.letters_max);
+        }
         self.show(&inner);
         drop(inner);
         self.changed.send_replace(());

@@ -18,7 +18,7 @@ use crate::routing::{IdFrom, KeyFrom, Routing};
 use crate::telemetry::Metrics;
 use crate::topic::Pattern;
 use running::Running;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, watch};
 
@@ -113,6 +113,7 @@ impl Host {
         });
         let before: Vec<(Handler, Arc<Routing>)> =
             stopping.iter().map(|running| (running.handler(), running.routing())).collect();
+        let ran: BTreeSet<HandlerName> = stopping.iter().map(|running| running.name().clone()).collect();
         gates.extend(stopping.iter().map(|running| (running.name().clone(), running.gate())));
         // Nothing that is about to start may lose what it needs.
         let named = handlers.iter().map(|handler| &handler.name).chain(before.iter().map(|(handler, _)| &handler.name));
@@ -142,7 +143,8 @@ impl Host {
             let Some(gate) = gates.remove(&handler.name) else { continue };
             gate.configure(&handler.policy);
             // Known before its first shard is claimed, so that nobody takes the file's version for the one to run.
-            if let Some(pin) = recorded.get(&handler.name) {
+            // One that ran until now knows better than the record of then: an operator may have ended the pin meanwhile.
+            if let Some(pin) = recorded.get(&handler.name).filter(|_| !ran.contains(&handler.name)) {
                 self.parts.pins.send_modify(|pins| {
                     pins.entry(handler.name.clone()).or_insert(*pin);
                 });
@@ -193,6 +195,16 @@ impl Host {
         for index in 0..shards {
             self.parts.reader.tell(&ShardId { handler: handler.clone(), index });
         }
+    }
+
+    /// Does something to a handler that does not run, and that is not started before it is done. `None`: it runs, and
+    /// nothing was done.
+    pub async fn while_it_does_not_run<T>(&self, name: &HandlerName, work: impl Future<Output = T>) -> Option<T> {
+        let _one = self.changing.lock().await;
+        if self.read().contains_key(name) {
+            return None;
+        }
+        Some(work.await)
     }
 
     /// The handlers that run now.

@@ -8,8 +8,8 @@ pub use reload::Source;
 use crate::blocking::blocking;
 use crate::config::{LogSettings, Settings};
 use crate::handler::{HandlerName, ShardId};
-use crate::host::{self, Host, Overview};
-use crate::http::running::{BreakerView, Running, RunningHandler, VersionView};
+use crate::host::{self, Host};
+use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
 use crate::invoke::BoxFuture;
 use crate::log::embedded::{self, EmbeddedLog};
@@ -213,28 +213,39 @@ impl Running for Started {
     }
 
     fn handlers(&self) -> Vec<RunningHandler> {
-        let views = self.registry.views();
         let unlike_file = self.registry.problem();
-        let running = |overview: Overview| {
-            let view = views.iter().find(|view| view.name == overview.name);
-            let versions = view.into_iter().flat_map(|view| &view.versions);
+        let overviews = self.host.overview();
+        // The settings' handlers, also those whose shards are between two versions right now.
+        let views = self.registry.views().into_iter().map(|view| {
+            let overview = overviews.iter().find(|overview| overview.name == view.name);
             RunningHandler {
-                name: overview.name.clone(),
-                digest: overview.digest,
-                file_digest: view.and_then(|view| view.file_digest),
-                versions: versions
+                digest: overview.map_or(Some(view.digest), |overview| overview.digest),
+                file_digest: view.file_digest,
+                versions: view
+                    .versions
+                    .iter()
                     .map(|version| VersionView { digest: version.digest, first_seen: version.first_seen })
                     .collect(),
-                breaker: BreakerView::of(overview.breaker),
-                running: overview.running,
-                concurrency: overview.concurrency,
-                problem: view.and_then(|view| view.problem.clone()).or_else(|| unlike_file.clone()),
+                breaker: overview.map_or(BreakerView::Off, |overview| BreakerView::of(overview.breaker)),
+                running: overview.map_or(0, |overview| overview.running),
+                concurrency: overview.map_or(0, |overview| overview.concurrency),
+                problem: view.problem.or_else(|| unlike_file.clone()),
+                name: view.name,
             }
-        };
-        self.host.overview().into_iter().map(running).collect()
+        });
+        views.collect()
     }
 
-    fn forget_versions(&self, handler: HandlerName) -> BoxFuture<'_, std::io::Result<()>> {
-        Box::pin(self.registry.forget(handler))
+    fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {
+        Box::pin(async move {
+            let work = async {
+                // Before the log forgets it: afterwards nobody could ask again after a failure.
+                let versions = self.registry.forget(handler.clone()).await;
+                versions.map_err(|source| ForgetError::Versions { handler: handler.clone(), source })?;
+                Ok(log.forget(handler.clone()).await?)
+            };
+            let done = self.host.while_it_does_not_run(&handler, work).await;
+            done.unwrap_or_else(|| Err(ForgetError::Runs { handler: handler.clone() }))
+        })
     }
 }

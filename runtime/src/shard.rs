@@ -174,6 +174,8 @@ pub struct Shard {
     loads_in_flight: usize,
     wanted_fetch: VecDeque<(Offset, usize)>,
     fetching: HashMap<Offset, usize>,
+    /// Skipped messages that are to be fetched, each once.
+    skipped_wanted: HashSet<Offset>,
     /// Lanes that hold few items and have more in the log.
     hungry: Vec<usize>,
     /// The lanes that the scan under way is for; empty when none is.
@@ -234,6 +236,7 @@ impl Shard {
             loads_in_flight: 0,
             wanted_fetch: VecDeque::new(),
             fetching: HashMap::new(),
+            skipped_wanted: HashSet::new(),
             hungry: Vec::new(),
             scanning: Vec::new(),
             held_bytes: 0,
@@ -652,7 +655,9 @@ impl Shard {
     fn rejoin(&mut self, offset: Offset) {
         let Some(item) = self.skipped.get(&offset) else { return };
         let Some(routed) = &item.routed else {
-            self.wanted_fetch.push_back((offset, usize::MAX));
+            if self.skipped_wanted.insert(offset) {
+                self.wanted_fetch.push_back((offset, usize::MAX));
+            }
             return;
         };
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset);

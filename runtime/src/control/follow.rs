@@ -88,6 +88,9 @@ impl Commands {
 }
 
 async fn follow(shared: Arc<Shared>, mut tail: Box<dyn Tail>, stop: CancellationToken) {
+    // What was missed is not known, so at the next batch, which says how far the log is, every shard has to look. It may
+    // fall behind again before that.
+    let mut missed = false;
     loop {
         let next = tokio::select! {
             // Safe to cancel: a token stays cancelled.
@@ -107,17 +110,14 @@ async fn follow(shared: Arc<Shared>, mut tail: Box<dyn Tail>, stop: Cancellation
                         shared.tell(handler, message.offset);
                     }
                 }
-                shared.known.store(batch.upto.0, Ordering::Release);
-            }
-            // What was missed is not known, so every shard looks. The batch that follows says how far the log is.
-            Some(Err(_)) => {
-                if let Some(Ok(batch)) = tail.next().await {
+                if std::mem::take(&mut missed) {
                     shared.handlers().values().for_each(|last| {
                         last.send_replace(batch.upto);
                     });
-                    shared.known.store(batch.upto.0, Ordering::Release);
                 }
+                shared.known.store(batch.upto.0, Ordering::Release);
             }
+            Some(Err(_)) => missed = true,
         }
     }
 }

@@ -8,6 +8,7 @@ use super::body;
 use super::error::ApiError;
 use super::handlers::{Commanded, Known};
 use super::parameters::PathText;
+use super::running::ForgetError;
 use crate::control::{Command, PAUSED_KEYS_MAX, Pin};
 use crate::handler::{Digest, HandlerName};
 use crate::message::{Key, Offset};
@@ -103,13 +104,12 @@ pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathTe
         );
         return Err(ApiError::bad_request(error));
     }
-    // Before the log forgets it: afterwards nobody could ask again after a failure.
-    if let Some(running) = face.running.get() {
-        let failed =
-            |error| ApiError::unavailable(format!("failed to delete the module versions of `{name}`: {error}"));
-        running.forget_versions(name.clone()).await.map_err(failed)?;
-    }
-    face.log.forget(name.clone()).await?;
+    let running = face.running.get().ok_or_else(|| ApiError::unavailable("the host is starting: ask again"))?;
+    running.forget(face.log.clone(), name.clone()).await.map_err(|error| match error {
+        ForgetError::Runs { .. } => ApiError::new(StatusCode::CONFLICT, error.to_string()),
+        ForgetError::Versions { .. } => ApiError::unavailable(error.to_string()),
+        ForgetError::Log(error) => error.into(),
+    })?;
     events::handler_forgotten(&face.counts, &name);
     Ok(Json(json!({ "handler": name, "forgotten": true })).into_response())
 }

@@ -6,8 +6,10 @@ use crate::clock::{self, Timestamp};
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::invoke::BoxFuture;
+use crate::log::{Log, LogError};
 use crate::message::Offset;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A running host. Asked at every look, so answers come from memory.
 pub trait Running: Send + Sync {
@@ -18,8 +20,19 @@ pub trait Running: Send + Sync {
     /// not here may be forgotten.
     fn handlers(&self) -> Vec<RunningHandler>;
 
-    /// Deletes the module versions of a handler that the settings name no more.
-    fn forget_versions(&self, handler: HandlerName) -> BoxFuture<'_, std::io::Result<()>>;
+    /// Deletes everything of a handler that the settings name no more, its module versions too.
+    fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>>;
+}
+
+/// Why a handler was not forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgetError {
+    #[error("handler `{handler}` is being started or changed: take it out of the settings file first")]
+    Runs { handler: HandlerName },
+    #[error("failed to delete the module versions of `{handler}`: {source}")]
+    Versions { handler: HandlerName, source: std::io::Error },
+    #[error(transparent)]
+    Log(#[from] LogError),
 }
 
 /// A handler of the settings in force.
@@ -88,8 +101,8 @@ impl BreakerView {
 impl RunningHandler {
     /// The version that was there before the one in force.
     pub(super) fn version_before(&self) -> Option<Digest> {
-        let mut versions = self.versions.clone();
-        versions.sort_by_key(|version| version.first_seen);
+        // In the order in which they were in the file.
+        let versions = &self.versions;
         let at = versions.iter().position(|version| Some(version.digest) == self.digest)?;
         versions[..at].last().map(|version| version.digest)
     }

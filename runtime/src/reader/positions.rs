@@ -121,7 +121,7 @@ impl Positions {
     pub(super) fn tell(&mut self, shard: &ShardId) {
         let tail = self.tail;
         if let Some(seat) = self.feed_of(shard).and_then(|feed| feed.seats[usize::from(shard.index)].as_mut()) {
-            seat.tell(seat.position(tail));
+            seat.ask(seat.position(tail));
         }
     }
 

@@ -91,6 +91,12 @@ impl Seat {
         }
     }
 
+    /// Lets it know its position although it may know: whoever is asked writes it down.
+    pub(super) fn ask(&mut self, position: Offset) {
+        self.queue.tell(position);
+        self.note_told(position);
+    }
+
     /// Whether it was told anything after `offset`.
     pub(super) fn told_since(&self, offset: Offset) -> bool {
         self.told > offset

@@ -54,6 +54,8 @@ pub struct Store {
     handlers: Mutex<BTreeMap<HandlerName, Vec<Version>>>,
     /// Held while files are written, which nobody who only asks waits for.
     writing: Mutex<()>,
+    /// Kept and not yet noted: a handler that takes them is being prepared.
+    kept: Mutex<BTreeSet<Digest>>,
     /// An index that cannot be read may name any version, so none is deleted.
     complete: bool,
 }
@@ -82,6 +84,7 @@ impl Store {
             directory: directory.to_owned(),
             handlers: Mutex::new(handlers),
             writing: Mutex::default(),
+            kept: Mutex::default(),
             complete,
         })
     }
@@ -89,6 +92,7 @@ impl Store {
     /// Keeps the bytes of a version until the next [`Store::note`], which says whose it is. Blocks for the disk.
     pub fn keep(&self, digest: Digest, bytes: &[u8]) -> io::Result<()> {
         let _writing = lock(&self.writing);
+        lock(&self.kept).insert(digest);
         let path = self.path_of(digest);
         match fs::metadata(&path) {
             // Its content is compared when it is needed.
@@ -126,6 +130,8 @@ impl Store {
             }
         }
         *lock(&self.handlers) = after.clone();
+        let noted: BTreeSet<Digest> = after.values().flatten().map(|version| version.digest).collect();
+        lock(&self.kept).retain(|digest| !noted.contains(digest));
         if after != before { self.prune(&after) } else { Ok(()) }
     }
 
@@ -144,7 +150,9 @@ impl Store {
         if !self.complete {
             return Ok(());
         }
-        let needed: BTreeSet<PathBuf> = known.values().flatten().map(|version| self.path_of(version.digest)).collect();
+        let noted = known.values().flatten().map(|version| version.digest);
+        let kept: Vec<Digest> = lock(&self.kept).iter().copied().collect();
+        let needed: BTreeSet<PathBuf> = noted.chain(kept).map(|digest| self.path_of(digest)).collect();
         for path in entries(&self.directory)? {
             let kind = path.extension().unwrap_or_default();
             if kind == TEMPORARY || (kind == MODULE && !needed.contains(&path)) {

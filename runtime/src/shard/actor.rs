@@ -9,7 +9,7 @@ use crate::clock;
 use crate::commit::{CommitError, ShardCommit};
 use crate::committer::Committer;
 use crate::control::follow::Commands;
-use crate::control::{self, Applied, Command, Pin};
+use crate::control::{self, Applied, Command, JOBS_MAX, Pin};
 use crate::effects::{Effects, Entries};
 use crate::gate::{Gate, Pass, Shut};
 use crate::handler::{Digest, HandlerName, Policy, ShardId};
@@ -188,6 +188,8 @@ struct Actor<'p> {
     commands: Commands,
     /// A read of commands is under way.
     reads_commands: bool,
+    /// Whether what operators said before the claim is in force: nothing runs before.
+    heard: bool,
     /// Delivered and not yet taken up.
     queue: VecDeque<Routed>,
     queue_upto: Option<Offset>,
@@ -263,6 +265,7 @@ impl<'p> Actor<'p> {
             gate_changes: parts.gate.changes(),
             commands: parts.commands.clone(),
             reads_commands: false,
+            heard: false,
             queue: VecDeque::new(),
             queue_upto: None,
             runs: FuturesUnordered::new(),
@@ -309,6 +312,9 @@ impl<'p> Actor<'p> {
     /// Takes messages up and starts runs, until nothing can be started or the turn is over.
     async fn start_runs(&mut self) -> Turn {
         let mut permit = self.spare.take();
+        if !self.heard {
+            return Turn::Idle;
+        }
         self.gate_changes.mark_unchanged();
         if let Some(shut) = self.parts.gate.shut(clock::instant()) {
             // What is due goes on being due, and nothing is taken up.
@@ -440,7 +446,10 @@ impl<'p> Actor<'p> {
     /// Reads what operators asked for, if there is news.
     fn hear_commands(&mut self) {
         let (newest, known) = self.commands.newest();
-        if newest > self.shard.controlled() && !self.reads_commands {
+        // With that many orders about dead letters under way the next one waits, and what was said after it.
+        let full = self.shard.control().jobs.len() >= JOBS_MAX;
+        self.heard |= newest <= self.shard.controlled() || full;
+        if newest > self.shard.controlled() && !self.reads_commands && !full {
             self.reads_commands = true;
             self.reads.push(self.read_commands(known.max(newest), Duration::ZERO));
         }
@@ -451,6 +460,10 @@ impl<'p> Actor<'p> {
         let Parts { gate, metrics, id, pins, .. } = self.parts;
         for message in &batch.messages {
             let command = Command::read(message);
+            let order = matches!(command, Ok(Command::RetryDead { .. } | Command::DropDead { .. }));
+            if order && self.shard.control().jobs.len() >= JOBS_MAX {
+                return;
+            }
             let applied = match command.clone() {
                 Ok(command) => self.shard.command(message.offset, command),
                 Err(reason) => Applied::Refused(reason),
@@ -552,7 +565,8 @@ impl<'p> Actor<'p> {
 
     async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let wants = !stopping && turn == Turn::Idle && self.queue.is_empty() && self.shard.wants_messages();
-        let due = self.shard.next_due().filter(|_| !stopping && matches!(turn, Turn::Idle | Turn::Shut(_)));
+        // Also without a permit: delayed messages need none. What is due is taken out at the top of the next turn.
+        let due = self.shard.next_due().filter(|_| !stopping && turn != Turn::Spent);
         let sleep = due.map(|due| due.since(clock::steady()));
         let sleep = match turn {
             Turn::Shut(Shut::Until(until)) => {

@@ -82,6 +82,7 @@ impl Shard {
             let routed = routed.unwrap_or_else(|| gone(offset, self.lanes.get(lane).and_then(|lane| lane.key.clone())));
             let bytes = routed.message.bytes();
             if lane == usize::MAX {
+                self.skipped_wanted.remove(&offset);
                 if let Some(item) = self.skipped.get_mut(&offset) {
                     if item.routed.is_none() {
                         item.routed = Some(routed);

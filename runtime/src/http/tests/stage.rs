@@ -4,13 +4,14 @@ use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, ShardCommit};
 use crate::control::Control;
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::http::running::{BreakerView, Running, RunningHandler, VersionView};
+use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::invoke::BoxFuture;
 use crate::log::memory::MemoryLog;
-use crate::log::{DeadFilter, DeadQuery, Log as _};
+use crate::log::{DeadFilter, DeadQuery, Log};
 use crate::message::Offset;
 use crate::routing::{IdFrom, KeyFrom, Routing, Span};
 use crate::topic::Pattern;
+use std::sync::Arc;
 
 /// A host that runs these handlers and is where it is told to be.
 #[derive(Default)]
@@ -28,8 +29,8 @@ impl Running for Double {
         self.handlers.clone()
     }
 
-    fn forget_versions(&self, _handler: HandlerName) -> BoxFuture<'_, std::io::Result<()>> {
-        Box::pin(std::future::ready(Ok(())))
+    fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {
+        Box::pin(async move { Ok(log.forget(handler).await?) })
     }
 }
 
