@@ -212,12 +212,13 @@ impl Host {
         self.read().values().map(Running::overview).collect()
     }
 
-    /// How far a shard is that has nothing in hand; what its record says is older, for it had nothing to write.
+    /// How far a shard is known to be, which what its record says may not show: it had nothing to write.
     pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
         let is_idle = || self.read().get(&shard.handler).is_some_and(|running| running.is_idle(shard));
         // Asked before and after: what it took in between is not settled.
-        let passed = is_idle().then(|| self.parts.reader.passed(shard))?;
-        passed.filter(|_| is_idle())
+        let passed = is_idle().then(|| self.parts.reader.passed(shard)).flatten().filter(|_| is_idle());
+        // While it has something in hand it is still as far as it was.
+        self.read().get(&shard.handler)?.settled(shard, passed)
     }
 
     /// Takes nothing new, lets runs finish, commits and leaves.

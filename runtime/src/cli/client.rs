@@ -1,10 +1,12 @@
 //! Talks to a running host over HTTP, blocking: a command does one thing at a time.
 
 use super::{Exit, Failure};
+use crate::config;
 use clap::Args;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use ureq::http::Response;
@@ -26,7 +28,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-'
 /// Which host to talk to.
 #[derive(Clone, Debug, Args)]
 pub(super) struct HostArgs {
-    /// The running host; http://127.0.0.1:8080 unless given
+    /// The running host; unless given, where the settings file here listens, or http://127.0.0.1:8080
     #[arg(long, value_name = "URL", env = "SLUICEBOX_URL")]
     url: Option<String>,
     /// A file with the host's token, when it wants one; without, the token itself may be in SLUICEBOX_TOKEN
@@ -46,6 +48,21 @@ impl HostArgs {
     }
 }
 
+/// Where a host listens that runs on the settings of this directory, if they are there and say so. What else is wrong with
+/// them is not this command's business.
+fn url_of_settings() -> Option<String> {
+    let file = std::env::var_os("SLUICEBOX_CONFIG").map_or_else(|| config::FILE_NAME.into(), PathBuf::from);
+    let settings: toml::Table = std::fs::read_to_string(file).ok()?.parse().ok()?;
+    let listen: SocketAddr = settings.get("http")?.get("listen")?.as_str()?.parse().ok()?;
+    let host = match listen.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    // With port 0 nobody can know.
+    (listen.port() != 0).then(|| format!("http://{}", SocketAddr::new(host, listen.port())))
+}
+
 /// A host, not yet known to run.
 pub(super) struct Client {
     agent: Agent,
@@ -55,7 +72,8 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(args: &HostArgs) -> Result<Self, Failure> {
-        let url = args.url.as_deref().unwrap_or(URL_DEFAULT).trim_end_matches('/');
+        let url = args.url.clone().or_else(url_of_settings).unwrap_or_else(|| URL_DEFAULT.to_owned());
+        let url = url.trim_end_matches('/');
         if url.starts_with("https://") {
             return Err(Failure::usage(format!(
                 "`{url}` needs TLS, which sluicebox does not speak: use http://, or a tunnel to the host"

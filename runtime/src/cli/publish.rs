@@ -88,7 +88,14 @@ fn bodies(args: &PublishArgs) -> Result<Vec<Vec<u8>>, Failure> {
                 "what should be published? give a BODY, --file FILE or --ndjson FILE, or send it to standard input",
             ));
         }
-        (None, true) => vec![read_body(Box::new(std::io::stdin()))?],
+        (None, true) => match read_body(Box::new(std::io::stdin()))? {
+            body if body.is_empty() => {
+                return Err(Failure::usage(
+                    "standard input is empty: for an empty message give '' as the BODY, or --file -",
+                ));
+            }
+            body => vec![body],
+        },
     };
     match bodies.iter().map(Vec::len).find(|bytes| *bytes > BODY_BYTES_MAX) {
         Some(_) => Err(Failure::from(anyhow::anyhow!(

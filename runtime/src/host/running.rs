@@ -3,11 +3,12 @@
 use super::{Handler, Overview, Parts};
 use crate::gate::Gate;
 use crate::handler::{HandlerName, ShardId};
+use crate::message::Offset;
 use crate::reader::Reader;
 use crate::routing::Routing;
 use crate::shard::actor::{self, Version};
 use crate::telemetry::HandlerMetrics;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
@@ -25,6 +26,8 @@ pub(super) struct Running {
     gate: Arc<Gate>,
     /// By shard: see [`actor::Parts::idle`].
     idle: Vec<Arc<AtomicBool>>,
+    /// By shard: the greatest offset up to which everything was seen to be settled.
+    settled: Vec<AtomicU64>,
     metrics: Arc<HandlerMetrics>,
     stop: CancellationToken,
     shards: JoinSet<()>,
@@ -56,7 +59,18 @@ impl Running {
                 stop: stop.clone(),
             }));
         }
-        Self { handler: Mutex::new(handler), name, routing, version, gate, idle, metrics, stop, shards }
+        Self {
+            handler: Mutex::new(handler),
+            name,
+            settled: idle.iter().map(|_| AtomicU64::new(0)).collect(),
+            routing,
+            version,
+            gate,
+            idle,
+            metrics,
+            stop,
+            shards,
+        }
     }
 
     pub(super) fn name(&self) -> &HandlerName {
@@ -104,6 +118,14 @@ impl Running {
     /// Whether all that was delivered to the shard is settled and durable.
     pub(super) fn is_idle(&self, shard: &ShardId) -> bool {
         self.idle.get(usize::from(shard.index)).is_some_and(|idle| idle.load(Ordering::Acquire))
+    }
+
+    /// Notes that everything up to here was settled, if so; the greatest offset of which that is known.
+    pub(super) fn settled(&self, shard: &ShardId, passed: Option<Offset>) -> Option<Offset> {
+        let settled = self.settled.get(usize::from(shard.index))?;
+        let passed = passed.map_or(0, |passed| passed.0);
+        let known = settled.fetch_max(passed, Ordering::AcqRel).max(passed);
+        (known > 0).then_some(Offset(known))
     }
 
     pub(super) fn overview(&self) -> Overview {

@@ -111,6 +111,7 @@ impl Reload {
         stop: &CancellationToken,
     ) -> bool {
         let (mut again, mut problem, mut brought) = (false, None, false);
+        let mut restart = None;
         match self.read(watch).await {
             None => {}
             Some(Err(reason)) => problem = Some(reason),
@@ -130,7 +131,7 @@ impl Reload {
                         Err(Refusal::Stopping) => return false,
                     }
                 }
-                problem = problem.or_else(|| needs_restart(&self.settings, &fresh));
+                restart = needs_restart(&self.settings, &fresh);
             }
         }
         if !brought && !again {
@@ -144,7 +145,7 @@ impl Reload {
                 Err(Refusal::Stopping) => return false,
             }
         }
-        self.tell(problem);
+        self.tell(problem, restart);
         again
     }
 
@@ -194,9 +195,13 @@ impl Reload {
         Ok(())
     }
 
-    fn tell(&self, problem: Option<String>) {
+    /// `problem`: nothing of the settings was taken up. `restart`: not all of it.
+    fn tell(&self, problem: Option<String>, restart: Option<String>) {
+        let is_refused = problem.is_some();
+        let problem = problem.or(restart);
         if self.registry.set_problem(problem.clone()) {
             match problem {
+                Some(reason) if !is_refused => events::settings_need_a_restart(&self.metrics, &reason),
                 Some(reason) => events::settings_refused(&self.metrics, &reason),
                 None => tracing::info!("the settings file and what is in force agree again"),
             }

@@ -61,6 +61,12 @@ pub fn settings_refused(metrics: &Metrics, reason: &str) {
     tracing::warn!("the changed settings are refused, those in force go on: {reason}");
 }
 
+/// Part of the changed settings only counts from the next start on; the rest is in force.
+pub fn settings_need_a_restart(metrics: &Metrics, reason: &str) {
+    metrics.reloads("refused").inc();
+    tracing::warn!("not all of the changed settings is in force: {reason}");
+}
+
 /// A change was put in force while running.
 pub fn reloaded(metrics: &Metrics, handlers: usize) {
     metrics.reloads("ok").inc();
