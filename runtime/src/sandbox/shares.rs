@@ -49,7 +49,7 @@ impl Shares {
     fn give_out(mut ring: MutexGuard<'_, Ring<Arc<Wait>>>) {
         let mut given = Vec::new();
         while let Some(wait) = ring.next() {
-            wait.queued.fetch_sub(1, Relaxed);
+            wait.leave();
             wait.granted.store(true, Relaxed);
             given.push(wait);
         }
@@ -67,7 +67,8 @@ impl Shares {
 pub(super) struct Member {
     shares: Arc<Shares>,
     handler: HandlerName,
-    /// Runs that wait for a slot.
+    /// Runs that wait for a slot and have computed for a tick already. Those that wait before their first tick do not
+    /// count: a handler of short runs would never leave the queue again, once a few of them met in it.
     queued: Arc<AtomicUsize>,
 }
 
@@ -79,17 +80,19 @@ impl Member {
     /// Waits until a run may begin: only where too many of the handler's runs wait for slots already.
     pub(super) async fn turn(self: &Arc<Self>) -> Turn {
         let slot = match self.queued.load(Relaxed) > self.shares.slots {
-            true => Some(self.rest(Duration::ZERO).await),
+            true => Some(self.rest(Duration::ZERO, Computed::NotYet).await),
             false => None,
         };
         let account = Account { began: clock::instant(), used: Duration::ZERO, rests: false, slot };
         Turn(Arc::new(Inner { member: self.clone(), account: Mutex::new(account) }))
     }
 
-    fn queue(self: &Arc<Self>, used: Duration) -> Waiting {
-        let wait =
-            Arc::new(Wait { granted: AtomicBool::new(false), waker: AtomicWaker::new(), queued: self.queued.clone() });
-        self.queued.fetch_add(1, Relaxed);
+    fn queue(self: &Arc<Self>, used: Duration, computed: Computed) -> Waiting {
+        let counted = (computed == Computed::ATick).then(|| self.queued.clone());
+        if let Some(queued) = &counted {
+            queued.fetch_add(1, Relaxed);
+        }
+        let wait = Arc::new(Wait { granted: AtomicBool::new(false), waker: AtomicWaker::new(), counted });
         let mut ring = self.shares.lock();
         ring.queue(&self.handler, used, wait.clone());
         Shares::give_out(ring);
@@ -97,8 +100,8 @@ impl Member {
     }
 
     /// Waits for a slot, having used so much without one, and lets other tasks go first.
-    fn rest(self: &Arc<Self>, used: Duration) -> impl Future<Output = Slot> + Send + use<> {
-        let waiting = self.queue(used);
+    fn rest(self: &Arc<Self>, used: Duration, computed: Computed) -> impl Future<Output = Slot> + Send + use<> {
+        let waiting = self.queue(used, computed);
         async {
             let slot = waiting.await;
             // Not before the task that polls this was left: runs that share a task pass a slot on to each other, and would
@@ -111,12 +114,28 @@ impl Member {
     }
 }
 
+/// Whether a run that wants a slot has shown that it computes.
+#[derive(Clone, Copy, PartialEq)]
+enum Computed {
+    NotYet,
+    ATick,
+}
+
 /// Shared by a run that waits and the ring.
 struct Wait {
     granted: AtomicBool,
     waker: AtomicWaker,
-    /// The member's.
-    queued: Arc<AtomicUsize>,
+    /// The member's count, if this run is in it.
+    counted: Option<Arc<AtomicUsize>>,
+}
+
+impl Wait {
+    /// It waits no more. Called once, under the ring's lock.
+    fn leave(&self) {
+        if let Some(queued) = &self.counted {
+            queued.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 /// A place in the ring. Dropped, it gives up the place, or the slot if that was granted meanwhile.
@@ -144,13 +163,13 @@ impl Drop for Waiting {
         if self.is_over {
             return;
         }
-        let Member { shares, handler, queued } = &*self.member;
+        let Member { shares, handler, .. } = &*self.member;
         let mut ring = shares.lock();
         // Granted under the same lock.
         if self.wait.granted.load(Relaxed) {
             ring.give_back(handler, Duration::ZERO);
         } else {
-            queued.fetch_sub(1, Relaxed);
+            self.wait.leave();
             ring.leave(handler, |wait| Arc::ptr_eq(wait, &self.wait));
         }
         Shares::give_out(ring);
@@ -257,7 +276,7 @@ impl Meter {
         account.rests = true;
         drop(account);
         // It joins the queue before its slot goes to the next: alone in its handler, it may be the next.
-        let rest = self.0.member.rest(if slot.is_some() { Duration::ZERO } else { used });
+        let rest = self.0.member.rest(if slot.is_some() { Duration::ZERO } else { used }, Computed::ATick);
         drop(slot);
         let inner = self.0.clone();
         Some(Box::pin(async move {
