@@ -288,3 +288,53 @@ impl Drop for Pass {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::HandlerName;
+    use crate::telemetry::Metrics;
+
+    fn policy(letters_max: u64, full: DeadFull) -> Policy {
+        Policy { dead: DeadBox { letters_max, full }, ..Policy::default() }
+    }
+
+    fn gate(policy: &Policy, dead: u64) -> Arc<Gate> {
+        Arc::new(Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
+    }
+
+    #[test]
+    fn what_a_lowered_bound_let_go_does_not_keep_a_handler_shut() {
+        let gate = gate(&policy(10_000, DeadFull::DropOldest), 5000);
+        gate.configure(&policy(100, DeadFull::DropOldest));
+        gate.configure(&policy(1000, DeadFull::Stop));
+        assert_eq!(gate.shut(clock::instant()), None);
+    }
+
+    #[test]
+    fn a_full_box_that_stops_opens_when_letters_go() {
+        let gate = gate(&policy(3, DeadFull::Stop), 2);
+        assert_eq!(gate.shut(clock::instant()), None);
+        gate.dead_changed(1, 0);
+        assert_eq!(gate.shut(clock::instant()), Some(Shut::Changed));
+        assert!(gate.pass(clock::instant()).is_err());
+        let changes = gate.changes();
+        gate.dead_changed(0, 1);
+        assert!(changes.has_changed().unwrap());
+        assert!(gate.pass(clock::instant()).is_ok());
+    }
+
+    #[test]
+    fn a_probe_that_is_dropped_gives_its_place_to_another() {
+        use crate::pipeline::breaker::{Settings, Trip};
+        let (wait, trip) = (std::time::Duration::ZERO, Trip::Consecutive { failures: 1 });
+        let breaker = Some(Settings { trip, wait, max_wait: wait });
+        let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
+        gate.pass(clock::instant()).ok().unwrap().report(Said::Failed);
+        let probe = gate.pass(clock::instant()).ok().unwrap();
+        assert!(gate.pass(clock::instant()).is_err(), "one probe at a time");
+        drop(probe);
+        gate.pass(clock::instant()).ok().unwrap().report(Said::Ok);
+        assert_eq!(gate.breaker(), BreakerState::Closed);
+    }
+}

@@ -121,3 +121,43 @@ async fn follow(shared: Arc<Shared>, mut tail: Box<dyn Tail>, stop: Cancellation
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invoke::BoxFuture;
+    use crate::log::{Batch, Lagged};
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    /// A tail that says these things and then nothing.
+    struct Script(VecDeque<Result<Arc<Batch>, Lagged>>);
+
+    impl Tail for Script {
+        fn start(&self) -> Offset {
+            Offset::START
+        }
+
+        fn next(&mut self) -> BoxFuture<'_, Option<Result<Arc<Batch>, Lagged>>> {
+            match self.0.pop_front() {
+                Some(said) => Box::pin(std::future::ready(Some(said))),
+                None => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tail_that_falls_behind_twice_makes_every_shard_look() {
+        let batch = Arc::new(Batch { messages: vec![], upto: Offset(9) });
+        let tail = Script([Err(Lagged), Err(Lagged), Ok(batch)].into());
+        let shared = Arc::new(Shared { known: Arc::default(), handlers: Mutex::default() });
+        let handler = HandlerName::parse("order").unwrap();
+        let last = shared.handlers().entry(handler).or_insert_with(|| watch::Sender::new(Offset::START)).subscribe();
+        let mut commands = Commands { known: shared.known.clone(), last };
+        let stop = CancellationToken::new();
+        let _ends = stop.clone().drop_guard();
+        tokio::spawn(follow(shared, Box::new(tail), stop));
+        tokio::time::timeout(Duration::from_secs(30), commands.changed()).await.unwrap();
+        assert_eq!(commands.newest().0, Offset(9), "up to there a command may have been missed");
+    }
+}
