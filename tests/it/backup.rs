@@ -54,8 +54,8 @@ async fn a_copy_made_under_load_is_one_moment_and_a_host_goes_on_from_it_exactly
     let host = place.start();
     let mut ends = vec![];
     let copying = async {
-        for (number, copy) in copies.iter().enumerate() {
-            let enough = 100 * (number + 1);
+        let mut enough = 100;
+        for copy in &copies {
             host.until("there is something to copy", async |_| messages(&place.data()).await.len() > enough).await;
             let mut command = Command::new(PROGRAM);
             let command = command.current_dir(place.path()).args(["backup", "--json"]).arg(copy.data()).output();
@@ -64,6 +64,8 @@ async fn a_copy_made_under_load_is_one_moment_and_a_host_goes_on_from_it_exactly
             let said: Value = serde_json::from_slice(&said).unwrap();
             ends.push(said["end"].as_u64().unwrap());
             assert!(said["bytes"].as_u64().unwrap() > 4096);
+            // The next one is of a later moment.
+            enough = messages(&place.data()).await.len() + 100;
         }
     };
     let work = crash::load(&host, 0, 2000, 7);
