@@ -13,7 +13,7 @@ use crate::commit::DeadLetter;
 use crate::handler::{Digest, HandlerName};
 use crate::log::DeadFilter;
 use crate::message::{Headers, Key, Message, NewMessage, Offset};
-use crate::topic::{Pattern, Topic};
+use crate::topic::Topic;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -173,11 +173,6 @@ pub fn control_topic(handler: &HandlerName) -> Topic {
 /// Where the dead letters that return to a handler are.
 pub fn retry_topic(handler: &HandlerName) -> Topic {
     Topic::parse(&format!("{RETRY_TOKEN}.{handler}")).expect("a handler's name is a token")
-}
-
-/// The pattern that matches one topic.
-pub fn pattern_of(topic: &Topic) -> Pattern {
-    Pattern::parse(topic.as_str()).expect("a topic is a pattern")
 }
 
 /// A dead letter's message as it returns to its handler, and to no other: after all that is in the log now.

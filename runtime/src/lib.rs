@@ -57,3 +57,4 @@ pub mod shard;
 pub mod telemetry;
 pub mod topic;
 pub mod watch;
+mod whole_file;

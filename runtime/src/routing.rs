@@ -116,7 +116,7 @@ impl Routing {
         let mut patterns: Vec<Pattern> =
             self.spans[first..].iter().flat_map(|span| span.subscribe.iter().cloned()).collect();
         if !patterns.is_empty() {
-            patterns.push(control::pattern_of(&control::retry_topic(&self.handler)));
+            patterns.push(Pattern::from(&control::retry_topic(&self.handler)));
         }
         patterns.sort();
         patterns.dedup();

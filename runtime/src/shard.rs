@@ -469,10 +469,7 @@ impl Shard {
         let attempt = item.attempt.saturating_add(1);
         self.running -= 1;
         lane.phase = Phase::Empty;
-        let id = routed.id.filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
-        if let Some(waiting) = id.and_then(|id| self.twins.remove(&id)) {
-            waiting.into_iter().for_each(|twin| self.resume(twin));
-        }
+        let id = self.release_twins(&routed);
         match pipeline::settle(result, attempt, &self.setup.policy, random, now) {
             Outcome::Done(effects) => {
                 if let (Some(id), Some(marks)) = (id, &mut self.marks) {
@@ -491,6 +488,15 @@ impl Shard {
             }
             Outcome::Dead(verdict) => self.give_up(at, verdict, attempt, digest, now),
         }
+    }
+
+    /// A message is in a sandbox no more: who waits for its id goes on. The id, if it is remembered.
+    fn release_twins(&mut self, routed: &Routed) -> Option<IdHash> {
+        let id = routed.id.filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
+        if let Some(waiting) = id.and_then(|id| self.twins.remove(&id)) {
+            waiting.into_iter().for_each(|twin| self.resume(twin));
+        }
+        id
     }
 
     /// The first item of the lane is settled.

@@ -7,11 +7,12 @@
 
 use crate::clock::Timestamp;
 use crate::handler::{Digest, HandlerName};
+use crate::whole_file;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -168,19 +169,7 @@ impl Store {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension(TEMPORARY);
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&temporary, path))
-            // DURABLE: the name too.
-            .and_then(|()| File::open(&self.directory)?.sync_all());
-        if written.is_err() {
-            // Nothing else knows its name, and the disk may be full.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        whole_file::write(path, &path.with_extension(TEMPORARY), bytes)
     }
 
     fn path_of(&self, digest: Digest) -> PathBuf {

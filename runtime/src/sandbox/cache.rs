@@ -6,10 +6,11 @@
 //! was cut short or damaged; such an entry is compiled anew. The cache is a convenience: no failure of it fails a load.
 
 use crate::handler::Digest;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use crate::whole_file;
+use std::fs::{self, DirBuilder, File};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 use wasmtime::Engine;
@@ -88,17 +89,7 @@ impl Cache {
         let path = self.directory.join(format!("{name}{}{SUFFIX}", Digest::of(code)));
         // The process id keeps two hosts on one directory apart.
         let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        let written = file
-            .write_all(code)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&temporary, path))
-            .and_then(|()| File::open(&self.directory)?.sync_all());
-        if written.is_err() {
-            // Nothing else knows its name.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        whole_file::write(&path, &temporary, code)
     }
 
     fn prune(&self) -> io::Result<()> {

@@ -20,6 +20,7 @@ use crate::pipeline::breaker::Said;
 use crate::reader::{Delivery, Inbox, Reader};
 use crate::routing::{Routed, Routing};
 use crate::telemetry::{CommitMetrics, HandlerMetrics, Tally, events};
+use crate::topic::Pattern;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeMap, VecDeque};
@@ -696,7 +697,7 @@ impl<'p> Actor<'p> {
 
     fn read_commands(&self, upto: Offset, pause: Duration) -> BoxFuture<'static, Answer> {
         let (log, after) = (self.parts.log.clone(), self.shard.controlled());
-        let pattern = control::pattern_of(&control::control_topic(&self.parts.id.handler));
+        let pattern = Pattern::from(&control::control_topic(&self.parts.id.handler));
         async move {
             rest(pause).await;
             let (messages_max, bytes_max) = (COMMANDS_MAX, SCAN_BYTES_MAX);

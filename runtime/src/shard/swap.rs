@@ -41,10 +41,8 @@ impl Shard {
         self.running -= 1;
         lane.phase = Phase::Ready;
         self.ready.push_front(at);
-        let Some(routed) = lane.items.front().and_then(|item| item.routed.as_ref()) else { return };
-        let id = routed.id.filter(|_| crate::pipeline::deduplicates(&self.setup.policy, &routed.message));
-        if let Some(waiting) = id.and_then(|id| self.twins.remove(&id)) {
-            waiting.into_iter().for_each(|twin| self.resume(twin));
+        if let Some(routed) = lane.items.front().and_then(|item| item.routed.clone()) {
+            self.release_twins(&routed);
         }
     }
 }

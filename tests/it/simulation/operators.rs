@@ -9,6 +9,7 @@ use sluicebox::handler::{Digest, HandlerName};
 use sluicebox::log::{DeadFilter, ReadRequest, Trim};
 use sluicebox::message::{Key, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Said};
+use sluicebox::topic::Pattern;
 
 impl World {
     pub fn breaker(&mut self, handler: &HandlerName) -> &mut Breaker {
@@ -82,7 +83,7 @@ impl World {
     pub fn hear(&mut self, at: usize) {
         let shard = &self.instances[at].shard;
         let (id, after) = (shard.id().clone(), shard.controlled());
-        let patterns = vec![control::pattern_of(&control::control_topic(&id.handler))];
+        let patterns = vec![Pattern::from(&control::control_topic(&id.handler))];
         let messages_max = self.rng.random_range(1..4);
         let request = ReadRequest { after, upto: Offset::END, patterns, messages_max, bytes_max: usize::MAX };
         let batch = self.log.read(&request);
