@@ -8,12 +8,12 @@
 use bytes::Bytes;
 use sluicebox::bench::machine;
 use sluicebox::clock::{Timestamp, instant};
-use sluicebox::commit::{Head, HeadScope, IdHash, KeyWrites, Mark, Record, ShardCommit, Term};
+use sluicebox::commit::{Head, HeadScope, KeyWrites, Mark, Record, ShardCommit, Term};
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::{Digest, HandlerName, ShardId};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, ReadRequest, Trim};
-use sluicebox::message::{Key, NewMessage, Offset};
+use sluicebox::message::{IdHash, Key, NewMessage, Offset};
 use sluicebox::topic::{Pattern, Topic};
 use std::sync::Arc;
 use std::time::Duration;

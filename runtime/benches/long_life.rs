@@ -11,13 +11,14 @@
 //! folder.
 
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use sluicebox::bench::machine;
 use sluicebox::clock::instant;
 use sluicebox::config::{Retain, Start};
 use sluicebox::effects::{Effects, Outgoing, StateWrite};
 use sluicebox::handler::{Dedup, Digest, HandlerName, Policy, ShardId};
 use sluicebox::host::{Handler, Host};
-use sluicebox::invoke::{BoxFuture, Call, Failure, Invoke};
+use sluicebox::invoke::{Call, Failure, Invoke};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError, ReadRequest};
 use sluicebox::message::{Headers, Key, NewMessage, Offset};

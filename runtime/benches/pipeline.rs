@@ -1,10 +1,11 @@
 //! Question: what do reader, shards, pipeline and committer cost per message, without sandbox and without disk?
 //! Expected: one to three microseconds, so that they never are the bottleneck beside the sandbox and SQLite.
 
+use futures_util::future::BoxFuture;
 use sluicebox::bench::{Load, OUTPUT, machine, run};
 use sluicebox::effects::{Effects, Outgoing, StateWrite};
 use sluicebox::handler::Digest;
-use sluicebox::invoke::{BoxFuture, Call, Failure, Invoke};
+use sluicebox::invoke::{Call, Failure, Invoke};
 use sluicebox::log::memory::MemoryLog;
 use sluicebox::message::Headers;
 use sluicebox::topic::Topic;

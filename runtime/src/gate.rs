@@ -4,11 +4,11 @@
 //! here. A shard that is told no starts nothing and takes nothing up; what it holds keeps its attempts. The decisions
 //! are pure ([`crate::pipeline::breaker`], [`crate::pipeline::rate`]); here is who shares them and who waits for them.
 //!
-//! How many run at a time is left to the permits of [`crate::shard::actor::Version`].
+//! How many run at a time is left to the permits of [`crate::actor::Version`].
 
 use crate::clock;
 use crate::handler::{DeadBox, DeadFull, Policy};
-use crate::pipeline::breaker::{Admit, Breaker, Event, Said, State, Ticket};
+use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket};
 use crate::pipeline::rate::Rate;
 use crate::telemetry::{HandlerMetrics, events};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -212,12 +212,12 @@ impl Gate {
         self.lock().state()
     }
 
-    fn report(&self, ticket: Ticket, said: Said) {
-        let random = if said == Said::Failed { rand::random::<f64>() } else { 0.0 };
+    fn report(&self, ticket: Ticket, sample: Sample) {
+        let random = if sample == Sample::Failure { rand::random::<f64>() } else { 0.0 };
         let mut inner = self.lock();
         let probe = ticket.is_probe();
         let Some(breaker) = &mut inner.breaker else { return };
-        let told = breaker.report(ticket, said, clock::instant(), random);
+        let told = breaker.report(ticket, sample, clock::instant(), random);
         told.into_iter().flatten().for_each(|event| self.tell(&inner, event));
         drop(inner);
         if probe {
@@ -267,10 +267,10 @@ impl Inner {
 
 impl Pass {
     /// What became of the run.
-    pub fn report(mut self, said: Said) {
+    pub fn report(mut self, sample: Sample) {
         self.counts = false;
         if let Some(ticket) = self.ticket.take() {
-            self.gate.report(ticket, said);
+            self.gate.report(ticket, sample);
         }
     }
 }
@@ -284,7 +284,7 @@ impl Drop for Pass {
         }
         // A probe that never ran gives its place to another: without this a half-open breaker would wait for ever.
         if let Some(ticket) = self.ticket.take() {
-            self.gate.report(ticket, Said::Neither);
+            self.gate.report(ticket, Sample::Ignored);
         }
     }
 }
@@ -326,15 +326,15 @@ mod tests {
 
     #[test]
     fn a_probe_that_is_dropped_gives_its_place_to_another() {
-        use crate::pipeline::breaker::{Settings, Trip};
+        use crate::handler::{BreakerSettings, Trip};
         let (wait, trip) = (std::time::Duration::ZERO, Trip::Consecutive { failures: 1 });
-        let breaker = Some(Settings { trip, wait, max_wait: wait });
+        let breaker = Some(BreakerSettings { trip, wait, max_wait: wait });
         let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
-        gate.pass(clock::instant()).ok().unwrap().report(Said::Failed);
+        gate.pass(clock::instant()).ok().unwrap().report(Sample::Failure);
         let probe = gate.pass(clock::instant()).ok().unwrap();
         assert!(gate.pass(clock::instant()).is_err(), "one probe at a time");
         drop(probe);
-        gate.pass(clock::instant()).ok().unwrap().report(Said::Ok);
+        gate.pass(clock::instant()).ok().unwrap().report(Sample::Success);
         assert_eq!(gate.breaker(), BreakerState::Closed);
     }
 }

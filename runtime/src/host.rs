@@ -3,14 +3,14 @@
 
 mod running;
 
+use crate::commit::{DeadFilter, Pin};
 use crate::committer::Committer;
 use crate::config::Start;
-use crate::control::Pin;
-use crate::control::follow::Follower;
+use crate::follow::Follower;
 use crate::gate::{BreakerState, Gate};
 use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
-use crate::log::{DeadFilter, Log, LogError};
+use crate::log::{Log, LogError};
 use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::{Fixed, Wanted, reconcile};

@@ -1,60 +1,29 @@
 //! Sluicebox: runs event handlers compiled to WebAssembly over a durable log, exactly once.
 //!
-//! # Glossary (one name per idea)
+//! This crate is the program: the host, its faces, and what joins the parts. The words and decisions are those of
+//! `sluicebox-core` (the glossary is there), the log is `sluicebox-log`, and the sandbox is `sluicebox-sandbox`; their
+//! modules are shown here under the same names, so that a word has one path in the whole program.
 //!
-//! | word | meaning |
-//! |---|---|
-//! | log | the totally ordered, durable sequence of messages of one *namespace*; text output is *diagnostics* |
-//! | offset | a place in the log: it only compares, nobody adds one, sequences have gaps |
-//! | topic, pattern | dot-separated tokens; a pattern may use `*` (one token) and `>` (the rest) |
-//! | message | id, topic, key, headers, body, time (the log's), hops |
-//! | handler | a Wasm component plus its settings; the unit of dedup, order and state |
-//! | routing | a handler's subscribe, key, id and shards, recorded in the log with the offset from which they hold |
-//! | shard | `xxh3_64(key) % shards`; one actor; owns its record, marks and lanes |
-//! | lane | the queue of one key inside a shard |
-//! | record | what is durable of a shard: term, commit number, `read`, `open`, marks |
-//! | read | offset up to which the shard has taken messages up |
-//! | open | the messages at or below `read` that are not settled, one *head* per lane |
-//! | mark | the trace of an id that was *done*; a later message with it is a duplicate |
-//! | sandbox | one instance of a component, with its own memory, deadline and limits |
-//! | effects | what a run asked for, not yet performed |
-//! | outcome | what became of a run: done, duplicate, retry, dead, postponed |
-//! | commit | the one atomic write of a shard's outcomes |
-//! | term | rises at each claim of a shard; a commit with an old term is *fenced* |
-//! | dead letter | a message given up, kept with error, attempts and module digest |
-//! | module, digest | the bytes of a component; their sha-256 |
-//! | epoch | only wasmtime's interruption counter |
-//!
-//! # Map
-//!
-//! Text in ARCHITECTURE.md; in short: [`reader`] fans the [`log`] out to [`shard`]s; a shard asks [`pipeline`] what to
-//! do, runs the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
+//! Text in ARCHITECTURE.md; in short: [`reader`] fans the [`log`] out to [`shard`]s; an [`actor`] drives each shard, runs
+//! the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
+pub use sluicebox_core::{clock, commit, control, effects, handler, invoke, message, pipeline, routing, shard, topic};
+pub use sluicebox_log as log;
+pub use sluicebox_sandbox as sandbox;
+
+pub mod actor;
 pub mod bench;
 mod blocking;
 pub mod cli;
-pub mod clock;
-pub mod commit;
 pub mod committer;
 pub mod config;
-pub mod control;
-pub mod effects;
+pub mod follow;
 pub mod gate;
-pub mod handler;
 pub mod host;
 pub mod http;
-pub mod invoke;
-pub mod log;
-pub mod message;
-pub mod pipeline;
 pub mod reader;
 pub mod registry;
 pub mod retention;
-pub mod routing;
-pub mod sandbox;
 pub mod service;
-pub mod shard;
 pub mod telemetry;
-pub mod topic;
 pub mod watch;
-mod whole_file;

@@ -17,8 +17,8 @@ pub use load::{LoadError, Reason};
 pub use store::{StoreError, VERSIONS_MAX, Version};
 
 use crate::clock;
+use crate::commit::Pin;
 use crate::config::{HandlerSettings, SandboxMode};
-use crate::control::Pin;
 use crate::handler::{Digest, HandlerName};
 use crate::host;
 use crate::invoke::Invoke;

@@ -6,10 +6,10 @@
 //! state entry `n` of its key and publish `{"source": <offset of the input>, "n": <the new n>}` under that key.
 
 use sluicebox::commit::DeadLetter;
-use sluicebox::control::OFFSET_HEADER;
 use sluicebox::handler::{HandlerName, Policy};
 use sluicebox::message::{Key, Message, Offset};
 use sluicebox::routing::Routing;
+use sluicebox::routing::reserved::OFFSET_HEADER;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 

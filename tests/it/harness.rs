@@ -7,8 +7,9 @@ pub mod logs;
 pub mod native;
 pub mod process;
 
+use sluicebox::commit::{DeadFilter, DeadQuery};
 use sluicebox::handler::ShardId;
-use sluicebox::log::{DeadFilter, DeadQuery, Log, ReadRequest};
+use sluicebox::log::{Log, ReadRequest};
 use sluicebox::message::{Key, Message, Offset};
 use sluicebox::routing::Routing;
 use std::collections::BTreeMap;

@@ -3,16 +3,17 @@
 
 use super::{Load, OUTPUT, latencies, machine, message, run};
 use crate::clock::{self, Timestamp};
-use crate::commit::{IdHash, KeyWrites, Mark, ShardCommit};
+use crate::commit::{KeyWrites, Mark, ShardCommit};
 use crate::effects::{Effects, StateWrite};
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::invoke::{BoxFuture, Call, Failure, Invoke};
+use crate::invoke::{Call, Failure, Invoke};
 use crate::log::Log;
 use crate::log::embedded::{EmbeddedLog, Options};
-use crate::message::{Key, Message, NewMessage, Offset};
+use crate::message::{IdHash, Key, Message, NewMessage, Offset};
 use crate::sandbox::{Mode, Pool, Sandboxes, Settings, tracing_sink};
 use crate::topic::{Pattern, Topic};
 use anyhow::Context as _;
+use futures_util::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,7 +6,7 @@ use super::policy::Longest;
 use super::section::{Item, Section};
 use super::setting::{Is, Kind as _, Parse, Setting};
 use super::values;
-use crate::pipeline::breaker::{Settings, Trip};
+use crate::handler::{BreakerSettings, Trip};
 use toml::de::DeValue;
 
 /// What trips a breaker, without its numbers.
@@ -36,7 +36,7 @@ impl Trips {
 }
 
 /// Reads `breaker`; the inner `None` is no breaker.
-pub(super) fn read(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Option<Settings>> {
+pub(super) fn read(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Option<BreakerSettings>> {
     let table = match item.value.get_ref() {
         DeValue::Boolean(false) => return Some(None),
         DeValue::Table(table) => table,
@@ -58,7 +58,7 @@ pub(super) fn read(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Optio
     let window = number(findings, &mut section, &declared::BREAKER_WINDOW, trips);
     let wait = section.value(findings, &declared::BREAKER_WAIT);
     let longest = Longest { table: "breaker", first: "wait", last: "max_wait" };
-    let max_default = Settings::default().max_wait;
+    let max_default = BreakerSettings::default().max_wait;
     let max_wait = longest.read(findings, &mut section, &declared::BREAKER_MAX_WAIT, wait, max_default);
     section.finish(findings, &[]);
     let trip = match trips.unwrap_or(declared::BREAKER_TRIP.default.0) {
@@ -66,7 +66,7 @@ pub(super) fn read(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Optio
         Trips::Count => Trip::Count { failures, window },
         Trips::Rate => Trip::Rate { percent, samples, window },
     };
-    Some(Some(Settings { trip, wait, max_wait }))
+    Some(Some(BreakerSettings { trip, wait, max_wait }))
 }
 
 /// Reads one of the numbers; one that this kind of trip never looks at was meant for another.

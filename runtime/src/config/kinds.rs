@@ -5,7 +5,7 @@ use super::section::Item;
 use super::setting::{Kind, Parse};
 use super::units::{self, BadUnit};
 use super::values::{text, wrong};
-use crate::pipeline::rate;
+use crate::handler::RateLimit;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -109,19 +109,19 @@ impl Parse for Size {
 }
 
 impl Kind for Rate {
-    type Value = rate::Limit;
+    type Value = RateLimit;
 
     fn expected(&self) -> String {
         units::EXPECTED_RATE.into()
     }
 
-    fn show(&self, value: &rate::Limit) -> String {
+    fn show(&self, value: &RateLimit) -> String {
         format!("\"{}\"", units::show_rate(*value))
     }
 }
 
 impl Parse for Rate {
-    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<rate::Limit> {
+    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<RateLimit> {
         // Its bounds are those of the unit.
         quantity(findings, item, self, units::rate, |_| true)
     }

@@ -10,8 +10,8 @@ use super::section::{Item, Section};
 use super::setting::{Kind as _, Means, Parse as _, Setting};
 use super::units::show_duration;
 use super::values::{self, PatternAt};
-use crate::handler::{DeadBox, Dedup, Policy, Retry};
-use crate::pipeline::breaker::Settings as Breaker;
+use crate::handler::{BreakerSettings as Breaker, DeadBox, Dedup, Policy, Retry};
+
 use std::time::Duration;
 use toml::de::DeValue;
 

@@ -4,8 +4,7 @@ mod messages;
 mod reading;
 
 use super::*;
-use crate::handler::{DeadBox, DeadFull, Dedup, OnFailure, Retry};
-use crate::pipeline::{breaker, rate};
+use crate::handler::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, RateLimit, Retry, Trip};
 use crate::routing::Field;
 
 /// A directory with what the settings of these tests name.
@@ -330,8 +329,8 @@ fn every_setting_is_read() {
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));
     assert_eq!((free.key, all.policy.breaker), (KeyFrom::None, None));
-    let trip = breaker::Trip::Count { failures: 3, window: Duration::from_secs(10) };
-    assert_eq!(free.policy.breaker, Some(breaker::Settings { trip, ..breaker::Settings::default() }));
+    let trip = Trip::Count { failures: 3, window: Duration::from_secs(10) };
+    assert_eq!(free.policy.breaker, Some(BreakerSettings { trip, ..BreakerSettings::default() }));
     assert_eq!(order.start, Start::At(Timestamp(1_769_846_400_000)));
     let pointer = Field::Pointer("/user".into());
     assert_eq!(order.key, KeyFrom::Fields(vec![pointer, Field::Header("User".into()), Field::TopicToken(2)]));
@@ -344,10 +343,10 @@ fn every_setting_is_read() {
         retry: Retry { attempts: 3, min: Duration::from_secs(1), max: Duration::from_secs(60) },
         on_failure: OnFailure::Skip,
         concurrency: 4,
-        rate: Some(rate::Limit { runs: 1000, per: Duration::from_secs(60) }),
+        rate: Some(RateLimit { runs: 1000, per: Duration::from_secs(60) }),
         body_bytes_max: 1024,
-        breaker: Some(breaker::Settings {
-            trip: breaker::Trip::Rate { percent: 20, samples: 50, window: Duration::from_secs(30) },
+        breaker: Some(BreakerSettings {
+            trip: Trip::Rate { percent: 20, samples: 50, window: Duration::from_secs(30) },
             wait: Duration::from_secs(1),
             max_wait: Duration::from_secs(300),
         }),

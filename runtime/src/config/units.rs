@@ -1,6 +1,6 @@
 //! Durations, sizes and rates as people write them: `1h30m`, `500ms`, `64MiB`, `1000/s`.
 
-use crate::pipeline::rate::Limit;
+use crate::handler::RateLimit;
 use std::time::Duration;
 
 /// A text that is not a duration, a size or a rate: what is wrong and what to write.
@@ -83,7 +83,7 @@ pub(super) const EXPECTED_RATE: &str = "a rate from \"1/h\" to \"1_000_000/s\"";
 const RATE_UNITS: [(&str, u64); 3] = [("s", 1), ("m", 60), ("h", 3600)];
 
 /// Parses a whole number of runs a second, minute or hour; `_` may stand between digits.
-pub(super) fn rate(text: &str) -> Result<Limit, BadUnit> {
+pub(super) fn rate(text: &str) -> Result<RateLimit, BadUnit> {
     const EXAMPLE: &str = "write a whole number a second, minute or hour, such as `1000/s`, `90/m` or `10/h`";
     let Some((number, unit)) = text.split_once('/') else {
         return Err(match text.bytes().all(|b| b.is_ascii_digit() || b == b'_') && !text.is_empty() {
@@ -108,14 +108,14 @@ pub(super) fn rate(text: &str) -> Result<Limit, BadUnit> {
         Ok(0) => Err(bad(format!("`{text}` would never run anything"), "to stop a handler, pause or remove it")),
         Ok(runs) if runs <= RATE_RUNS_MAX * seconds => {
             let runs = u32::try_from(runs).expect("1_000_000/s is 3.6 billion an hour, which fits");
-            Ok(Limit { runs, per: Duration::from_secs(*seconds) })
+            Ok(RateLimit { runs, per: Duration::from_secs(*seconds) })
         }
         _ => Err(bad(format!("`{text}` is more than 1_000_000/s"), "leave `rate` out for no limit")),
     }
 }
 
 /// A rate as the settings would write it.
-pub(super) fn show_rate(limit: Limit) -> String {
+pub(super) fn show_rate(limit: RateLimit) -> String {
     let unit = RATE_UNITS.iter().find(|(_, seconds)| Duration::from_secs(*seconds) == limit.per);
     match unit {
         Some((unit, _)) => format!("{}/{unit}", limit.runs),
@@ -209,7 +209,7 @@ mod tests {
             ("1_000_000/s", 1_000_000, 1),
             ("3600000000/h", 3_600_000_000, 3600),
         ] {
-            assert_eq!(rate(text), Ok(Limit { runs, per: Duration::from_secs(seconds) }), "{text}");
+            assert_eq!(rate(text), Ok(RateLimit { runs, per: Duration::from_secs(seconds) }), "{text}");
         }
     }
 
@@ -218,7 +218,7 @@ mod tests {
         fn what_is_shown_can_be_read_again(ms in 1u64..1 << 50, bytes in 0u64..1 << 50) {
             prop_assert_eq!(duration(&show_duration(Duration::from_millis(ms))), Ok(Duration::from_millis(ms)));
             prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
-            let limit = Limit { runs: u32::try_from(ms % 1_000_000).unwrap() + 1, per: Duration::from_secs(60) };
+            let limit = RateLimit { runs: u32::try_from(ms % 1_000_000).unwrap() + 1, per: Duration::from_secs(60) };
             prop_assert_eq!(rate(&show_rate(limit)), Ok(limit));
         }
 

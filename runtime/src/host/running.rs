@@ -1,12 +1,12 @@
 //! One running handler: its shards, its gate, and the version in force.
 
 use super::{Handler, Overview, Parts};
+use crate::actor::{self, Version};
 use crate::gate::Gate;
 use crate::handler::{HandlerName, ShardId};
 use crate::message::Offset;
 use crate::reader::Reader;
 use crate::routing::Routing;
-use crate::shard::actor::{self, Version};
 use crate::telemetry::HandlerMetrics;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

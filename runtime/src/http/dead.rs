@@ -12,9 +12,9 @@ use super::parameters::{Parameters, PathText};
 use super::views::{
     DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters,
 };
+use crate::commit::DeadFilter;
 use crate::control::{Command, JOBS_MAX};
 use crate::handler::HandlerName;
-use crate::log::DeadFilter;
 use crate::message::Key;
 use crate::topic::Pattern;
 use axum::Json;

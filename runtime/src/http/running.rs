@@ -5,9 +5,9 @@ use super::views::rfc3339;
 use crate::clock::{self, Timestamp};
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::invoke::BoxFuture;
 use crate::log::{Log, LogError};
 use crate::message::Offset;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 

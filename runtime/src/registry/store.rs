@@ -7,7 +7,7 @@
 
 use crate::clock::Timestamp;
 use crate::handler::{Digest, HandlerName};
-use crate::whole_file;
+use crate::sandbox::atomic_file;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
@@ -169,7 +169,7 @@ impl Store {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        whole_file::write(path, &path.with_extension(TEMPORARY), bytes)
+        atomic_file::write(path, &path.with_extension(TEMPORARY), bytes)
     }
 
     fn path_of(&self, digest: Digest) -> PathBuf {

@@ -3,7 +3,7 @@
 use super::families::Families;
 use super::guest::{GuestCounters, OwnCounters};
 use crate::handler::{Digest, HandlerName};
-use crate::shard::Settled;
+use crate::pipeline::Settled;
 use crate::topic::Topic;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::collections::HashMap;

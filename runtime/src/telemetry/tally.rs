@@ -1,7 +1,7 @@
 //! What a batch will have done once its commit is durable.
 
 use super::handler::{HandlerMetrics, TopicCounters};
-use crate::shard::Settled;
+use crate::pipeline::Settled;
 use crate::topic::Topic;
 use std::collections::HashMap;
 use std::sync::Arc;

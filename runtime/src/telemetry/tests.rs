@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::commit::{CommitError, DeadLetter};
 use crate::handler::{Digest, ShardId};
 use crate::message::{Message, NewMessage, Offset};
-use crate::shard::Settled;
+use crate::pipeline::Settled;
 use crate::topic::Topic;
 
 fn name(text: &str) -> HandlerName {

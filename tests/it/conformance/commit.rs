@@ -4,11 +4,11 @@ use crate::harness::everything;
 use crate::harness::logs::{commit, key, message, shard};
 use bytes::Bytes;
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, IdHash, KeyWrites, Mark, ShardCommit};
+use sluicebox::commit::{CommitError, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::{ENTRY_NAME_BYTES_MAX, StateWrite, VALUE_BYTES_MAX};
 use sluicebox::handler::ShardId;
 use sluicebox::log::Log;
-use sluicebox::message::{BODY_BYTES_MAX, Offset};
+use sluicebox::message::{BODY_BYTES_MAX, IdHash, Offset};
 
 fn write(key_text: &str, entry: &str, value: Option<&str>) -> KeyWrites {
     let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));

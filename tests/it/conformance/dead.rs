@@ -2,11 +2,12 @@
 
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{DeadLetter, Delayed, Head, HeadScope, IdHash, Mark, ShardCommit};
-use sluicebox::control::Control;
+use sluicebox::commit::{
+    Control, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Delayed, Head, HeadScope, Mark, ShardCommit,
+};
 use sluicebox::handler::{Digest, ShardId};
-use sluicebox::log::{DeadFilter, DeadOrder, DeadQuery, Log, ShardStatus};
-use sluicebox::message::{Headers, Message, NewMessage, Offset};
+use sluicebox::log::{Log, ShardStatus};
+use sluicebox::message::{Headers, IdHash, Message, NewMessage, Offset};
 use sluicebox::topic::Pattern;
 use std::sync::Arc;
 

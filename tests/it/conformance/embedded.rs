@@ -3,11 +3,11 @@
 use crate::harness::logs::{commit, key, message, read_all, shard};
 use crate::harness::{again, everything};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, IdHash, KeyWrites, Mark, ShardCommit};
+use sluicebox::commit::{CommitError, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::StateWrite;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError};
-use sluicebox::message::Offset;
+use sluicebox::message::{IdHash, Offset};
 use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
 use std::path::Path;
 

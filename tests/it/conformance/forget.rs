@@ -4,14 +4,13 @@ use crate::harness::again;
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{
-    CommitError, DeadLetter, Delayed, Head, HeadScope, IdHash, KeyWrites, Mark, Record, ShardCommit,
+    CommitError, Control, DeadFilter, DeadLetter, Delayed, Head, HeadScope, KeyWrites, Mark, Record, ShardCommit,
 };
-use sluicebox::control::Control;
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::ShardId;
+use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
-use sluicebox::log::{DeadFilter, Log};
-use sluicebox::message::{Message, Offset};
+use sluicebox::message::{IdHash, Message, Offset};
 use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
 use std::path::Path;
 use std::sync::Arc;

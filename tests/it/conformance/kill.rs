@@ -4,12 +4,12 @@ use crate::harness::logs::{commit, key, message, shard};
 use crate::harness::{again, everything};
 use rand::{RngExt as _, SeedableRng as _};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Head, HeadScope, IdHash, KeyWrites, Mark, ShardCommit, Term};
+use sluicebox::commit::{Head, HeadScope, KeyWrites, Mark, ShardCommit, Term};
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::ShardId;
 use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
-use sluicebox::message::Offset;
+use sluicebox::message::{IdHash, Offset};
 use std::path::Path;
 use tokio::runtime::Runtime;
 

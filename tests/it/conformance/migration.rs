@@ -2,10 +2,9 @@
 
 use crate::harness::everything;
 use crate::harness::logs::{commit, key, shard};
-use sluicebox::commit::ShardCommit;
-use sluicebox::control::Control;
+use sluicebox::commit::{Control, DeadFilter, DeadQuery, ShardCommit};
+use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
-use sluicebox::log::{DeadFilter, DeadQuery, Log};
 use sluicebox::message::Offset;
 use std::path::Path;
 

@@ -6,12 +6,12 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Delayed, Head, HeadScope, IdHash, KeyWrites, Mark, Record, ShardCommit};
-use sluicebox::control::{Command, Control, Pin};
+use sluicebox::commit::{Control, DeadFilter, Delayed, Head, HeadScope, KeyWrites, Mark, Pin, Record, ShardCommit};
+use sluicebox::control::Command;
 use sluicebox::effects::{Entries, StateWrite};
 use sluicebox::handler::{Digest, ShardId};
-use sluicebox::log::{DeadFilter, Log};
-use sluicebox::message::{Headers, Key, NewMessage, Offset};
+use sluicebox::log::Log;
+use sluicebox::message::{Headers, IdHash, Key, NewMessage, Offset};
 use sluicebox::topic::Pattern;
 use std::collections::BTreeMap;
 

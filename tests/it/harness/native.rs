@@ -1,8 +1,9 @@
 //! Handlers as native functions, for tests of what surrounds the sandbox.
 
+use futures_util::future::BoxFuture;
 use sluicebox::effects::{Effects, Outgoing, StateWrite};
 use sluicebox::handler::Digest;
-use sluicebox::invoke::{BoxFuture, Call, Failure, Invoke};
+use sluicebox::invoke::{Call, Failure, Invoke};
 use sluicebox::message::Headers;
 use sluicebox::topic::Topic;
 use std::sync::Arc;

@@ -4,10 +4,9 @@ use super::Bug;
 use super::outcome::is_done;
 use super::world::World;
 use rand::RngExt;
-use sluicebox::commit::{CommitError, ShardCommit};
-use sluicebox::control::OFFSET_HEADER;
-use sluicebox::log::{DeadFilter, DeadQuery};
+use sluicebox::commit::{CommitError, DeadFilter, DeadQuery, ShardCommit};
 use sluicebox::message::Offset;
+use sluicebox::routing::reserved::OFFSET_HEADER;
 use sluicebox::shard::Caution;
 
 impl World {

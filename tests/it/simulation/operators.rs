@@ -4,11 +4,13 @@ use super::world::World;
 use super::{Bug, KEYS};
 use rand::RngExt;
 use sluicebox::clock::Timestamp;
-use sluicebox::control::{self, Applied, Command};
+use sluicebox::commit::DeadFilter;
+use sluicebox::control::{Applied, Command};
 use sluicebox::handler::{Digest, HandlerName};
-use sluicebox::log::{DeadFilter, ReadRequest, Trim};
+use sluicebox::log::{ReadRequest, Trim};
 use sluicebox::message::{Key, Offset};
-use sluicebox::pipeline::breaker::{Breaker, Said};
+use sluicebox::pipeline::breaker::{Breaker, Sample};
+use sluicebox::routing::reserved;
 use sluicebox::topic::Pattern;
 
 impl World {
@@ -21,7 +23,7 @@ impl World {
         let handler = self.instances[at].shard.id().handler.clone();
         for (_, ticket) in std::mem::take(&mut self.instances[at].runs) {
             let instant = self.instant;
-            self.breaker(&handler).report(ticket, Said::Neither, instant, 0.0);
+            self.breaker(&handler).report(ticket, Sample::Ignored, instant, 0.0);
         }
     }
 
@@ -83,7 +85,7 @@ impl World {
     pub fn hear(&mut self, at: usize) {
         let shard = &self.instances[at].shard;
         let (id, after) = (shard.id().clone(), shard.controlled());
-        let patterns = vec![Pattern::from(&control::control_topic(&id.handler))];
+        let patterns = vec![Pattern::from(&reserved::control_topic(&id.handler))];
         let messages_max = self.rng.random_range(1..4);
         let request = ReadRequest { after, upto: Offset::END, patterns, messages_max, bytes_max: usize::MAX };
         let batch = self.log.read(&request);

@@ -3,8 +3,8 @@
 use super::KEYS;
 use super::world::World;
 use crate::checker::{Handler, History};
+use sluicebox::commit::{DeadFilter, DeadQuery};
 use sluicebox::handler::{OnFailure, ShardId};
-use sluicebox::log::{DeadFilter, DeadQuery};
 use sluicebox::message::{Key, Message, Offset};
 use std::sync::Arc;
 

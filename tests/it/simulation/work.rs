@@ -7,7 +7,7 @@ use super::{Bug, KEYS};
 use rand::RngExt;
 use sluicebox::log::ReadRequest;
 use sluicebox::message::{Key, Message, NewMessage, Offset};
-use sluicebox::pipeline::breaker::{Admit, Said};
+use sluicebox::pipeline::breaker::{Admit, Sample};
 use sluicebox::routing::Routed;
 use sluicebox::shard::{Scan, Setup};
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl World {
         let (run, ticket) = instance.runs.swap_remove(pick);
         let handler = instance.shard.id().handler.clone();
         let result = handle(&handler, &run.call);
-        self.breakers.get_mut(&handler).unwrap().report(ticket, Said::of(&result), self.instant, random);
+        self.breakers.get_mut(&handler).unwrap().report(ticket, Sample::of(&result), self.instant, random);
         if result.is_ok() {
             instance.finished.push(run.call.message.offset);
             if self.bug == Some(Bug::ReplyBeforeCommit) {

@@ -5,10 +5,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicebox::clock::{self, Timestamp};
 use sluicebox::commit::{ShardCommit, Term};
-use sluicebox::handler::{Dedup, HandlerName, OnFailure, Policy, Retry, ShardId};
+use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
-use sluicebox::pipeline::breaker::{self, Breaker, Ticket, Trip};
+use sluicebox::pipeline::breaker::{Breaker, Ticket};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
 use sluicebox::shard::{Bounds, Caution, Needs, Run, Setup, Shard};
 use sluicebox::topic::Pattern;
@@ -56,7 +56,7 @@ pub struct World {
     /// Dead letters that a commit removed, by handler and offset.
     pub removed: BTreeSet<(HandlerName, Offset)>,
     /// Commands about dead letters, and the shards that refused them.
-    pub dead_commands: Vec<(Offset, HandlerName, sluicebox::log::DeadFilter)>,
+    pub dead_commands: Vec<(Offset, HandlerName, sluicebox::commit::DeadFilter)>,
     pub refused: BTreeSet<(Offset, ShardId)>,
 }
 
@@ -78,7 +78,7 @@ impl World {
                     max: Duration::from_secs(3),
                 },
                 on_failure: if rng.random_bool(0.5) { OnFailure::Park } else { OnFailure::Skip },
-                breaker: rng.random_bool(0.7).then(|| breaker::Settings {
+                breaker: rng.random_bool(0.7).then(|| BreakerSettings {
                     trip: match rng.random_range(0..3) {
                         0 => Trip::Consecutive { failures: rng.random_range(1..4) },
                         1 => Trip::Count { failures: rng.random_range(1..6), window: Duration::from_secs(1) },
@@ -281,7 +281,7 @@ impl World {
 }
 
 /// A handler without a breaker has one that never trips.
-fn breaker_settings(policy: &Policy) -> breaker::Settings {
-    let never = breaker::Settings { trip: Trip::Consecutive { failures: u32::MAX }, ..Default::default() };
+fn breaker_settings(policy: &Policy) -> BreakerSettings {
+    let never = BreakerSettings { trip: Trip::Consecutive { failures: u32::MAX }, ..Default::default() };
     policy.breaker.clone().unwrap_or(never)
 }

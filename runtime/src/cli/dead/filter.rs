@@ -1,8 +1,8 @@
 //! Which dead letters a command is about: the same flags for all of them.
 
 use super::super::client::encoded;
+use crate::commit::DeadFilter;
 use crate::handler::HandlerName;
-use crate::log::DeadFilter;
 use crate::message::Key;
 use crate::topic::Pattern;
 use clap::Args;

@@ -1,12 +1,13 @@
 //! What an operator types: handlers and dead letters.
 
 use super::*;
-use crate::control::{Command, Control, Pin};
+use crate::commit::{Control, DeadQuery, Pin};
+use crate::control::Command;
 use crate::handler::Digest;
 use crate::http::running::{BreakerView, RunningHandler};
 use crate::http::tests::stage::{self, Double, runs};
 use crate::log::memory::MemoryLog;
-use crate::log::{DeadQuery, Log as _, Tail};
+use crate::log::{Log as _, Tail};
 use crate::message::{Key, NewMessage};
 use crate::routing::KeyFrom;
 use crate::topic::Topic;

@@ -2,7 +2,8 @@
 
 use super::stage::{self, Double, name, runs};
 use super::*;
-use crate::control::{Command, DeadAction, DeadJob, JOBS_MAX, PAUSED_KEYS_MAX, Pin};
+use crate::commit::{DeadAction, DeadJob, Pin};
+use crate::control::{Command, JOBS_MAX, PAUSED_KEYS_MAX};
 use crate::message::Key;
 use crate::routing::Field;
 

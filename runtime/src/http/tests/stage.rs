@@ -1,16 +1,15 @@
 //! What tests of the faces put into a log in memory, and a host that only looks as if it ran.
 
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, ShardCommit};
-use crate::control::Control;
+use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, ShardCommit};
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
-use crate::invoke::BoxFuture;
+use crate::log::Log;
 use crate::log::memory::MemoryLog;
-use crate::log::{DeadFilter, DeadQuery, Log};
 use crate::message::Offset;
 use crate::routing::{IdFrom, KeyFrom, Routing, Span};
 use crate::topic::Pattern;
+use futures_util::future::BoxFuture;
 use std::sync::Arc;
 
 /// A host that runs these handlers and is where it is told to be.

@@ -1,7 +1,8 @@
 //! Dead letters and what becomes of orders about them.
 
 use super::MessageView;
-use crate::log::{DeadCount, DeadFilter, DeadOrder, DeadQuery, Log, LogError, NumberedDeadLetter};
+use crate::commit::{DeadCount, DeadFilter, DeadOrder, DeadQuery, NumberedDeadLetter};
+use crate::log::{Log, LogError};
 use serde::{Deserialize, Serialize};
 
 /// A page ends after the letter that reaches this many bytes (1 MiB): answers wait in memory for slow clients.

@@ -1,6 +1,6 @@
 //! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
 
-use crate::control::Control;
+use crate::commit::Control;
 use crate::handler::{HandlerName, ShardId};
 use crate::http::running::{Running, RunningHandler};
 use crate::log::{Log, LogError, ShardStatus};
@@ -86,7 +86,7 @@ pub struct JobView {
     pub command: u64,
     /// `retry` or `drop`.
     pub action: String,
-    pub filter: crate::log::DeadFilter,
+    pub filter: crate::commit::DeadFilter,
 }
 
 impl From<&Control> for ControlView {
@@ -95,8 +95,8 @@ impl From<&Control> for ControlView {
         let jobs = control.jobs.iter().map(|job| JobView {
             command: job.command,
             action: match job.action {
-                crate::control::DeadAction::Retry => "retry".into(),
-                crate::control::DeadAction::Drop => "drop".into(),
+                crate::commit::DeadAction::Retry => "retry".into(),
+                crate::commit::DeadAction::Drop => "drop".into(),
             },
             filter: job.filter.clone(),
         });

@@ -1,17 +1,14 @@
 //! A log in memory that counts its reads, and that can be told to refuse them and to lose batches of its tail.
 
 use crate::clock::Timestamp;
-use crate::commit::{CommitError, ShardCommit};
+use crate::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
 use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
-use crate::invoke::BoxFuture;
 use crate::log::memory::MemoryLog;
-use crate::log::{
-    Batch, Claim, DeadCount, DeadFilter, DeadQuery, Guarantees, Lagged, Log, LogError, NumberedDeadLetter, ReadRequest,
-    Routings, ShardStatus, Tail, Trim, Trimmed,
-};
+use crate::log::{Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
+use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::sync::atomic::{AtomicUsize, Ordering};

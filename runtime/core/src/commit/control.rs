@@ -1,0 +1,47 @@
+//! What operators asked of a shard, as its record keeps it.
+
+use super::dead::DeadFilter;
+use crate::handler::Digest;
+use crate::message::Key;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// What operators asked of a shard and is in force or under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Control {
+    pub paused: bool,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub paused_keys: BTreeSet<Key>,
+    /// The breaker was opened by hand.
+    pub tripped: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jobs: Vec<DeadJob>,
+}
+
+/// The module version that an operator rolled back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The version to run.
+    pub digest: Digest,
+    /// The version in the file at that time. Another one in the file ends the pin.
+    pub over: Digest,
+}
+
+/// A command about dead letters that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadJob {
+    /// Offset of its command.
+    pub command: u64,
+    pub action: DeadAction,
+    pub filter: DeadFilter,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeadAction {
+    Retry,
+    Drop,
+}

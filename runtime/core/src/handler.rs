@@ -1,0 +1,146 @@
+//! What a handler is to the host once its settings are valid: its names, and the policy it is run under.
+
+mod policy;
+
+pub use policy::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, Policy, RateLimit, Retry, Trip};
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::Arc;
+
+/// A handler's name: `[a-z][a-z0-9_-]{0,62}`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HandlerName(Arc<str>);
+
+/// A text that is not a handler name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a handler name: use a-z, then up to 62 of a-z 0-9 _ -")]
+pub struct BadHandlerName(pub String);
+
+impl HandlerName {
+    pub fn parse(text: &str) -> Result<Self, BadHandlerName> {
+        let mut bytes = text.bytes();
+        let good = bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
+            && text.len() <= 63;
+        if good { Ok(Self(text.into())) } else { Err(BadHandlerName(text.chars().take(100).collect())) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for HandlerName {
+    type Error = BadHandlerName;
+
+    fn try_from(text: String) -> Result<Self, BadHandlerName> {
+        Self::parse(&text)
+    }
+}
+
+impl From<HandlerName> for String {
+    fn from(name: HandlerName) -> Self {
+        name.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for HandlerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for HandlerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &*self.0)
+    }
+}
+
+/// One shard of one handler.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ShardId {
+    pub handler: HandlerName,
+    /// 0 to shards - 1.
+    pub index: u16,
+}
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.handler, self.index)
+    }
+}
+
+/// The sha-256 of a module's bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// The digest of a module.
+    pub fn of(module: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(module).into())
+    }
+
+    /// The digest written as 64 hexadecimal digits, if it is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0u8; 32];
+        if text.len() != 64 || !text.is_ascii() {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| "a digest is 64 hexadecimal digits".to_owned())
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handler_names_are_checked() {
+        for good in ["a", "order", "word-count", "a1_b"] {
+            assert!(HandlerName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "Order", "1a", "_a", "a b", &"a".repeat(64)] {
+            assert!(HandlerName::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn digest_round_trips_as_text() {
+        let digest = Digest::of(b"module");
+        assert_eq!(Digest::parse(&digest.to_string()), Some(digest));
+        assert_eq!(Digest::parse("zz"), None);
+    }
+}

@@ -1,0 +1,214 @@
+//! The claims of a breaker, one by one.
+
+mod any_sequence;
+
+use super::*;
+use crate::clock;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Barrier, Mutex};
+
+const MIDDLE: f64 = 0.5;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn with(trip: Trip) -> Breaker {
+    Breaker::new(BreakerSettings { trip, ..BreakerSettings::default() })
+}
+
+#[track_caller]
+fn ticket(breaker: &mut Breaker, now: Instant) -> Ticket {
+    match breaker.admit(now).0 {
+        Admit::Run(ticket) => ticket,
+        other => panic!("not admitted: {other:?}"),
+    }
+}
+
+/// Admits a run and reports it at once.
+#[track_caller]
+fn run(breaker: &mut Breaker, sample: Sample, now: Instant) -> [Option<Event>; 2] {
+    let ticket = ticket(breaker, now);
+    breaker.report(ticket, sample, now, MIDDLE)
+}
+
+/// A breaker that has just opened, and when it will probe.
+fn opened(now: Instant) -> (Breaker, Instant) {
+    let mut breaker = with(Trip::Consecutive { failures: 1 });
+    let _ = run(&mut breaker, Sample::Failure, now);
+    let State::Open { until } = breaker.state() else { panic!("{:?}", breaker.state()) };
+    (breaker, until)
+}
+
+#[test]
+fn failures_in_a_row_open_it_and_a_success_between_them_begins_the_count_anew() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 3 });
+    for said in [Sample::Failure, Sample::Failure, Sample::Success, Sample::Failure, Sample::Ignored, Sample::Failure] {
+        let _ = run(&mut breaker, said, now);
+        assert_eq!(breaker.state(), State::Closed);
+    }
+    let wait = Duration::from_millis(500);
+    assert_eq!(run(&mut breaker, Sample::Failure, now), [Some(Event::Fail), Some(Event::Tripped { wait })]);
+    assert_eq!(breaker.state(), State::Open { until: now + wait });
+}
+
+#[test]
+fn failures_that_arrive_late_and_together_cannot_skip_the_threshold() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 5 });
+    let tickets: Vec<Ticket> = (0..64).map(|_| ticket(&mut breaker, now)).collect();
+    let events: Vec<Event> =
+        tickets.into_iter().flat_map(|ticket| breaker.report(ticket, Sample::Failure, now, MIDDLE)).flatten().collect();
+    assert_eq!(events[..5], [Event::Fail; 5]);
+    assert!(matches!(events[5..], [Event::Tripped { .. }]), "tripped at the fifth, once: {events:?}");
+}
+
+#[test]
+fn a_lower_threshold_than_what_was_counted_trips_at_the_next_failure() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 100 });
+    for _ in 0..50 {
+        let _ = run(&mut breaker, Sample::Failure, now);
+    }
+    breaker.configure(BreakerSettings { trip: Trip::Consecutive { failures: 10 }, ..BreakerSettings::default() });
+    assert_eq!(breaker.state(), State::Closed);
+    assert!(matches!(run(&mut breaker, Sample::Failure, now), [_, Some(Event::Tripped { .. })]));
+}
+
+#[test]
+fn a_count_within_the_window_opens_it_whatever_succeeds_between() {
+    let mut now = clock::instant();
+    let mut breaker = with(Trip::Count { failures: 3, window: 10 * SECOND });
+    // Spread over more than the window: never three within it.
+    for _ in 0..20 {
+        assert_eq!(run(&mut breaker, Sample::Failure, now), [Some(Event::Fail), None]);
+        now += 6 * SECOND;
+    }
+    now += 10 * SECOND;
+    for said in [Sample::Failure, Sample::Success, Sample::Failure, Sample::Success] {
+        let _ = run(&mut breaker, said, now);
+        now += SECOND;
+    }
+    assert!(matches!(run(&mut breaker, Sample::Failure, now), [_, Some(Event::Tripped { .. })]));
+}
+
+#[test]
+fn a_rate_opens_it_once_there_are_samples_enough() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Rate { percent: 50, samples: 10, window: 10 * SECOND });
+    for said in [Sample::Failure, Sample::Failure, Sample::Failure, Sample::Failure] {
+        assert_eq!(run(&mut breaker, said, now), [Some(Event::Fail), None], "too few samples");
+    }
+    for _ in 0..6 {
+        let _ = run(&mut breaker, Sample::Success, now);
+    }
+    // Five of eleven are less than half, six of twelve are not.
+    assert_eq!(run(&mut breaker, Sample::Failure, now), [Some(Event::Fail), None]);
+    assert!(matches!(run(&mut breaker, Sample::Failure, now), [_, Some(Event::Tripped { .. })]));
+}
+
+#[test]
+fn waits_grow_by_half_up_to_the_maximum_and_begin_anew_after_a_success() {
+    let mut now = clock::instant();
+    let settings = BreakerSettings {
+        trip: Trip::Consecutive { failures: 1 },
+        wait: Duration::from_millis(400),
+        max_wait: Duration::from_millis(1000),
+    };
+    let mut breaker = Breaker::new(settings);
+    let mut waits = vec![];
+    for said in [Sample::Failure, Sample::Failure, Sample::Failure, Sample::Failure, Sample::Success, Sample::Failure] {
+        for event in run(&mut breaker, said, now).into_iter().flatten() {
+            if let Event::Tripped { wait } = event {
+                waits.push(wait.as_millis());
+            }
+        }
+        now += SECOND;
+    }
+    assert_eq!(waits, [400, 600, 900, 1000, 400]);
+}
+
+#[test]
+fn the_longest_waits_do_not_overflow() {
+    let now = clock::instant();
+    let trip = Trip::Consecutive { failures: 0 };
+    let mut breaker = Breaker::new(BreakerSettings { trip, wait: Duration::MAX, max_wait: Duration::MAX });
+    let _ = run(&mut breaker, Sample::Failure, now);
+    assert_eq!(breaker.state(), State::Open { until: now + WAIT_MAX });
+}
+
+#[test]
+fn a_probe_that_did_not_take_place_gives_its_place_to_another() {
+    let (mut breaker, until) = opened(clock::instant());
+    let (Admit::Run(probe), Some(Event::Ready)) = breaker.admit(until) else { panic!() };
+    assert!(probe.is_probe());
+    assert!(matches!(breaker.admit(until), (Admit::Probing, None)));
+    assert_eq!(breaker.report(probe, Sample::Ignored, until, MIDDLE), [None, None]);
+    let (Admit::Run(probe), None) = breaker.admit(until) else { panic!("ready is told once") };
+    assert!(probe.is_probe());
+    assert_eq!(breaker.report(probe, Sample::Success, until, MIDDLE), [Some(Event::Reset), None]);
+    assert!(!ticket(&mut breaker, until).is_probe());
+}
+
+#[test]
+fn tripped_by_hand_it_stays_so_until_reset() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 1 });
+    let early = ticket(&mut breaker, now);
+    breaker.trip();
+    assert_eq!(breaker.report(early, Sample::Success, now, MIDDLE), [None, None]);
+    assert!(matches!(breaker.admit(now + 1_000_000 * SECOND), (Admit::Tripped, None)));
+    assert_eq!(breaker.reset(), Some(Event::Reset));
+    assert_eq!(breaker.reset(), None, "it is closed already");
+    assert!(!ticket(&mut breaker, now).is_probe());
+}
+
+#[test]
+fn of_a_thousand_tries_at_once_in_half_open_one_probes() {
+    const TRIES: usize = 1000;
+    let (breaker, until) = opened(clock::instant());
+    let breaker = Mutex::new(breaker);
+    let (start, admitted) = (Barrier::new(TRIES), Barrier::new(TRIES));
+    let (probes, refused, ready) = (AtomicU32::new(0), AtomicU32::new(0), AtomicU32::new(0));
+    let one = || {
+        start.wait();
+        let (admit, event) = breaker.lock().unwrap().admit(until);
+        ready.fetch_add(u32::from(event == Some(Event::Ready)), SeqCst);
+        let probe = match admit {
+            Admit::Run(ticket) => Some(ticket),
+            other => {
+                assert!(matches!(other, Admit::Probing), "{other:?}");
+                refused.fetch_add(1, SeqCst);
+                None
+            }
+        };
+        // Nobody reports before everybody has asked.
+        admitted.wait();
+        if let Some(ticket) = probe {
+            assert!(ticket.is_probe());
+            probes.fetch_add(1, SeqCst);
+            let _ = breaker.lock().unwrap().report(ticket, Sample::Success, until, MIDDLE);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..TRIES {
+            std::thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, one).unwrap();
+        }
+    });
+    assert_eq!((probes.into_inner(), refused.into_inner(), ready.into_inner()), (1, 999, 1));
+    assert_eq!(breaker.into_inner().unwrap().state(), State::Closed);
+}
+
+#[test]
+fn only_what_the_handler_did_counts() {
+    let failures = [
+        (Failure::Retry { reason: "busy".into(), after: None }, Sample::Failure),
+        (Failure::Timeout { limit: SECOND }, Sample::Failure),
+        (Failure::Trap { reason: "unreachable".into() }, Sample::Failure),
+        (Failure::Memory { limit_bytes: 1, reason: "grow".into() }, Sample::Failure),
+        (Failure::Reject { reason: "no such user".into() }, Sample::Ignored),
+        (Failure::Host { reason: "no sandbox".into() }, Sample::Ignored),
+    ];
+    for (failure, expected) in failures {
+        assert_eq!(Sample::of(&Err(failure.clone())), expected, "{failure}");
+    }
+    assert_eq!(Sample::of(&Ok(Effects::default())), Sample::Success);
+}

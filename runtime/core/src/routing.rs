@@ -1,0 +1,265 @@
+//! Routing: which messages a handler gets, under which key and id, on which shard. Recorded in the log.
+//!
+//! Pure functions of message and routing: the same message always goes to the same lane, on every host and after every
+//! restart. A changed subscription holds from a recorded offset on, messages below it are routed under the old one.
+
+mod extract;
+pub mod reconcile;
+pub mod reserved;
+
+use crate::handler::HandlerName;
+use crate::message::{IdHash, Key, Message, Offset};
+use crate::topic::{Pattern, Topic};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Where a key or id is taken from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Field {
+    /// A JSON pointer (RFC 6901) into the body.
+    Pointer(String),
+    /// A header by name, ASCII case ignored.
+    Header(String),
+    /// A token of the topic, counted from 1.
+    TopicToken(usize),
+}
+
+/// How a handler's messages get their key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyFrom {
+    /// The key the publisher gave; a message without one stands alone and has no state.
+    Message,
+    /// The first field that yields. When none does the message is a dead letter.
+    Fields(Vec<Field>),
+    /// Every message in one lane.
+    All,
+    /// No order and no state.
+    None,
+}
+
+/// How a handler's messages get their dedup identity.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdFrom {
+    /// The id the publisher gave.
+    Message,
+    /// The first field that yields; otherwise it has no id.
+    Fields(Vec<Field>),
+}
+
+/// A subscription and the offset from which it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// It holds for messages with a greater offset, up to the next span's.
+    pub after: Offset,
+    /// Empty: the handler was removed there.
+    pub subscribe: Vec<Pattern>,
+}
+
+/// The routing of one handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routing {
+    pub handler: HandlerName,
+    pub key: KeyFrom,
+    pub id: IdFrom,
+    /// At least 1.
+    pub shards: u16,
+    /// Ascending by `after`; never empty. Messages at or below the first `after` are not the handler's.
+    pub spans: Vec<Span>,
+}
+
+/// A message and where it belongs under one handler's routing.
+#[derive(Clone, Debug)]
+pub struct Routed {
+    pub message: Arc<Message>,
+    /// Hash of the key, or of the offset where the message stands alone: shard and lane follow from it.
+    pub hash: u64,
+    /// `None`: the message stands alone and sees no state.
+    pub key: Option<Key>,
+    pub id: Option<IdHash>,
+    /// It cannot be handled: a dead letter without a run.
+    pub unroutable: Option<Unroutable>,
+}
+
+/// Why a message is dead before it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unroutable {
+    /// The `kind` of the dead letter.
+    pub kind: &'static str,
+    pub error: String,
+}
+
+impl Routed {
+    /// The shard it belongs to.
+    pub fn shard(&self, shards: u16) -> u16 {
+        u16::try_from(self.hash % u64::from(shards.max(1))).expect("a remainder is less than a u16")
+    }
+}
+
+impl Routing {
+    /// Whether the handler gets messages with this offset and topic.
+    pub fn subscribes(&self, message: &Message) -> bool {
+        let Some(span) = self.spans.iter().rev().find(|span| span.after < message.offset) else { return false };
+        if message.topic.is_reserved() {
+            // Dead letters that return to this handler; nothing else of the host's own is a handler's business.
+            return !span.subscribe.is_empty() && self.is_own_retry(&message.topic);
+        }
+        span.subscribe.iter().any(|pattern| pattern.matches(&message.topic))
+    }
+
+    /// Every pattern that any message after `after` may match: what a catch-up read asks for.
+    pub fn patterns_after(&self, after: Offset) -> Vec<Pattern> {
+        let first = self.spans.iter().rposition(|span| span.after <= after).unwrap_or(0);
+        let mut patterns: Vec<Pattern> =
+            self.spans[first..].iter().flat_map(|span| span.subscribe.iter().cloned()).collect();
+        if !patterns.is_empty() {
+            patterns.push(Pattern::from(&reserved::retry_topic(&self.handler)));
+        }
+        patterns.sort();
+        patterns.dedup();
+        patterns
+    }
+
+    fn is_own_retry(&self, topic: &Topic) -> bool {
+        let name = topic.as_str().strip_prefix(reserved::RETRY_TOKEN).and_then(|rest| rest.strip_prefix('.'));
+        name == Some(self.handler.as_str())
+    }
+
+    /// Where the handler's first message may be: a new shard's `read`.
+    pub fn start(&self) -> Offset {
+        self.spans.first().map_or(Offset::START, |span| span.after)
+    }
+
+    /// Key, id and lane of a message. Never fails: what cannot be routed says so and has a lane of its own.
+    pub fn route(&self, message: &Arc<Message>) -> Routed {
+        let returned = reserved::original(message).map(Arc::new);
+        let message = returned.as_ref().unwrap_or(message);
+        match self.key_of(message) {
+            Ok(key) => {
+                let hash = Self::lane_hash(key.as_ref(), message.offset);
+                let id = self.id_of(message).map(|id| IdHash::of(&id));
+                Routed { message: message.clone(), hash, key, id, unroutable: None }
+            }
+            Err(unroutable) => Routed {
+                message: message.clone(),
+                hash: Self::lane_hash(None, message.offset),
+                key: None,
+                id: None,
+                unroutable: Some(unroutable),
+            },
+        }
+    }
+
+    /// The hash of a key, or of the offset of a message that stands alone.
+    pub fn lane_hash(key: Option<&Key>, offset: Offset) -> u64 {
+        match key {
+            Some(key) => xxhash_rust::xxh3::xxh3_64(key.as_str().as_bytes()),
+            None => xxhash_rust::xxh3::xxh3_64(&offset.0.to_le_bytes()),
+        }
+    }
+
+    /// The dedup identity in full; `None` for no id, an empty one, or one that cannot be read.
+    fn id_of<'m>(&self, message: &'m Message) -> Option<std::borrow::Cow<'m, str>> {
+        match &self.id {
+            IdFrom::Message => message.id.as_deref().map(Into::into),
+            // A body that is not JSON has no id; the handler decides what to make of it.
+            IdFrom::Fields(fields) => extract::first(fields, message).ok().flatten(),
+        }
+    }
+
+    fn key_of(&self, message: &Message) -> Result<Option<Key>, Unroutable> {
+        if message.hops > crate::message::HOPS_MAX {
+            let error = format!("went through {} handlers, which looks like a loop", message.hops);
+            return Err(Unroutable { kind: "loop", error });
+        }
+        match &self.key {
+            KeyFrom::None => Ok(None),
+            KeyFrom::Message => Ok(message.key.clone()),
+            KeyFrom::All => Ok(Key::parse("*").expect("one byte is not too long")),
+            KeyFrom::Fields(fields) => {
+                let found = extract::first(fields, message)
+                    .map_err(|error| Unroutable { kind: "key", error: format!("no key: {error}") })?;
+                let text = found.ok_or_else(|| Unroutable {
+                    kind: "key",
+                    error: format!("no key: none of {} yields a text, number or boolean", describe(fields)),
+                })?;
+                Key::parse(&text).map_err(|error| Unroutable { kind: "key", error: error.to_string() })
+            }
+        }
+    }
+}
+
+fn describe(fields: &[Field]) -> String {
+    let names: Vec<String> = fields
+        .iter()
+        .map(|field| match field {
+            Field::Pointer(pointer) => format!("`{pointer}`"),
+            Field::Header(name) => format!("header `{name}`"),
+            Field::TopicToken(number) => format!("topic token {number}"),
+        })
+        .collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::message::NewMessage;
+
+    fn routing(key: KeyFrom) -> Routing {
+        Routing {
+            handler: HandlerName::parse("h").unwrap(),
+            key,
+            id: IdFrom::Fields(vec![Field::Pointer("/id".into())]),
+            shards: 8,
+            spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("events.*").unwrap()] }],
+        }
+    }
+
+    fn message(body: &str) -> Arc<Message> {
+        let new = NewMessage::new(Topic::parse("events.made").unwrap(), body.to_owned());
+        Arc::new(Message::from_new(new, Offset(7), Timestamp(0)))
+    }
+
+    #[test]
+    fn a_message_whose_key_setting_yields_nothing_is_unroutable_with_the_reason() {
+        let routing = routing(KeyFrom::Fields(vec![Field::Pointer("/user".into())]));
+        let error = |body| routing.route(&message(body)).unroutable.unwrap().error;
+        assert!(error("{}").contains("none of `/user` yields"));
+        assert!(error("{").contains("the body is not JSON: EOF"));
+        assert!(error(&format!(r#"{{"user":"{}"}}"#, "x".repeat(257))).contains("257 bytes"));
+        assert!(routing.route(&message(r#"{"user":1}"#)).unroutable.is_none());
+    }
+
+    #[test]
+    fn an_empty_id_is_no_id() {
+        let routing = routing(KeyFrom::None);
+        assert_eq!(routing.route(&message(r#"{"id":""}"#)).id, None);
+        assert_eq!(routing.route(&message(r#"{"id":"a"}"#)).id, Some(IdHash::of("a")));
+    }
+
+    #[test]
+    fn a_changed_subscription_holds_from_its_offset_on() {
+        let mut routing = routing(KeyFrom::None);
+        routing.spans.push(Span { after: Offset(7), subscribe: vec![Pattern::parse("other").unwrap()] });
+        let at = |offset, topic: &str| {
+            let new = NewMessage::new(Topic::parse(topic).unwrap(), "");
+            routing.subscribes(&Message::from_new(new, Offset(offset), Timestamp(0)))
+        };
+        assert!(at(7, "events.made") && !at(8, "events.made"));
+        assert!(!at(7, "other") && at(8, "other"));
+        // And one for dead letters that return.
+        assert_eq!(routing.patterns_after(Offset(3)).len(), 3);
+        assert_eq!(routing.patterns_after(Offset(7)).len(), 2);
+    }
+
+    #[test]
+    fn a_message_beyond_the_hop_limit_is_a_loop() {
+        let mut looping = (*message("{}")).clone();
+        looping.hops = crate::message::HOPS_MAX + 1;
+        assert_eq!(routing(KeyFrom::None).route(&Arc::new(looping)).unroutable.unwrap().kind, "loop");
+    }
+}

@@ -1,0 +1,84 @@
+//! The host's own topics: commands for a handler, and dead letters that return to it.
+
+use crate::commit::DeadLetter;
+use crate::handler::HandlerName;
+use crate::message::{Headers, Message, NewMessage};
+use crate::topic::Topic;
+
+/// First token of the topics of commands.
+pub const CONTROL_TOKEN: &str = "_control";
+/// First token of the topics on which dead letters return to their handler.
+pub const RETRY_TOKEN: &str = "_retry";
+/// Holds the topic that a returned dead letter had.
+const TOPIC_HEADER: &str = "_topic";
+/// Holds the offset that a returned dead letter had.
+pub const OFFSET_HEADER: &str = "_offset";
+
+/// Where the commands for a handler are.
+pub fn control_topic(handler: &HandlerName) -> Topic {
+    Topic::parse(&format!("{CONTROL_TOKEN}.{handler}")).expect("a handler's name is a token")
+}
+
+/// Where the dead letters that return to a handler are.
+pub fn retry_topic(handler: &HandlerName) -> Topic {
+    Topic::parse(&format!("{RETRY_TOKEN}.{handler}")).expect("a handler's name is a token")
+}
+
+/// A dead letter's message as it returns to its handler, and to no other: after all that is in the log now.
+pub fn returned(letter: &DeadLetter) -> NewMessage {
+    let message = &letter.message;
+    let headers = message.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let topic = (TOPIC_HEADER.to_owned(), message.topic.as_str().to_owned());
+    let offset = (OFFSET_HEADER.to_owned(), message.offset.to_string());
+    NewMessage {
+        topic: retry_topic(&letter.shard.handler),
+        key: message.key.clone(),
+        id: message.id.clone(),
+        headers: Headers::new([topic, offset].into_iter().chain(headers).collect()),
+        body: message.body.clone(),
+        hops: message.hops,
+    }
+}
+
+/// The message that a returned dead letter was, at its new place; `None` for any other message.
+pub fn original(message: &Message) -> Option<Message> {
+    if !message.topic.as_str().starts_with(RETRY_TOKEN) {
+        return None;
+    }
+    let topic = Topic::parse(message.headers.get(TOPIC_HEADER)?).ok()?;
+    let rest = message.headers.iter().filter(|(name, _)| ![TOPIC_HEADER, OFFSET_HEADER].contains(name));
+    let headers = Headers::new(rest.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+    Some(Message { topic, headers, ..message.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::handler::ShardId;
+    use crate::message::Offset;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_returned_dead_letter_is_the_message_it_was() {
+        let new = NewMessage {
+            id: Some("i".into()),
+            headers: Headers::new(vec![("a".into(), "b".into())]),
+            ..NewMessage::new(Topic::parse("events.made").unwrap(), "body")
+        };
+        let was = Message::from_new(new, Offset(3), Timestamp(5));
+        let letter = DeadLetter {
+            shard: ShardId { handler: HandlerName::parse("order").unwrap(), index: 0 },
+            message: Arc::new(was.clone()),
+            key: None,
+            attempts: 8,
+            kind: "retry".into(),
+            error: "busy".into(),
+            digest: None,
+            time: Timestamp(6),
+        };
+        let back = Message::from_new(returned(&letter), Offset(9), Timestamp(7));
+        assert_eq!(back.topic.as_str(), "_retry.order");
+        assert_eq!(original(&back), Some(Message { offset: Offset(9), time: Timestamp(7), ..was }));
+    }
+}

@@ -1,0 +1,130 @@
+//! The outcomes a shard has reached and not yet committed, coalesced into what the next commit will write.
+
+use crate::clock::Timestamp;
+use crate::commit::{DeadLetter, Delayed, KeyWrites, Mark};
+use crate::effects::StateWrite;
+use crate::message::{Key, Message, NewMessage};
+use crate::pipeline::Settled;
+use crate::topic::Topic;
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A commit with this many outcomes takes no more: it bounds what an unknown fate throws away.
+pub const OUTCOMES_MAX: usize = 4096;
+/// Likewise in bytes of outputs, state and dead letters (8 MiB).
+pub const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// What happened in a commit, to be counted once it is durable.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    pub settled: Vec<(Topic, Settled)>,
+    /// Guest counters by name.
+    pub counts: Vec<(Arc<str>, u64)>,
+    pub marks_evicted: u64,
+    pub dead: Vec<DeadLetter>,
+    /// Dead letters that were retried or dropped.
+    pub dead_removed: u64,
+    /// The log's time of the oldest message among them.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The content of the commit to come.
+#[derive(Debug, Default)]
+pub struct Staged {
+    pub marks: Vec<Mark>,
+    pub outputs: Vec<NewMessage>,
+    pub delayed_put: BTreeMap<u64, Delayed>,
+    pub delayed_drop: Vec<u64>,
+    pub dead: Vec<DeadLetter>,
+    /// Numbers of dead letters that go.
+    pub dead_drop: Vec<u64>,
+    pub report: Report,
+    state: Vec<KeyWrites>,
+    state_of: HashMap<Key, usize>,
+    bytes: usize,
+}
+
+impl Staged {
+    pub fn is_empty(&self) -> bool {
+        self.report.settled.is_empty() && self.outputs.is_empty() && self.dead_drop.is_empty()
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.report.settled.len() >= OUTCOMES_MAX || self.bytes >= BYTES_MAX
+    }
+
+    pub fn settled(&mut self, message: &Message, settled: Settled) {
+        self.report.settled.push((message.topic.clone(), settled));
+        let oldest = self.report.oldest.map_or(message.time, |oldest| oldest.min(message.time));
+        self.report.oldest = Some(oldest);
+    }
+
+    pub fn output(&mut self, message: NewMessage) {
+        self.bytes += message.bytes();
+        self.outputs.push(message);
+    }
+
+    pub fn delay(&mut self, delayed: Delayed) {
+        self.bytes += delayed.message.bytes();
+        self.delayed_put.insert(delayed.number, delayed);
+    }
+
+    /// A delayed message is due: it leaves the record, unless it had not come that far.
+    pub fn release(&mut self, number: u64, message: NewMessage) {
+        if self.delayed_put.remove(&number).is_none() {
+            self.delayed_drop.push(number);
+        }
+        self.output(message);
+    }
+
+    pub fn dead(&mut self, letter: DeadLetter) {
+        self.bytes += letter.message.bytes() + letter.error.len();
+        self.dead.push(letter);
+    }
+
+    /// A dead letter goes: for good, or because it returns to the log as this message.
+    pub fn remove_dead(&mut self, number: u64, returns: Option<NewMessage>) {
+        self.dead_drop.push(number);
+        self.report.dead_removed += 1;
+        self.bytes += 16;
+        if let Some(message) = returns {
+            self.output(message);
+        }
+    }
+
+    /// Adds the writes of a run; the last write to an entry wins.
+    pub fn write(&mut self, key: &Key, writes: Vec<StateWrite>) {
+        self.bytes +=
+            writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
+        let at = match self.state_of.get(key) {
+            Some(&at) => at,
+            None => {
+                self.state_of.insert(key.clone(), self.state.len());
+                self.state.push(KeyWrites { key: key.clone(), writes });
+                return;
+            }
+        };
+        let held = &mut self.state[at].writes;
+        for write in writes {
+            match held.iter_mut().find(|other| other.entry == write.entry) {
+                Some(other) => *other = write,
+                None => held.push(write),
+            }
+        }
+    }
+
+    pub fn count(&mut self, counts: Vec<(Arc<str>, u64)>) {
+        for (name, by) in counts {
+            match self.report.counts.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, sum)) => *sum = sum.saturating_add(by),
+                None => self.report.counts.push((name, by)),
+            }
+        }
+    }
+
+    pub fn take_state(&mut self) -> Vec<KeyWrites> {
+        self.state_of.clear();
+        std::mem::take(&mut self.state)
+    }
+}

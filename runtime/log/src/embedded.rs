@@ -1,0 +1,320 @@
+//! The embedded log: SQLite in a directory of this machine, for one host. The default.
+//!
+//! One thread writes: it takes all that waits into one transaction, syncs it to the disk once, and then answers
+//! everyone. A few read-only connections serve reads meanwhile. What was answered outlives the death of the process and
+//! the loss of power.
+//!
+//! A directory holds `sluicebox.db` (with its `-wal` and `-shm`) and `lock`; one process works on it at a time, any
+//! number may look at it with [`EmbeddedLog::open_read_only`].
+
+mod backup;
+mod checkpoint;
+mod crash;
+mod dead;
+mod dead_box;
+mod failure;
+mod forget;
+mod format;
+mod lock;
+mod queries;
+mod readers;
+mod requests;
+mod room;
+mod rows;
+mod shard;
+mod shared;
+mod statements;
+mod tables;
+mod trim;
+mod writer;
+
+pub use self::backup::{BackupError, Copied};
+
+use self::failure::Failure;
+use self::lock::Lock;
+use self::queries::Reader;
+use self::readers::{Length, Readers};
+use self::requests::Request;
+use self::room::Room;
+use self::shared::Shared;
+use self::trim::Looked;
+use self::writer::{Parts, Unanswered, Writer};
+use super::{Batch, Guarantees, Log, LogError};
+use super::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use futures_util::future::BoxFuture;
+use sluicebox_core::clock::{self, Timestamp};
+use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use sluicebox_core::effects::Entries;
+use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::message::{Key, Message, NewMessage, Offset};
+use sluicebox_core::routing::Routing;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How an embedded log is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Reads at once; at least 1.
+    pub readers: usize,
+    /// Memory for pages that the writer keeps.
+    pub writer_cache_bytes: u64,
+    /// Memory for pages that each reader keeps.
+    pub reader_cache_bytes: u64,
+    /// At this size of the database appends are refused, while commits go on into a reserve of an eighth of it.
+    /// `None`: until the disk is full.
+    pub bytes_max: Option<u64>,
+    /// When the disk has fewer bytes left appends are refused, and commits go on into what is left.
+    pub disk_reserve_bytes: u64,
+    /// How long writes wait while another process holds the database (a tool that looks at it, a copy being made); then
+    /// they are refused, and the log goes on.
+    pub lock_wait: Duration,
+    /// Asked for the time of each transaction.
+    pub clock: fn() -> Timestamp,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers: 3,
+            writer_cache_bytes: 64 * 1024 * 1024,
+            reader_cache_bytes: 16 * 1024 * 1024,
+            bytes_max: None,
+            disk_reserve_bytes: 32 * 1024 * 1024,
+            lock_wait: Duration::from_secs(30),
+            clock: clock::now,
+        }
+    }
+}
+
+/// A log in a directory. Dropping it waits until everything it took is written.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    readers: Arc<Readers>,
+    access: Access,
+}
+
+enum Access {
+    ReadWrite(Writer),
+    /// The end is read from the database each time: another process moves it.
+    ReadOnly,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `directory` and makes both if they do not exist.
+    ///
+    /// Blocks on the disk. Refused when another process has it open, when its format is newer, or when the file is not
+    /// a log.
+    pub fn open(directory: &Path, options: Options) -> Result<Self, LogError> {
+        create_directory(directory)?;
+        let lock = Lock::take(&directory.join("lock"))?;
+        let path = format::database(directory);
+        let connection = format::open_or_create(&path, options.writer_cache_bytes)?;
+        let room = Room::limit(&connection, directory.to_owned(), options.bytes_max, options.disk_reserve_bytes)?;
+        let readers = open_readers(&path, &options)?;
+        let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
+        let shared = Arc::new(Shared::new(end));
+        let second_connection = format::open_to_checkpoint(&path)?;
+        let Options { clock, lock_wait, .. } = options;
+        let parts = Parts { lock, connection, second_connection, shared: shared.clone(), clock, room, lock_wait };
+        let writer = Writer::start(parts)?;
+        Ok(Self { shared, readers, access: Access::ReadWrite(writer) })
+    }
+
+    /// Opens the log in `directory` to look at it, also while a host works on it. Whatever writes is refused.
+    pub fn open_read_only(directory: &Path) -> Result<Self, LogError> {
+        let readers = open_readers(&format::database(directory), &Options::default())?;
+        Ok(Self { shared: Arc::new(Shared::new(Offset::START)), readers, access: Access::ReadOnly })
+    }
+
+    fn writer(&self) -> Result<&Writer, LogError> {
+        match &self.access {
+            Access::ReadWrite(writer) => Ok(writer),
+            Access::ReadOnly => Err(LogError::Refused { reason: "the log was opened to look at it only".into() }),
+        }
+    }
+
+    async fn query<T: Send + 'static>(
+        &self,
+        length: Length,
+        query: impl FnOnce(&mut Reader) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, LogError> {
+        self.shared.check()?;
+        Ok(self.readers.run(length, query).await?)
+    }
+
+    /// `Err` when the writer ended without an answer.
+    fn unanswered(&self, unanswered: Unanswered) -> LogError {
+        match (self.shared.check(), unanswered) {
+            (Err(stopped), _) => stopped.into(),
+            (Ok(()), Unanswered::NotTaken) => LogError::Unavailable { reason: "it was closed".into() },
+            (Ok(()), Unanswered::Lost) => LogError::Unknown { reason: "its writer ended".into() },
+        }
+    }
+}
+
+fn create_directory(directory: &Path) -> Result<(), LogError> {
+    let create = || {
+        std::fs::create_dir_all(directory)?;
+        // DURABLE: or the directory itself could be gone after a loss of power.
+        if let Some(parent) = directory.canonicalize()?.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+        Ok(())
+    };
+    create().map_err(|error: std::io::Error| LogError::Refused {
+        reason: format!("failed to create the directory `{}` for the log: {error}", directory.display()),
+    })
+}
+
+fn open_readers(path: &Path, options: &Options) -> Result<Arc<Readers>, LogError> {
+    let open = |_| format::open_to_read(path, options.reader_cache_bytes).map(Reader::new);
+    Ok(Readers::new((0..options.readers.max(1)).map(open).collect::<Result<_, _>>()?))
+}
+
+impl Log for EmbeddedLog {
+    fn guarantees(&self) -> Guarantees {
+        Guarantees {
+            kind: "embedded",
+            survives_process_death: true,
+            survives_power_loss: true,
+            times_never_fall: true,
+            several_hosts: false,
+            summary: format!(
+                "SQLite {} with a write-ahead log and `synchronous = FULL`: every acknowledged write was synced to the \
+                 disk and outlives kill -9 and the loss of power, if the disk keeps what it acknowledged",
+                rusqlite::version()
+            ),
+        }
+    }
+
+    fn append(&self, messages: Vec<NewMessage>) -> BoxFuture<'_, Result<Vec<Offset>, LogError>> {
+        Box::pin(async move {
+            let asked = self.writer()?.ask(|answer| Request::Append { messages, answer }).await;
+            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
+        })
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {
+        Box::pin(async move {
+            // Taken before the read: what it sees up to here is complete, and nothing beyond is claimed.
+            let end = self.end().await?;
+            self.query(Length::Scan, move |reader| reader.read(&request, end)).await
+        })
+    }
+
+    fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>> {
+        Box::pin(self.query(Length::Short, move |reader| reader.fetch(&offsets)))
+    }
+
+    fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(async {
+            match self.access {
+                Access::ReadWrite(_) => self.shared.check_open().map(|()| self.shared.live.end()),
+                Access::ReadOnly => self.query(Length::Short, |reader| reader.end()).await,
+            }
+        })
+    }
+
+    fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(self.query(Length::Short, move |reader| reader.offset_before(time)))
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>> {
+        Box::pin(async {
+            self.writer()?;
+            self.shared.check()?;
+            self.shared.live.tail().ok_or_else(|| self.unanswered(Unanswered::NotTaken))
+        })
+    }
+
+    fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>> {
+        Box::pin(async move {
+            let id = shard.clone();
+            let asked = self.writer()?.ask(|answer| Request::Claim { shard: id, start, answer }).await;
+            let term = asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))?;
+            // The term is durable, so the record stands still: only whoever claims after us can move it on, and that
+            // fences us.
+            let record = self.query(Length::Scan, move |reader| reader.record(&shard)).await?;
+            let record = record.ok_or_else(|| Failure::damaged("a shard that was claimed is not there"))?;
+            Ok(Claim { term, record })
+        })
+    }
+
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
+        Box::pin(self.query(Length::Short, move |reader| reader.load(&shard.handler, &keys)))
+    }
+
+    fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {
+        Box::pin(async move {
+            let shards: Vec<ShardId> = commits.iter().map(|commit| commit.shard.clone()).collect();
+            let not_taken = |reason: String| -> Vec<Result<(), CommitError>> {
+                let each = |shard| Err(CommitError::Unavailable { shard, reason: reason.clone() });
+                shards.iter().cloned().map(each).collect()
+            };
+            let writer = match self.writer() {
+                Ok(writer) => writer,
+                Err(error) => return not_taken(error.to_string()),
+            };
+            match writer.ask(|answer| Request::Commit { commits, answer }).await {
+                Ok(answers) => answers,
+                Err(Unanswered::NotTaken) => not_taken(self.unanswered(Unanswered::NotTaken).to_string()),
+                Err(Unanswered::Lost) => {
+                    let reason = self.unanswered(Unanswered::Lost).to_string();
+                    let each = |shard| Err(CommitError::Unknown { shard, reason: reason.clone() });
+                    shards.iter().cloned().map(each).collect()
+                }
+            }
+        })
+    }
+
+    fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>> {
+        Box::pin(self.query(Length::Short, |reader| reader.routings()))
+    }
+
+    fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            let asked = self.writer()?.ask(|answer| Request::PutRoutings { version, routings, answer }).await;
+            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
+        })
+    }
+
+    fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
+        Box::pin(self.query(Length::Scan, move |reader| reader.dead(&query)))
+    }
+
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
+        Box::pin(self.query(Length::Scan, move |reader| reader.dead_count(&filter)))
+    }
+
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
+        Box::pin(async move {
+            let writer = self.writer()?;
+            let wanted = trim.clone();
+            match self.query(Length::Scan, move |reader| reader.look(&wanted)).await? {
+                Looked::NothingToDo { bytes } => Ok(Trimmed { bytes, ..Trimmed::default() }),
+                Looked::Due(floor) => {
+                    let asked = writer.ask(|answer| Request::Trim { trim, floor, answer }).await;
+                    asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
+                }
+            }
+        })
+    }
+
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            let asked = self.writer()?.ask(|answer| Request::Forget { handler, answer }).await;
+            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))?;
+            loop {
+                let asked = self.writer()?.ask(|answer| Request::Erase { answer }).await;
+                if asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))? {
+                    return Ok(());
+                }
+            }
+        })
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
+        Box::pin(self.query(Length::Scan, |reader| reader.status()))
+    }
+}

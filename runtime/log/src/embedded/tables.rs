@@ -1,0 +1,279 @@
+//! What the writer does inside one transaction.
+//!
+//! Everything is decided before it is written: terms, numbers and limits are checked against what the writer remembers,
+//! so a statement only fails when the disk does. Then the whole transaction is rolled back and what was remembered is
+//! read again.
+
+use super::dead_box::DeadBoxes;
+use super::failure::Failure;
+use super::forget;
+use super::room::Room;
+use super::rows::{self, int};
+use super::shard::Shard;
+use super::statements::Statements;
+use super::trim::{self, Floor};
+use crate::limits::{check_commit, check_messages};
+use crate::{LogError, Trim, Trimmed, routings};
+use rusqlite::{Connection, OptionalExtension as _, params};
+use sluicebox_core::clock::Timestamp;
+use sluicebox_core::commit::{CommitError, ShardCommit, Term};
+use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::message::{Message, NewMessage, Offset};
+use sluicebox_core::routing::Routing;
+use sluicebox_core::topic::Topic;
+use std::collections::HashMap;
+
+/// Most topics remembered with their number; the rest is looked up.
+const TOPICS_MAX: usize = 100_000;
+
+/// The tables as the transaction under way sees them.
+pub(super) struct Tables<'c> {
+    connection: &'c Connection,
+    sql: Statements<'c>,
+    end: Offset,
+    time: Timestamp,
+    topics: HashMap<Topic, i64>,
+    handlers: HashMap<HandlerName, i64>,
+    shards: HashMap<ShardId, Shard>,
+    dead: DeadBoxes,
+    /// The end before this transaction.
+    before: Offset,
+    room: Room,
+}
+
+/// A transaction that did not become durable.
+#[derive(Debug)]
+pub(super) enum Unwritten {
+    /// Nothing was written.
+    Nothing(Failure),
+    /// It may be durable or not.
+    Unknown(Failure),
+}
+
+/// Where the messages of a transaction are: after `last`, without gaps, all of one time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) last: Offset,
+    pub(super) time: Timestamp,
+}
+
+impl Place {
+    /// The next message of the transaction, in the order in which they were written.
+    pub(super) fn take(&mut self, message: NewMessage) -> Message {
+        self.last.0 += 1;
+        Message::from_new(message, self.last, self.time)
+    }
+}
+
+impl<'c> Tables<'c> {
+    pub(super) fn open(connection: &'c Connection, room: Room) -> Result<Self, Failure> {
+        let mut tables = Self {
+            connection,
+            sql: Statements::prepare(connection)?,
+            end: Offset::START,
+            time: Timestamp(0),
+            topics: HashMap::new(),
+            handlers: HashMap::new(),
+            shards: HashMap::new(),
+            dead: DeadBoxes::default(),
+            before: Offset::START,
+            room,
+        };
+        tables.remember()?;
+        Ok(tables)
+    }
+
+    /// Reads the end again and forgets the rest.
+    fn remember(&mut self) -> Result<(), Failure> {
+        self.topics.clear();
+        self.handlers.clear();
+        self.shards.clear();
+        self.dead.forget_counts();
+        (self.end, self.time) = self.sql.end.query_row([], |row| {
+            Ok((Offset(row.get::<_, i64>(0)?.cast_unsigned()), Timestamp(row.get::<_, i64>(1)?.cast_unsigned())))
+        })?;
+        Ok(())
+    }
+
+    /// Begins a transaction whose messages are stamped with `now`, or the last time if that is later.
+    pub(super) fn begin(&mut self, now: Timestamp) -> Result<(), Failure> {
+        self.sql.begin.execute([])?;
+        self.time = self.time.max(now);
+        self.before = self.end;
+        self.room.look_again();
+        Ok(())
+    }
+
+    /// Makes the transaction durable and returns where its messages are.
+    pub(super) fn finish(&mut self) -> Result<Place, Unwritten> {
+        if self.end > self.before {
+            let end = params![int(self.end.0), int(self.time.0)];
+            self.sql.end_set.execute(end).map_err(|error| Unwritten::Nothing(error.into()))?;
+        }
+        // DURABLE: SQLite writes and syncs the write-ahead log before this returns.
+        self.sql.commit.execute([]).map_err(|error| match Failure::from(error) {
+            // The frame that commits is the last one written: without room for it there is no commit to find.
+            full @ Failure::Full(_) => Unwritten::Nothing(full),
+            busy @ Failure::Busy(_) => Unwritten::Nothing(busy),
+            broken @ Failure::Broken(_) => Unwritten::Unknown(broken),
+        })?;
+        Ok(Place { last: self.before, time: self.time })
+    }
+
+    /// Undoes the transaction. After an error the log must stop.
+    pub(super) fn undo(&mut self) -> Result<(), Failure> {
+        // SQLite may have rolled back by itself.
+        if !self.connection.is_autocommit() {
+            self.sql.rollback.execute([])?;
+        }
+        self.remember()
+    }
+
+    /// Appends all or, when one breaks a limit or there is no room, none.
+    pub(super) fn append(&mut self, messages: &[NewMessage]) -> Result<Result<Vec<Offset>, LogError>, Failure> {
+        if let Err(error) = check_messages(messages) {
+            return Ok(Err(error.into()));
+        }
+        let pages = &mut self.sql.pages;
+        let used_pages = || Ok(pages.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
+        if let Some(reason) = self.room.refusal(used_pages)? {
+            return Ok(Err(LogError::Full { reason }));
+        }
+        let before = self.end.0;
+        self.append_checked(messages)?;
+        Ok(Ok((before + 1..=self.end.0).map(Offset).collect()))
+    }
+
+    fn append_checked(&mut self, messages: &[NewMessage]) -> Result<(), Failure> {
+        for message in messages {
+            let topic_id = topic_id(&mut self.sql, &mut self.topics, &message.topic)?;
+            self.end.0 += 1;
+            self.sql.append.execute(params![
+                int(self.end.0),
+                topic_id,
+                int(self.time.0),
+                message.hops,
+                message.key.as_ref().map(|key| key.as_str()),
+                message.id.as_deref(),
+                rows::headers_blob(&message.headers),
+                &*message.body,
+            ])?;
+        }
+        Ok(())
+    }
+
+    /// Raises the shard's term.
+    pub(super) fn claim(&mut self, id: &ShardId, start: Offset) -> Result<Term, Failure> {
+        if self.find(id)?.is_none() {
+            let handler_id = match self.handler_id(&id.handler)? {
+                Some(known) => known,
+                None => self.sql.handler_add.insert([id.handler.as_str()])?,
+            };
+            let end = int(self.end.0);
+            self.sql.shard_add.execute(params![handler_id, id.index, int(start.0), end])?;
+        }
+        let shard = self.find(id)?.ok_or_else(|| Failure::damaged("a shard just written is not there"))?;
+        let (id, term) = (shard.id, Term(shard.term.0 + 1));
+        shard.term = term;
+        self.sql.shard_term.execute(params![id, int(term.0)])?;
+        Ok(term)
+    }
+
+    /// Writes one shard's commit whole or not at all.
+    pub(super) fn commit(&mut self, commit: &ShardCommit) -> Result<Result<(), CommitError>, Failure> {
+        let fenced = Err(CommitError::Fenced { shard: commit.shard.clone() });
+        let Some(shard) = self.find(&commit.shard)? else { return Ok(fenced) };
+        if shard.term != commit.term || commit.number != shard.commit_number + 1 {
+            return Ok(fenced);
+        }
+        if let Err(reason) = check_commit(commit, shard.read, shard.controlled) {
+            return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
+        }
+        let shard = self.shards.get_mut(&commit.shard).expect("it was found above");
+        shard.write(&mut self.sql, commit)?;
+        self.dead.write(&mut self.sql, shard.handler_id, shard.id, commit)?;
+        self.append_checked(&commit.outputs)?;
+        Ok(Ok(()))
+    }
+
+    /// Replaces all routings if their version is still `version`.
+    pub(super) fn put_routings(&mut self, version: u64, routings: &[Routing]) -> Result<Result<(), LogError>, Failure> {
+        let current: i64 = self.sql.routings.query_row([], |row| row.get(0))?;
+        if current.cast_unsigned() != version {
+            return Ok(Err(LogError::Conflict));
+        }
+        self.sql.routings_set.execute(params![int(version + 1), routings::encode(routings)])?;
+        Ok(Ok(()))
+    }
+
+    /// Deletes old messages below `floor`, as many as one step may.
+    pub(super) fn trim(&mut self, trim: &Trim, floor: &Floor) -> Result<Trimmed, Failure> {
+        trim::step(self.connection, trim, floor)
+    }
+
+    /// From here on nobody finds the handler; its rows are left to [`Tables::erase`].
+    pub(super) fn forget(&mut self, handler: &HandlerName) -> Result<(), Failure> {
+        forget::hide(self.connection, handler)?;
+        self.handlers.remove(handler);
+        self.shards.retain(|id, _| id.handler != *handler);
+        Ok(())
+    }
+
+    /// Deletes some rows of forgotten handlers; true when nothing is left.
+    pub(super) fn erase(&mut self) -> Result<bool, Failure> {
+        // The number of a handler that is gone may be given out again.
+        self.dead.forget_counts();
+        forget::erase(self.connection)
+    }
+
+    /// The shard as last committed; `None` when it was never claimed.
+    fn find(&mut self, id: &ShardId) -> Result<Option<&mut Shard>, Failure> {
+        if !self.shards.contains_key(id) {
+            let Some(shard) = self.read_shard(id)? else { return Ok(None) };
+            self.shards.insert(id.clone(), shard);
+        }
+        Ok(self.shards.get_mut(id))
+    }
+
+    fn read_shard(&mut self, id: &ShardId) -> Result<Option<Shard>, Failure> {
+        let Some(handler_id) = self.handler_id(&id.handler)? else { return Ok(None) };
+        let shard = self.sql.shard.query_row(params![handler_id, id.index], |row| {
+            Ok(Shard {
+                id: row.get(0)?,
+                handler_id,
+                term: Term(row.get::<_, i64>(1)?.cast_unsigned()),
+                commit_number: row.get::<_, i64>(2)?.cast_unsigned(),
+                read: Offset(row.get::<_, i64>(3)?.cast_unsigned()),
+                marks: row.get::<_, i64>(4)?.cast_unsigned(),
+                controlled: Offset(row.get::<_, i64>(5)?.cast_unsigned()),
+                oldest: Default::default(),
+            })
+        });
+        Ok(shard.optional()?)
+    }
+
+    fn handler_id(&mut self, name: &HandlerName) -> Result<Option<i64>, Failure> {
+        if let Some(known) = self.handlers.get(name) {
+            return Ok(Some(*known));
+        }
+        let found = self.sql.handler.query_row([name.as_str()], |row| row.get(0)).optional()?;
+        self.handlers.extend(found.map(|id| (name.clone(), id)));
+        Ok(found)
+    }
+}
+
+fn topic_id(sql: &mut Statements<'_>, known: &mut HashMap<Topic, i64>, topic: &Topic) -> Result<i64, Failure> {
+    if let Some(id) = known.get(topic) {
+        return Ok(*id);
+    }
+    let found = sql.topic.query_row([topic.as_str()], |row| row.get(0)).optional()?;
+    let id = match found {
+        Some(id) => id,
+        None => sql.topic_add.insert([topic.as_str()])?,
+    };
+    if known.len() >= TOPICS_MAX {
+        known.clear();
+    }
+    known.insert(topic.clone(), id);
+    Ok(id)
+}

@@ -1,0 +1,362 @@
+//! The log in memory as a plain value: no task, no lock, no clock. Times are handed in.
+
+use crate::limits::{check_commit, check_messages};
+use crate::{Batch, LogError, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
+use sluicebox_core::clock::Timestamp;
+use sluicebox_core::commit::{
+    Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, Mark,
+    NumberedDeadLetter, Record, ShardCommit, Term,
+};
+use sluicebox_core::effects::Entries;
+use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::message::{Key, Message, NewMessage, Offset};
+use sluicebox_core::routing::Routing;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+/// Everything a log holds. A clone is a snapshot: bodies and state values are shared, not copied.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryCore {
+    /// Ascending by offset.
+    messages: Vec<Arc<Message>>,
+    /// Offset and time of the last message, which may be gone.
+    last: (Offset, Timestamp),
+    /// Messages ever appended.
+    appended: u64,
+    shards: BTreeMap<ShardId, Shard>,
+    state: BTreeMap<HandlerName, HashMap<Key, Entries>>,
+    /// Ascending by number.
+    dead: Vec<NumberedDeadLetter>,
+    dead_last: u64,
+    routings: Routings,
+}
+
+/// The record of one shard in the form in which commits change it.
+#[derive(Clone, Debug)]
+struct Shard {
+    term: Term,
+    commit_number: u64,
+    read: Offset,
+    open: BTreeMap<Offset, Head>,
+    marks: VecDeque<Mark>,
+    delayed: BTreeMap<u64, Delayed>,
+    controlled: Offset,
+    control: Control,
+}
+
+impl MemoryCore {
+    /// Appends all or, when one breaks a limit, none; returns them as stored.
+    pub fn append(&mut self, messages: Vec<NewMessage>, now: Timestamp) -> Result<Batch, LogError> {
+        check_messages(&messages)?;
+        Ok(self.append_checked(messages, now))
+    }
+
+    fn append_checked(&mut self, messages: Vec<NewMessage>, now: Timestamp) -> Batch {
+        let first = self.messages.len();
+        for new in messages {
+            let (last, time) = (self.last.0.0, self.last.1.max(now));
+            // Offsets have gaps of 1 to 3, so that whoever adds one to an offset fails in the tests.
+            let offset = Offset(last + 1 + self.appended % 3);
+            self.last = (offset, time);
+            self.appended += 1;
+            self.messages.push(Arc::new(Message::from_new(new, offset, time)));
+        }
+        Batch { messages: self.messages[first..].to_vec(), upto: self.end() }
+    }
+
+    /// See [`Log::read`](crate::Log::read).
+    pub fn read(&self, request: &ReadRequest) -> Batch {
+        let mut batch = Batch { messages: vec![], upto: request.upto.min(self.end()).max(request.after) };
+        let mut bytes = 0;
+        for message in &self.messages[self.index_after(request.after)..] {
+            if message.offset > request.upto {
+                break;
+            }
+            let wanted =
+                request.patterns.is_empty() || request.patterns.iter().any(|pattern| pattern.matches(&message.topic));
+            if !wanted {
+                continue;
+            }
+            bytes += message.bytes();
+            batch.messages.push(message.clone());
+            if batch.messages.len() >= request.messages_max || bytes >= request.bytes_max {
+                batch.upto = message.offset;
+                break;
+            }
+        }
+        batch
+    }
+
+    /// See [`Log::fetch`](crate::Log::fetch).
+    pub fn fetch(&self, offsets: &[Offset]) -> Vec<Option<Arc<Message>>> {
+        let find = |offset| self.messages.binary_search_by_key(offset, |message| message.offset).ok();
+        offsets.iter().map(|offset| find(offset).map(|at| self.messages[at].clone())).collect()
+    }
+
+    /// Offset of the last message.
+    pub fn end(&self) -> Offset {
+        self.last.0
+    }
+
+    /// Offset of the last message older than `time`.
+    pub fn offset_before(&self, time: Timestamp) -> Offset {
+        let older = self.messages.partition_point(|message| message.time < time);
+        match older.checked_sub(1) {
+            Some(at) => self.messages[at].offset,
+            // Everything older is gone, so whatever is left is newer.
+            None => Offset::START,
+        }
+    }
+
+    /// Raises the shard's term and returns its record.
+    pub fn claim(&mut self, shard: &ShardId, start: Offset) -> Claim {
+        let end = self.end();
+        let shard = self.shards.entry(shard.clone()).or_insert_with(|| Shard {
+            term: Term(0),
+            commit_number: 0,
+            read: start,
+            open: BTreeMap::new(),
+            marks: VecDeque::new(),
+            delayed: BTreeMap::new(),
+            controlled: end,
+            control: Control::default(),
+        });
+        shard.term.0 += 1;
+        let record = Record {
+            commit_number: shard.commit_number,
+            read: shard.read,
+            open: shard.open.values().cloned().collect(),
+            marks: shard.marks.iter().copied().collect(),
+            delayed: shard.delayed.values().cloned().collect(),
+            controlled: shard.controlled,
+            control: shard.control.clone(),
+        };
+        Claim { term: shard.term, record }
+    }
+
+    /// The state of these keys, in the same order.
+    pub fn load(&self, handler: &HandlerName, keys: &[Key]) -> Vec<Entries> {
+        let state = self.state.get(handler);
+        keys.iter().map(|key| state.and_then(|state| state.get(key)).cloned().unwrap_or_default()).collect()
+    }
+
+    /// Writes each commit whole or not at all; returns one answer per commit and the outputs as stored.
+    pub fn commit(&mut self, commits: Vec<ShardCommit>, now: Timestamp) -> (Vec<Result<(), CommitError>>, Batch) {
+        let first = self.messages.len();
+        let answers = commits.into_iter().map(|commit| self.commit_one(commit, now)).collect();
+        (answers, Batch { messages: self.messages[first..].to_vec(), upto: self.end() })
+    }
+
+    fn commit_one(&mut self, commit: ShardCommit, now: Timestamp) -> Result<(), CommitError> {
+        let fenced = || CommitError::Fenced { shard: commit.shard.clone() };
+        let shard = self.shards.get_mut(&commit.shard).ok_or_else(fenced)?;
+        if shard.term != commit.term || commit.number != shard.commit_number + 1 {
+            return Err(fenced());
+        }
+        let refused = |reason| CommitError::Refused { shard: commit.shard.clone(), reason };
+        check_commit(&commit, shard.read, shard.controlled).map_err(refused)?;
+
+        // Nothing below can fail, so the commit is whole.
+        shard.apply(&commit);
+        for KeyWrites { key, writes } in &commit.state {
+            let state = self.state.entry(commit.shard.handler.clone()).or_default();
+            let entries = state.entry(key.clone()).or_default();
+            writes.iter().for_each(|write| entries.apply(write));
+            if entries.is_empty() {
+                state.remove(key);
+            }
+        }
+        let mine = |dead: &NumberedDeadLetter| dead.letter.shard == commit.shard;
+        self.dead.retain(|dead| !(mine(dead) && commit.dead_drop.contains(&dead.number)));
+        for letter in commit.dead {
+            // Numbers have gaps, as on the other kinds.
+            self.dead_last += 2;
+            self.dead.push(NumberedDeadLetter { number: self.dead_last, letter });
+        }
+        self.bound_dead(&commit.shard.handler, commit.dead_max);
+        self.append_checked(commit.outputs, now);
+        Ok(())
+    }
+
+    /// All routings and their version.
+    pub fn routings(&self) -> Routings {
+        self.routings.clone()
+    }
+
+    /// Replaces all routings if their version is still `version`.
+    pub fn put_routings(&mut self, version: u64, routings: Vec<Routing>) -> Result<(), LogError> {
+        if self.routings.version != version {
+            return Err(LogError::Conflict);
+        }
+        self.routings = Routings { version: version + 1, routings };
+        Ok(())
+    }
+
+    fn bound_dead(&mut self, handler: &HandlerName, letters_max: u64) {
+        let count = self.dead.iter().filter(|dead| dead.letter.shard.handler == *handler).count() as u64;
+        let mut beyond = count.saturating_sub(letters_max);
+        self.dead.retain(|dead| {
+            let goes = beyond > 0 && dead.letter.shard.handler == *handler;
+            beyond -= u64::from(goes);
+            !goes
+        });
+    }
+
+    /// Dead letters of a filter, in the order asked for.
+    pub fn dead(&self, query: &DeadQuery) -> Vec<NumberedDeadLetter> {
+        let wanted = |dead: &&NumberedDeadLetter| query.filter.matches(dead.number, &dead.letter);
+        let mut bytes = 0;
+        let fits = |dead: &&NumberedDeadLetter| {
+            let room = bytes < query.bytes_max;
+            bytes = bytes.saturating_add(dead.letter.message.bytes());
+            room
+        };
+        match query.order {
+            DeadOrder::Newest { below } => {
+                let from = self.dead.iter().rev().filter(|dead| below.is_none_or(|below| dead.number < below));
+                from.filter(wanted).take(query.letters_max).take_while(fits).cloned().collect()
+            }
+            DeadOrder::Oldest { above } => {
+                let from = self.dead.iter().filter(|dead| dead.number > above);
+                from.filter(wanted).take(query.letters_max).take_while(fits).cloned().collect()
+            }
+        }
+    }
+
+    /// How many dead letters a filter means.
+    pub fn dead_count(&self, filter: &DeadFilter) -> DeadCount {
+        let found = self.dead.iter().filter(|dead| filter.matches(dead.number, &dead.letter));
+        found.fold(DeadCount::default(), |count, dead| DeadCount { letters: count.letters + 1, newest: dead.number })
+    }
+
+    /// See [`Log::trim`](crate::Log::trim). Bytes are those of the messages.
+    pub fn trim(&mut self, trim: &Trim) -> Trimmed {
+        let mut bytes: u64 = self.messages.iter().map(|message| message.bytes() as u64).sum();
+        let (floor, holder) = self.floor(&trim.holders);
+        let (mut going, mut held_by) = (0, None);
+        for message in &self.messages {
+            let old = trim.older_than.is_some_and(|time| message.time < time);
+            if !old && trim.bytes_max.is_none_or(|max| bytes <= max) {
+                break;
+            }
+            if message.offset >= floor {
+                held_by = holder;
+                break;
+            }
+            going += 1;
+            bytes -= message.bytes() as u64;
+        }
+        let deleted = going.min(trim.messages_max);
+        self.messages.drain(..deleted);
+        Trimmed { deleted: deleted as u64, more: going > deleted, bytes, held_by }
+    }
+
+    /// The first offset that these handlers need, and who needs it.
+    fn floor(&self, holders: &[HandlerName]) -> (Offset, Option<ShardId>) {
+        let mut floor = (Offset::END, None);
+        for handler in holders {
+            let mut claimed = 0;
+            for (id, shard) in self.shards.iter().filter(|(id, _)| id.handler == *handler) {
+                claimed += 1;
+                let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
+                let needs = shard.open.keys().next().map_or(after, |open| after.min(*open));
+                if needs < floor.0 {
+                    floor = (needs, Some(id.clone()));
+                }
+            }
+            let routing = self.routings.routings.iter().find(|routing| routing.handler == *handler);
+            if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
+                let needs = Offset(routing.start().0.saturating_add(1));
+                if needs < floor.0 {
+                    floor = (needs, Some(ShardId { handler: handler.clone(), index: claimed }));
+                }
+            }
+        }
+        floor
+    }
+
+    /// See [`Log::forget`](crate::Log::forget).
+    pub fn forget(&mut self, handler: &HandlerName) {
+        self.shards.retain(|id, _| id.handler != *handler);
+        self.state.remove(handler);
+        self.dead.retain(|dead| dead.letter.shard.handler != *handler);
+        let before = self.routings.routings.len();
+        self.routings.routings.retain(|routing| routing.handler != *handler);
+        self.routings.version += u64::from(self.routings.routings.len() != before);
+    }
+
+    /// The position of every shard, by handler and index.
+    pub fn status(&self) -> Vec<ShardStatus> {
+        let status = |(id, shard): (&ShardId, &Shard)| ShardStatus {
+            shard: id.clone(),
+            term: shard.term,
+            commit_number: shard.commit_number,
+            read: shard.read,
+            open: shard.open.len() as u64,
+            marks: shard.marks.len() as u64,
+            dead: self.dead.iter().filter(|dead| dead.letter.shard == *id).count() as u64,
+            delayed: shard.delayed.len() as u64,
+            control: shard.control.clone(),
+            behind: (self.messages.len() - self.index_after(shard.read)) as u64,
+        };
+        self.shards.iter().map(status).collect()
+    }
+
+    fn index_after(&self, offset: Offset) -> usize {
+        self.messages.partition_point(|message| message.offset <= offset)
+    }
+}
+
+impl Shard {
+    fn apply(&mut self, commit: &ShardCommit) {
+        self.commit_number = commit.number;
+        self.read = commit.read;
+        self.controlled = commit.controlled;
+        if let Some(control) = &commit.control {
+            self.control = control.clone();
+        }
+        commit.open_drop.iter().for_each(|offset| drop(self.open.remove(offset)));
+        self.open.extend(commit.open_put.iter().map(|head| (head.offset, head.clone())));
+        commit.delayed_drop.iter().for_each(|number| drop(self.delayed.remove(number)));
+        self.delayed.extend(commit.delayed_put.iter().map(|delayed| (delayed.number, delayed.clone())));
+        self.marks.extend(&commit.marks);
+        while self.marks.len() > commit.marks_max || self.marks.front().is_some_and(|m| m.time < commit.marks_since) {
+            self.marks.pop_front();
+        }
+    }
+}
+
+// `tests/it/conformance.rs` holds the log to its contract; here is only what the in-memory kind adds to it.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicebox_core::topic::Topic;
+
+    fn messages(count: usize) -> Vec<NewMessage> {
+        vec![NewMessage::new(Topic::parse("a.b").unwrap(), "body"); count]
+    }
+
+    #[test]
+    fn offsets_have_gaps() {
+        let mut core = MemoryCore::default();
+        let batch = core.append(messages(6), Timestamp(1)).unwrap();
+        let offsets: Vec<u64> = batch.messages.iter().map(|message| message.offset.0).collect();
+        assert_eq!(offsets, [1, 3, 6, 7, 9, 12]);
+    }
+
+    #[test]
+    fn a_clone_does_not_see_what_comes_later() {
+        let mut core = MemoryCore::default();
+        core.append(messages(1), Timestamp(1)).unwrap();
+        let snapshot = core.clone();
+        core.append(messages(1), Timestamp(2)).unwrap();
+        assert_eq!((snapshot.end(), core.end()), (Offset(1), Offset(3)));
+    }
+
+    #[test]
+    fn a_clock_that_falls_does_not_turn_time_back() {
+        let mut core = MemoryCore::default();
+        core.append(messages(1), Timestamp(9)).unwrap();
+        assert_eq!(core.append(messages(1), Timestamp(5)).unwrap().messages[0].time, Timestamp(9));
+    }
+}

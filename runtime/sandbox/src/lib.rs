@@ -1,0 +1,163 @@
+//! Sandboxes: handlers as WebAssembly components, each message in an instance of its own.
+//!
+//! A sandbox sees the message, the state of its key, and nothing else. What it asks for is staged and handed back as
+//! [`Effects`](sluicebox_core::effects::Effects) when it returns ok. It is stopped at its deadline whether it computes or waits, it
+//! is bounded in memory, stack, effects and diagnostics, and when it ends badly only its own message fails.
+//!
+//! A sandbox lives for one message (*fresh*) or many (*warm*). What it costs is in `benches/sandbox.rs`.
+//!
+//! wasmtime is named in this crate alone. What to run, and what becomes of the result, is for others.
+
+pub mod atomic_file;
+mod bindings;
+mod cache;
+mod compile;
+mod config;
+mod counters;
+mod deadline;
+mod diagnostics;
+mod engine;
+mod handler;
+mod host;
+mod idle;
+mod inspect;
+mod instance;
+mod keyvalue;
+mod limits;
+mod link;
+mod logging;
+mod module;
+mod outbox;
+mod settings;
+mod shares;
+mod staged;
+mod ticker;
+mod trap;
+mod wasi;
+
+pub use cache::CacheError;
+pub use diagnostics::{Level, Line, RUN_BYTES_MAX, Sink, tracing_sink};
+pub use handler::Handler;
+pub use module::{LoadError, MODULE_BYTES_MAX, Module};
+pub use settings::{Mode, Pool, Settings, WARM_RUNS};
+pub use staged::COUNTERS_MAX;
+
+use cache::Cache;
+use compile::Compiler;
+use idle::Places;
+use link::Linkers;
+use module::Loaded;
+use shares::Shares;
+use sluicebox_core::handler::Digest;
+use std::sync::Arc;
+use ticker::Ticker;
+use tokio::sync::Semaphore;
+use wasmtime::Engine;
+
+/// The sandboxes of a host: one engine, one pool. Cheap to clone.
+#[derive(Clone)]
+pub struct Sandboxes(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    linkers: Linkers,
+    ticker: Ticker,
+    permits: Arc<Semaphore>,
+    running_max: usize,
+    places: Arc<Places>,
+    shares: Arc<Shares>,
+    cache: Option<Cache>,
+    compiler: Compiler,
+    loaded: Loaded,
+    sink: Sink,
+    description: String,
+}
+
+/// Why there can be no sandboxes.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a pool of {running} sandboxes is too small: at least {} are needed", limits::MEMORIES_MAX)]
+    PoolTooSmall { running: u32 },
+    #[error("failed to make the engine for sandboxes: {reason}")]
+    Engine { reason: String },
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("failed to start the threads that compile modules: {reason}")]
+    Compiler { reason: String },
+    #[error("failed to start the thread that keeps deadlines")]
+    Ticker(#[source] std::io::Error),
+}
+
+impl Sandboxes {
+    /// Reserves the pool's address space and starts the thread that keeps deadlines.
+    pub fn new(pool: &Pool, sink: Sink) -> Result<Self, StartError> {
+        // Otherwise a component with the most memories allowed would wait for ever.
+        if pool.running < limits::MEMORIES_MAX {
+            return Err(StartError::PoolTooSmall { running: pool.running });
+        }
+        let failed = |error: wasmtime::Error| StartError::Engine { reason: format!("{error:#}") };
+        let engine::Built { engine, description } = engine::build(pool).map_err(failed)?;
+        let linkers = Linkers::new(&engine).map_err(failed)?;
+        let cache = pool.cache.as_deref().map(Cache::open).transpose()?;
+        let compiler = Compiler::new().map_err(|error| StartError::Compiler { reason: error.to_string() })?;
+        let ticker = Ticker::start(engine.clone()).map_err(StartError::Ticker)?;
+        let permits = Arc::new(Semaphore::new(pool.running as usize));
+        let places = Places::new(pool.idle);
+        Ok(Self(Arc::new(Inner {
+            engine,
+            linkers,
+            ticker,
+            permits,
+            running_max: pool.running as usize,
+            places,
+            shares: Shares::new(),
+            cache,
+            compiler,
+            loaded: Loaded::default(),
+            sink,
+            description,
+        })))
+    }
+
+    /// What is in force on this host, for people.
+    pub fn describe(&self) -> &str {
+        &self.0.description
+    }
+
+    /// The places of the pool: a call takes its own and waits for it.
+    pub fn permits(&self) -> &Arc<Semaphore> {
+        &self.0.permits
+    }
+
+    /// Places of the pool that runs take now; a large sandbox takes several.
+    pub fn in_use(&self) -> usize {
+        self.0.running_max.saturating_sub(self.0.permits.available_permits())
+    }
+
+    /// Checks and compiles a module, or finds it compiled. Blocks for as long as compiling takes: not for an async thread.
+    pub fn load(&self, bytes: &[u8]) -> Result<Module, LoadError> {
+        if let Some(module) = self.0.loaded.get(&Digest::of(bytes)) {
+            return Ok(module);
+        }
+        let module = Module::load(&self.0.engine, &self.0.compiler, self.0.cache.as_ref(), bytes)?;
+        self.0.loaded.put(&module);
+        Ok(module)
+    }
+
+    /// Lets go of the memory of modules that did not run since the last time this was called, which is some milliseconds of
+    /// work for the next message of each: call it every few minutes. Only of those that are in the cache on disk. Returns
+    /// how many.
+    pub fn release_idle(&self) -> usize {
+        self.0.loaded.release_idle()
+    }
+
+    /// Links a module as a handler. An import that its settings do not grant is an error, and so is too little memory.
+    pub fn handler(&self, module: &Module, settings: Settings) -> Result<Handler, LoadError> {
+        let (needed, limit) = (module.memory_bytes(), settings.memory_bytes);
+        if needed > limit {
+            return Err(LoadError::Memory { needed, limit, handler: settings.handler });
+        }
+        let component = self.0.linkers.link(module, &settings)?;
+        Ok(Handler::new(self.0.clone(), module, component, settings))
+    }
+}

@@ -1,0 +1,199 @@
+//! Situations of a single shard that the simulation meets rarely.
+
+use sluicebox::clock::Timestamp;
+use sluicebox::commit::{HeadScope, Record};
+use sluicebox::effects::Effects;
+use sluicebox::handler::{HandlerName, Retry};
+use sluicebox::handler::{OnFailure, Policy, ShardId};
+use sluicebox::invoke::Failure;
+use sluicebox::log::memory::MemoryCore;
+use sluicebox::message::{Key, Offset};
+use sluicebox::message::{Message, NewMessage};
+use sluicebox::pipeline::Settled;
+use sluicebox::routing::{IdFrom, KeyFrom, Span};
+use sluicebox::routing::{Routed, Routing};
+use sluicebox::shard::{Bounds, Caution, Run, Setup, Shard};
+use sluicebox::topic::{Pattern, Topic};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+const NOW: Timestamp = Timestamp(1_000_000);
+const LATER: Timestamp = Timestamp(9_000_000);
+
+fn setup(on_failure: OnFailure, bounds: Bounds) -> Setup {
+    let retry = Retry { attempts: 9, min: Duration::from_secs(1), max: Duration::from_secs(1) };
+    Setup {
+        id: ShardId { handler: HandlerName::parse("h").unwrap(), index: 0 },
+        routing: Arc::new(Routing {
+            handler: HandlerName::parse("h").unwrap(),
+            key: KeyFrom::Message,
+            id: IdFrom::Message,
+            shards: 1,
+            spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("in").unwrap()] }],
+        }),
+        policy: Arc::new(Policy { on_failure, retry, ..Policy::default() }),
+        uses_state: false,
+        digest: None,
+        bounds,
+    }
+}
+
+/// A shard over a log that holds `messages` messages of one key.
+fn shard(setup: Setup, messages: usize) -> (Shard, MemoryCore, VecDeque<Routed>) {
+    let mut log = MemoryCore::default();
+    let message = NewMessage { key: Key::parse("k").unwrap(), ..NewMessage::new(Topic::parse("in").unwrap(), "body") };
+    let appended = log.append(vec![message; messages], NOW).unwrap();
+    let routed = appended.messages.iter().map(|message| setup.routing.route(message)).collect();
+    let claim = log.claim(&setup.id, Offset::START);
+    (Shard::new(setup, claim, Caution::default()), log, routed)
+}
+
+fn fail(shard: &mut Shard, run: &Run) {
+    let failure = Failure::Retry { reason: "down".into(), after: None };
+    shard.finish(run.lane, Err(failure), None, 0.5, NOW);
+}
+
+/// Writes what the shard staged, and returns the record a successor would read.
+fn record(shard: &mut Shard, log: &mut MemoryCore) -> Record {
+    let commit = shard.stage().unwrap();
+    assert!(log.commit(vec![commit], NOW).0.iter().all(Result::is_ok));
+    shard.committed();
+    log.clone().claim(shard.id(), Offset::START).record
+}
+
+#[test]
+fn a_message_that_fails_beside_one_that_gave_up_its_place_stays_in_the_record() {
+    let bounds = Bounds { lane_items_max: 1, ..Bounds::default() };
+    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Skip, bounds), 3);
+    shard.offer(messages.pop_front().unwrap());
+    let first = shard.next_run(NOW).unwrap();
+    fail(&mut shard, &first);
+    // The second runs, the third is only in the log, and the first comes back behind the second.
+    let second_offset = messages[0].message.offset;
+    shard.offer(messages.pop_front().unwrap());
+    shard.offer(messages.pop_front().unwrap());
+    let second = shard.next_run(NOW).unwrap();
+    assert_eq!(second.call.message.offset, second_offset);
+    shard.wake(LATER);
+    fail(&mut shard, &second);
+    let open = record(&mut shard, &mut log).open;
+    let head = open.iter().find(|head| head.offset == second_offset).unwrap();
+    assert_eq!((head.scope, head.attempt), (HeadScope::Lane, 1), "{open:?}");
+}
+
+#[test]
+fn a_lane_that_cannot_be_filled_is_not_scanned_for() {
+    let bounds = Bounds { lane_items_max: 8, held_bytes_max: 1, ..Bounds::default() };
+    let (mut shard, _, mut messages) = shard(setup(OnFailure::Park, bounds), 3);
+    shard.offer(messages.pop_front().unwrap());
+    let run = shard.next_run(NOW).unwrap();
+    messages.drain(..).for_each(|message| shard.offer(message));
+    for _ in 0..3 {
+        assert_eq!(shard.take_needs().scan, None, "memory is full, so a scan would bring nothing");
+    }
+    shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+    assert!(shard.take_needs().scan.is_some());
+}
+
+#[test]
+fn twins_under_different_keys_wait_for_each_other() {
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let mut log = MemoryCore::default();
+    let message = |key: &str| NewMessage {
+        key: Key::parse(key).unwrap(),
+        id: Some("same".into()),
+        ..NewMessage::new(Topic::parse("in").unwrap(), "body")
+    };
+    let appended = log.append(vec![message("a"), message("b")], NOW).unwrap();
+    let claim = log.claim(&setup.id, Offset::START);
+    let mut shard = Shard::new(setup.clone(), claim, Caution::default());
+    appended.messages.iter().for_each(|message| shard.offer(setup.routing.route(message)));
+    let run = shard.next_run(NOW).unwrap();
+    assert!(shard.next_run(NOW).is_none(), "its twin runs");
+    shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+    assert!(shard.next_run(NOW).is_none(), "it is a duplicate now");
+    let report = {
+        let commit = shard.stage().unwrap();
+        assert_eq!((commit.marks.len(), commit.open_put.len()), (1, 0));
+        shard.committed()
+    };
+    let settled: Vec<Settled> = report.settled.iter().map(|(_, settled)| *settled).collect();
+    assert_eq!(settled, [Settled::Done, Settled::Duplicate]);
+}
+
+/// Offers messages of these keys, lets each fail as often as told, and returns the offsets in the order they were done.
+fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
+    let setup = setup(OnFailure::Park, bounds);
+    let mut log = MemoryCore::default();
+    let messages = keys.iter().map(|(key, fails)| NewMessage {
+        key: Key::parse(&format!("k{key}")).unwrap(),
+        ..NewMessage::new(Topic::parse("in").unwrap(), fails.to_string())
+    });
+    let appended = log.append(messages.collect(), NOW).unwrap().messages;
+    let mut waiting: VecDeque<Routed> = appended.iter().map(|message| setup.routing.route(message)).collect();
+    let claim = log.claim(&setup.id, Offset::START);
+    let mut shard = Shard::new(setup.clone(), claim, Caution::default());
+    let (mut done, mut now) = (vec![], NOW);
+    for _ in 0..10_000 {
+        while shard.wants_messages()
+            && let Some(routed) = waiting.pop_front()
+        {
+            shard.offer(routed);
+        }
+        while let Some(run) = shard.next_run(now) {
+            let message = &run.call.message;
+            let fails: u32 = std::str::from_utf8(&message.body).unwrap().parse().unwrap();
+            if run.call.attempt <= fails {
+                shard.finish(run.lane, Err(Failure::Trap { reason: "x".into() }), None, 0.5, now);
+            } else {
+                let key = message.key.as_ref().unwrap().as_str()[1..].parse().unwrap();
+                done.push((key, message.offset.0));
+                shard.finish(run.lane, Ok(Effects::default()), None, 0.0, now);
+            }
+        }
+        let needs = shard.take_needs();
+        let route = |message: &Arc<Message>| setup.routing.route(message);
+        let fetched = log.fetch(&needs.fetch).into_iter().map(|message| message.as_ref().map(route));
+        shard.fetched(needs.fetch.iter().copied().zip(fetched).collect());
+        if let Some(scan) = needs.scan {
+            let request = sluicebox::log::ReadRequest {
+                after: scan.after,
+                upto: scan.upto,
+                patterns: vec![],
+                messages_max: 3,
+                bytes_max: usize::MAX,
+            };
+            let batch = log.read(&request);
+            shard.scanned(scan, batch.messages.iter().map(route).collect(), batch.upto);
+        }
+        if shard.stage().is_some() {
+            shard.committed();
+        }
+        assert!(shard.held_bytes_add_up());
+        now = now.after(Duration::from_millis(700));
+        shard.wake(now);
+    }
+    assert_eq!((waiting.len(), shard.open_len()), (0, 0), "something was never handled");
+    done
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn every_lane_is_worked_off_in_order_whatever_fails_and_however_little_fits_in_memory(
+        keys in proptest::collection::vec((0u8..4, 0u32..3), 1..40),
+        lane_items_max in 1usize..6,
+        held_bytes_max in 1usize..2_000,
+        open_max in 2usize..6,
+    ) {
+        let bounds = Bounds { lane_items_max, held_bytes_max, open_max, ..Bounds::default() };
+        let done = work_off(&keys, bounds);
+        proptest::prop_assert_eq!(done.len(), keys.len());
+        for key in 0..4 {
+            let offsets: Vec<u64> = done.iter().filter(|(of, _)| *of == key).map(|(_, offset)| *offset).collect();
+            proptest::prop_assert!(offsets.is_sorted(), "{:?}", offsets);
+        }
+    }
+}
