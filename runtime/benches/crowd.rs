@@ -9,7 +9,7 @@
 mod guests;
 
 use anyhow::Context as _;
-use sluicebox::bench::{self, Load};
+use sluicebox::bench::{self, Identity, Load};
 use sluicebox::clock::instant;
 use sluicebox::handler::HandlerName;
 use sluicebox::host::{Handler, Host};
@@ -47,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     let sandboxes = Sandboxes::new(&Pool { cache: Some(cache), ..Pool::default() }, tracing_sink())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let load = Load {
+        identity: Identity::Given,
         messages,
         keys: 10_000,
         shards: SHARDS,
@@ -118,7 +119,7 @@ async fn measure(
     let started = instant();
     let publisher = tokio::spawn({
         let (log, messages, keys) = (log.clone(), load.messages, load.keys);
-        async move { bench::fill(&log, messages, keys).await }
+        async move { bench::fill(&log, messages, keys, Identity::Given).await }
     });
     let published = bench::until_published(&log, &mut *tail, load.messages);
     tokio::time::timeout(PATIENCE, published).await.context("the outputs do not come")??;

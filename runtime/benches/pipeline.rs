@@ -2,7 +2,7 @@
 //! Expected: one to three microseconds, so that they never are the bottleneck beside the sandbox and SQLite.
 
 use futures_util::future::BoxFuture;
-use sluicebox::bench::{Load, OUTPUT, machine, run};
+use sluicebox::bench::{Identity, Load, OUTPUT, machine, run};
 use sluicebox::effects::{Effects, Outgoing, StateWrite};
 use sluicebox::handler::Digest;
 use sluicebox::invoke::{Call, Failure, Invoke};
@@ -45,8 +45,10 @@ fn main() -> anyhow::Result<()> {
     for shards in [1, 8] {
         for publishing in [false, true] {
             let invoke = Arc::new(Native { output: Topic::parse(OUTPUT)? });
-            let load = Load { messages: 500_000, keys: 10_000, shards, concurrency: 64, publishing, invoke };
-            let took = runtime.block_on(run(Arc::new(MemoryLog::new()), &load))?;
+            let identity = Identity::Given;
+            let load = Load { messages: 500_000, keys: 10_000, identity, shards, concurrency: 64, publishing, invoke };
+            let ran = runtime.block_on(run(Arc::new(MemoryLog::new()), &load))?;
+            let took = ran.took;
             let rate = load.messages as f64 / took.as_secs_f64();
             println!("shards {shards}, publishing in the time: {publishing:5}  {rate:>10.0} messages/s");
         }

@@ -3,8 +3,9 @@
 //! The handler is `handlers/order`: it parses an event of 100 bytes, reads and writes state, counts, and publishes once.
 //!
 //! Question: how many messages per second go from the log through a handler into output + state + mark, committed with
-//! fsync, and how near is that to the plain commit of the same rows without Wasm? Expected on two cores: some hundred
-//! thousand a second, the sandbox of a fresh instance being the largest part.
+//! fsync, and how near is that to what its parts alone would allow: all cores busy with the sandbox call and the plain
+//! commit of the same rows? Expected on two cores: some hundred thousand a second, the sandbox of a fresh instance being the
+//! largest part.
 
 use crate::clock;
 use crate::config::Start;
@@ -14,13 +15,17 @@ use crate::invoke::Invoke;
 use crate::log::{Log, ReadRequest, Tail};
 use crate::message::{Key, NewMessage, Offset};
 use crate::reader::Options;
-use crate::routing::{IdFrom, KeyFrom};
+use crate::routing::{Field, IdFrom, KeyFrom};
 use crate::telemetry::Metrics;
 use crate::topic::{Pattern, Topic};
 use std::sync::Arc;
 use std::time::Duration;
+use threads::Used;
 
+mod parts;
 pub mod suite;
+mod swap;
+mod threads;
 
 /// What the handler under test listens to, and where it publishes once per message.
 pub const INPUT: &str = "events.new_order";
@@ -29,11 +34,21 @@ pub const OUTPUT: &str = "orders.accepted";
 /// Messages in one append of a benchmark.
 const APPEND_MESSAGES: usize = 1000;
 
+/// Where the handler takes key and id from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The publisher gives them with the message.
+    Given,
+    /// JSON pointers into the body, as the example settings have.
+    Pointers,
+}
+
 /// One end-to-end measurement.
 #[derive(Clone)]
 pub struct Load {
     pub messages: usize,
     pub keys: usize,
+    pub identity: Identity,
     pub shards: u16,
     /// Runs at a time.
     pub concurrency: usize,
@@ -54,12 +69,14 @@ fn body(number: usize, key: usize) -> String {
     body
 }
 
-fn message(number: usize, keys: usize) -> NewMessage {
+fn message(number: usize, keys: usize, identity: Identity) -> NewMessage {
     // A stride that is prime to the number of keys spreads neighbours over shards.
     let key = number.wrapping_mul(7919) % keys.max(1);
     let mut message = NewMessage::new(topic(INPUT), body(number, key));
-    message.key = Key::parse(&format!("user-{key}")).ok().flatten();
-    message.id = Some(format!("id-{number}").into());
+    if identity == Identity::Given {
+        message.key = Key::parse(&format!("user-{key}")).ok().flatten();
+        message.id = Some(format!("id-{number}").into());
+    }
     message
 }
 
@@ -68,10 +85,11 @@ fn topic(text: &'static str) -> Topic {
 }
 
 /// Appends `messages` to the log, up to four appends at a time.
-pub async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize) -> anyhow::Result<()> {
+pub async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize, identity: Identity) -> anyhow::Result<()> {
     use futures_util::{StreamExt, TryStreamExt};
     let chunks = (0..messages).step_by(APPEND_MESSAGES).map(|first| {
-        let batch = (first..messages.min(first + APPEND_MESSAGES)).map(|number| message(number, keys)).collect();
+        let batch =
+            (first..messages.min(first + APPEND_MESSAGES)).map(|number| message(number, keys, identity)).collect();
         let log = log.clone();
         async move { log.append(batch).await.map(drop) }
     });
@@ -84,8 +102,14 @@ pub fn handler(load: &Load) -> Handler {
     Handler {
         name: HandlerName::parse("bench").expect("a valid name"),
         subscribe: vec![Pattern::from(&topic(INPUT))],
-        key: KeyFrom::Message,
-        id: IdFrom::Message,
+        key: match load.identity {
+            Identity::Given => KeyFrom::Message,
+            Identity::Pointers => KeyFrom::Fields(vec![Field::Pointer("/args/user".into())]),
+        },
+        id: match load.identity {
+            Identity::Given => IdFrom::Message,
+            Identity::Pointers => IdFrom::Fields(vec![Field::Pointer("/id".into())]),
+        },
         shards: load.shards,
         start: Start::Earliest,
         policy: Policy { concurrency: load.concurrency, ..Policy::default() },
@@ -93,23 +117,40 @@ pub fn handler(load: &Load) -> Handler {
     }
 }
 
-/// Runs the load on an empty log and returns how long it took until the last output was durable.
-pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Duration> {
+/// What a run of a load took.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Until the last output was durable.
+    pub took: Duration,
+    /// Processor time by kind of thread, in microseconds a message, for people.
+    pub processor: String,
+}
+
+impl Ran {
+    pub fn messages_per_second(&self, messages: usize) -> f64 {
+        messages as f64 / self.took.as_secs_f64()
+    }
+}
+
+/// Runs the load on an empty log.
+pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Ran> {
     if !load.publishing {
-        fill(&log, load.messages, load.keys).await?;
+        fill(&log, load.messages, load.keys, load.identity).await?;
     }
     let mut tail = log.tail().await?;
     let metrics = Arc::new(Metrics::new());
-    let started = clock::instant();
+    let (started, before) = (clock::instant(), Used::now());
     let host = Host::start(log.clone(), vec![handler(load)], metrics.clone(), Options::default()).await?;
-    let (filled, messages, keys) = (log.clone(), if load.publishing { load.messages } else { 0 }, load.keys);
-    let publisher = tokio::spawn(async move { fill(&filled, messages, keys).await });
+    let (filled, messages) = (log.clone(), if load.publishing { load.messages } else { 0 });
+    let (keys, identity) = (load.keys, load.identity);
+    let publisher = tokio::spawn(async move { fill(&filled, messages, keys, identity).await });
     // A publisher that fails ends the measurement: the outputs it owes would never come.
     let published = async { publisher.await? };
     tokio::try_join!(published, until_published(&log, &mut *tail, load.messages))?;
     let took = started.elapsed();
+    let processor = Used::now().per_message(&before, load.messages);
     host.stop().await;
-    Ok(took)
+    Ok(Ran { took, processor })
 }
 
 /// Waits until so many outputs are in the log since the tail began.
@@ -161,7 +202,7 @@ pub async fn latencies(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Vec<Dur
     let mut took = Vec::with_capacity(load.messages);
     for number in 0..load.messages {
         let started = clock::instant();
-        log.append(vec![message(number, load.keys)]).await?;
+        log.append(vec![message(number, load.keys, load.identity)]).await?;
         loop {
             match tail.next().await {
                 Some(Ok(batch)) if batch.messages.iter().any(|message| message.topic == wanted) => break,

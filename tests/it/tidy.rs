@@ -83,7 +83,7 @@ fn sqlite_is_named_only_in_the_embedded_log() {
 #[test]
 fn only_the_committer_commits() {
     // The benchmark commits the same rows without the product, to compare.
-    check_absent(&["log.commit("], &["runtime/src/committer.rs", "runtime/src/bench/suite.rs"]);
+    check_absent(&["log.commit("], &["runtime/src/committer.rs", "runtime/src/bench/parts.rs"]);
 }
 
 #[test]
