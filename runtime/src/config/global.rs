@@ -4,12 +4,13 @@ use super::declared::host::{
     HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
 };
 use super::findings::Findings;
-use super::kinds::Span;
+use super::item::Item;
+use super::kinds::{Address, Span, parse_listen};
 use super::secret::{self, Secret};
-use super::section::{Item, Later, Section};
+use super::section::{Later, Section};
 use super::setting::{Above, Kind, Parse};
-use super::{HttpSettings, LogSettings, Namespace, Overrides, Retain, values};
-use std::net::{IpAddr, SocketAddr};
+use super::settings::{HttpSettings, LogSettings, Namespace, Overrides, Retain};
+use super::values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeValue;
@@ -149,59 +150,6 @@ pub(super) fn http(
 /// What a flag or variable is called in messages.
 fn origin(above: Option<Above>) -> String {
     above.map(Above::origin).unwrap_or_default()
-}
-
-/// An address to listen on.
-pub(super) struct Address;
-
-impl Kind for Address {
-    type Value = SocketAddr;
-
-    fn expected(&self) -> String {
-        "an address and a port, such as \"127.0.0.1:8080\"".into()
-    }
-
-    fn show(&self, address: &SocketAddr) -> String {
-        format!("\"{address}\"")
-    }
-}
-
-impl Parse for Address {
-    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<SocketAddr> {
-        let text = values::text(findings, item, &self.expected())?;
-        match parse_listen(text) {
-            Ok(address) => Some(address),
-            Err(hint) => {
-                values::refused(findings, item, &format!("`{text}` is not an address to listen on"))
-                    .expected(self.expected())
-                    .hint(hint);
-                None
-            }
-        }
-    }
-}
-
-/// The address, or a hint.
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let numeric = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    numeric.parse().map_err(|_| {
-        if let Some(port) = text.strip_prefix(':') {
-            format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface")
-        } else if text.parse::<u16>().is_ok() {
-            format!("write `127.0.0.1:{text}`")
-        } else if let Ok(ip) = text.parse::<IpAddr>() {
-            format!("add a port: `{}`", SocketAddr::new(ip, HTTP_LISTEN.default.0.port()))
-        } else if text.is_empty() {
-            "unset it, or write such as `127.0.0.1:8080`".into()
-        } else if text.contains("://") {
-            "leave the scheme out".into()
-        } else {
-            "host names are not looked up: write the numeric address".into()
-        }
-    })
 }
 
 fn token(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<Secret> {

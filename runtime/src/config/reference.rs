@@ -1,7 +1,7 @@
 //! The reference of all settings, written from their declarations: for the terminal, for programs, and as Markdown.
 
 use super::declared;
-use super::section::nearest;
+use super::nearest::nearest;
 pub use super::setting::Described;
 use super::setting::{Declared, last};
 use std::fmt::Write as _;

@@ -4,9 +4,13 @@ mod messages;
 mod reading;
 
 use super::*;
-use crate::handler::{DeadBox, DeadFull, Dedup, OnFailure, Retry};
+use crate::clock::Timestamp;
+use crate::handler::{DeadBox, DeadFull, Dedup, OnFailure, Policy, Retry};
 use crate::pipeline::{breaker, rate};
-use crate::routing::Field;
+use crate::routing::{Field, IdFrom, KeyFrom};
+use crate::topic::Pattern;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// A directory with what the settings of these tests name.
 struct Files(tempfile::TempDir);

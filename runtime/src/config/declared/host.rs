@@ -1,9 +1,7 @@
 //! The settings of the host itself.
 
-use super::settings;
-use crate::config::global::Address;
-use crate::config::kinds::{Form, Size, Table, Word};
-use crate::config::setting::{Above, Is, Means, Setting};
+use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Table, Word};
+use crate::config::setting::{Above, Is, Means, Setting, settings};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The kinds of logs; only one of them is in this version.
@@ -87,7 +85,7 @@ settings! {
     HTTP_LISTEN: Address, Is<SocketAddr> = Setting {
         path: "http.listen",
         kind: Address,
-        default: Is(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)),
+        default: Is(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT_DEFAULT)),
         effect: "Where HTTP is served; port 0 is any free port. An address that other machines can reach needs \
                  `token_file`. `localhost` means 127.0.0.1; no other names are looked up.",
         example: "listen = \"127.0.0.1:9000\"",
