@@ -1,6 +1,6 @@
 //! Dead letters and what becomes of orders about them.
 
-use super::MessageView;
+use super::message::MessageView;
 use crate::log::{DeadCount, DeadFilter, DeadOrder, DeadQuery, Log, LogError, NumberedDeadLetter};
 use serde::{Deserialize, Serialize};
 
