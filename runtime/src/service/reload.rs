@@ -84,7 +84,7 @@ impl Reloading {
 
 impl Reload {
     async fn run(mut self, stop: CancellationToken, asked: Arc<Notify>) {
-        let mut watch = Watch::start();
+        let mut watch = Watch::default();
         let mut pins = self.host.pins();
         let mut warned = None;
         loop {
