@@ -1,8 +1,8 @@
 //! `sluicebox backup`: a copy of the data, also while a host works on it.
 
 use super::data;
+use super::failure::{Exit, Failure};
 use super::output::{Output, grouped};
-use super::{Exit, Failure};
 use crate::clock;
 use crate::config;
 use crate::log::embedded::EmbeddedLog;

@@ -1,8 +1,8 @@
 //! Looks at the data itself when no host runs: read-only, so it is safe even if one runs after all.
 
 use super::client::{Client, HostArgs};
+use super::failure::{Exit, Failure};
 use super::output::note;
-use super::{Exit, Failure};
 use crate::config::{self, LogSettings, Overrides};
 use crate::log::embedded::EmbeddedLog;
 use clap::Args;
