@@ -40,7 +40,8 @@ pub use files::files;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    HandlerSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain, SandboxMode, Settings, Start,
+    HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain, SandboxMode, Settings,
+    Start,
 };
 
 use crate::handler::HandlerName;
@@ -99,6 +100,8 @@ fn parse(text: &str, file: &Path, overrides: &Overrides, environment: Environmen
     let namespace = global::namespace(&mut findings, &mut root, overrides);
     let log = root.section(&mut findings, &declared::host::LOG);
     let log = global::log(&mut findings, log, &directory, overrides);
+    let host = root.section(&mut findings, &declared::host::HOST);
+    let host = global::host(&mut findings, host, &directory, &log);
     let http = root.section(&mut findings, &declared::host::HTTP);
     let http = global::http(&mut findings, http, &directory, overrides);
     let handlers = root
@@ -115,7 +118,7 @@ fn parse(text: &str, file: &Path, overrides: &Overrides, environment: Environmen
     let problems = Problems(findings.into_problems());
     match (problems.errors(), namespace) {
         (0, Some(namespace)) => {
-            Ok(Loaded { settings: Settings { namespace, log, http, handlers }, warnings: problems.0 })
+            Ok(Loaded { settings: Settings { namespace, log, host, http, handlers }, warnings: problems.0 })
         }
         _ => Err(problems),
     }

@@ -1,7 +1,8 @@
-//! The settings of the host itself: `namespace`, `[log]`, `[http]`.
+//! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
+    HOST_DATA, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind,
+    NAMESPACE,
 };
 use super::findings::Findings;
 use super::item::Item;
@@ -9,7 +10,7 @@ use super::kinds::{Address, Span, parse_listen};
 use super::secret::{self, Secret};
 use super::section::{Later, Section};
 use super::setting::{Above, Kind, Parse};
-use super::settings::{HttpSettings, LogSettings, Namespace, Overrides, Retain};
+use super::settings::{HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain};
 use super::values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,9 +25,9 @@ const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
 const RETAIN_AGE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const LOG_LATER: &[Later] = &[
-    ("url", "it belongs to kind = \"nats\" or \"redis\", which this version does not have: use `path`"),
-    ("ingress", "it belongs to kind = \"nats\", which this version does not have"),
-    ("egress", "it belongs to kind = \"nats\", which this version does not have"),
+    ("url", "it belongs to kind = \"nats\" or \"redis\", which this build does not have: use `path`"),
+    ("ingress", "it belongs to kind = \"nats\", which this build does not have"),
+    ("egress", "it belongs to kind = \"nats\", which this build does not have"),
 ];
 
 pub(super) fn namespace(
@@ -59,22 +60,30 @@ pub(super) fn log(
     directory: &Path,
     overrides: &Overrides,
 ) -> LogSettings {
-    if let Some(item) = section.item(&LOG_KIND)
-        && LOG_KIND.kind.parse(findings, &item).is_some_and(|kind| kind != LogKind::Embedded)
-    {
-        findings
-            .error(item.span(), "this kind of log is not available in this version")
-            .expected("\"embedded\"")
-            .hint("remove `kind`, or write kind = \"embedded\"");
-    }
-    let path = section.read(findings, &LOG_PATH, |findings, item| {
-        let text = values::text(findings, item, &LOG_PATH.kind.expected())?;
-        if text.is_empty() {
-            let hint = format!("leave it out for `{}`", LOG_PATH.default.0);
-            findings.error(item.span(), "`path` is empty").expected(LOG_PATH.kind.expected()).hint(hint);
-            return None;
+    let kind = section.item(&LOG_KIND);
+    match kind.as_ref().and_then(|item| LOG_KIND.kind.parse(findings, item)) {
+        // One that is none was reported: what stands beside it is looked at as if it were the default.
+        None | Some(LogKind::Embedded) => embedded(findings, section, directory, overrides),
+        Some(other @ (LogKind::Nats | LogKind::Redis)) => {
+            let problem = kind.map(|item| item.span()).unwrap_or_default();
+            findings
+                .error(problem, format!("this build has no log of kind {}", LOG_KIND.kind.show(&other)))
+                .expected("\"embedded\", the only kind that this build has")
+                .hint("remove `kind`, or write kind = \"embedded\"");
+            embedded(findings, section, directory, overrides)
         }
-        Some(directory.join(text))
+    }
+}
+
+fn embedded(
+    findings: &mut Findings<'_>,
+    mut section: Section<'_>,
+    directory: &Path,
+    overrides: &Overrides,
+) -> LogSettings {
+    let path = section.read(findings, &LOG_PATH, |findings, item| {
+        let hint = format!("leave it out for `{}`", LOG_PATH.default.0);
+        directory_at(findings, item, directory, &LOG_PATH.kind.expected(), &hint)
     });
     let retain = section.read(findings, &LOG_RETAIN, retain).unwrap_or_default();
     section.finish(findings, LOG_LATER);
@@ -84,6 +93,38 @@ pub(super) fn log(
     }
     let path = path.unwrap_or_else(|| directory.join(LOG_PATH.default.0));
     LogSettings::Embedded { path: overrides.data.clone().unwrap_or(path), retain }
+}
+
+/// `log`: the host's own data is beside it unless the settings say otherwise.
+pub(super) fn host(
+    findings: &mut Findings<'_>,
+    mut section: Section<'_>,
+    directory: &Path,
+    log: &LogSettings,
+) -> HostSettings {
+    let data = section.read(findings, &HOST_DATA, |findings, item| {
+        let hint = "leave it out for the directory of the log";
+        directory_at(findings, item, directory, &HOST_DATA.kind.expected(), hint)
+    });
+    section.finish(findings, &[]);
+    let LogSettings::Embedded { path: beside_log, .. } = log;
+    HostSettings { data: data.unwrap_or_else(|| beside_log.clone()) }
+}
+
+/// The path of a directory, which need not be there.
+fn directory_at(
+    findings: &mut Findings<'_>,
+    item: &Item<'_>,
+    directory: &Path,
+    expected: &str,
+    hint: &str,
+) -> Option<PathBuf> {
+    let text = values::text(findings, item, expected)?;
+    if text.is_empty() {
+        findings.error(item.span(), format!("{} is empty", item.name)).expected(expected).hint(hint);
+        return None;
+    }
+    Some(directory.join(text))
 }
 
 /// How long messages are kept; `false` keeps everything.

@@ -161,6 +161,7 @@ where
 pub(super) fn header(path: &str) -> Option<&'static str> {
     match path.split_once('.').map_or(path, |(section, _)| section) {
         "log" => Some("[log]"),
+        "host" => Some("[host]"),
         "http" => Some("[http]"),
         "handlers" if path != "handlers" => Some("[handlers.order]"),
         _ => None,

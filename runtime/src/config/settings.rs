@@ -15,6 +15,7 @@ use std::time::Duration;
 pub struct Settings {
     pub namespace: Namespace,
     pub log: LogSettings,
+    pub host: HostSettings,
     pub http: HttpSettings,
     /// Ordered by name.
     pub handlers: Vec<HandlerSettings>,
@@ -65,6 +66,13 @@ impl Default for Retain {
     fn default() -> Self {
         Self { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes_max: None }
     }
+}
+
+/// What belongs to one host alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSettings {
+    /// The directory of compiled modules and of the versions to go back to.
+    pub data: PathBuf,
 }
 
 /// The HTTP face.

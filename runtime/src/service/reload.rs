@@ -218,6 +218,7 @@ fn needs_restart(in_force: &Settings, fresh: &Settings) -> Option<String> {
     let differs = [
         ("`namespace`", in_force.namespace != fresh.namespace),
         ("[log]", in_force.log != fresh.log),
+        ("[host]", in_force.host != fresh.host),
         ("[http]", in_force.http != fresh.http),
     ];
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
@@ -246,5 +247,7 @@ mod tests {
         assert!(told.starts_with("`namespace` and [http] cannot change while running: restart the host"), "{told}");
         let fresh = settings("namespace = \"shop\"\n[log]\nretain = { age = \"3d\" }\n");
         assert!(needs_restart(&in_force, &fresh).unwrap().starts_with("[log] cannot"));
+        let fresh = settings("namespace = \"shop\"\n[host]\ndata = \"/elsewhere\"\n");
+        assert!(needs_restart(&in_force, &fresh).unwrap().starts_with("[host] cannot"));
     }
 }
