@@ -196,7 +196,7 @@ async fn what_is_the_hosts_own_is_where_its_setting_says_and_in_every_backup() {
     let path = |name: &str| folder.path().join(name);
     fs::copy(handler("order"), path("order.wasm")).unwrap();
     let settings = "[host]\ndata = \"own\"\n[http]\nlisten = \"127.0.0.1:0\"\n[handlers.order]\n\
-                    module = \"order.wasm\"\nsubscribe = [\"events.*\"]\n";
+                    module = \"order.wasm\"\nsubscribe = [\"events.*\"]\npublish = [\"orders.*\"]\n";
     fs::write(path("sluicebox.toml"), settings).unwrap();
     let host = Host::start(program(folder.path()).args(["run", "--json"]).stderr(Stdio::null()));
     assert!(!host.url.is_empty());

@@ -218,7 +218,8 @@ fn needs_restart(in_force: &Settings, fresh: &Settings) -> Option<String> {
     let differs = [
         ("`namespace`", in_force.namespace != fresh.namespace),
         ("[log]", in_force.log != fresh.log),
-        ("[host]", in_force.host != fresh.host),
+        // The host's own data follows the log unless the settings say otherwise.
+        ("[host]", in_force.host != fresh.host && in_force.log == fresh.log),
         ("[http]", in_force.http != fresh.http),
     ];
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
