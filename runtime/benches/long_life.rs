@@ -199,7 +199,7 @@ async fn copy(directory: &Path, handled: &AtomicU64, sizes: &Sizes, line: &'stat
     let (started, before) = (instant(), handled.load(Ordering::Relaxed));
     let bytes = tokio::task::spawn_blocking(move || -> anyhow::Result<u64> {
         if line == "backup" {
-            return Ok(EmbeddedLog::backup(&from, &target, |_, _| ())?.bytes);
+            return Ok(EmbeddedLog::backup(&from, &from.join("modules"), &target, |_, _| ())?.bytes);
         }
         std::fs::create_dir(&target)?;
         let file = target.join("sluicebox.db");

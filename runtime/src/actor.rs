@@ -19,7 +19,7 @@ use crate::pipeline::breaker::Sample;
 use crate::reader::{Delivery, Inbox, Reader};
 use crate::routing::{Routed, Routing, reserved};
 use crate::shard::{Bounds, Caution, Needs, Report, Run, Scan, Setup, Shard};
-use crate::telemetry::{CommitMetrics, HandlerMetrics, Tally, events};
+use crate::telemetry::{CommitMetrics, HandlerMetrics, StagedCounts, events};
 use crate::topic::Pattern;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -201,7 +201,7 @@ struct Actor<'p> {
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
     commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
     commit_began: Instant,
-    tally: Tally,
+    staged_counts: StagedCounts,
     gauges: Gauges,
     /// Whether a commit succeeded since the claim.
     progressed: bool,
@@ -275,7 +275,7 @@ impl<'p> Actor<'p> {
             reads: FuturesUnordered::new(),
             commit: None,
             commit_began: clock::instant(),
-            tally: Tally::new(parts.metrics.clone()),
+            staged_counts: StagedCounts::new(parts.metrics.clone()),
             gauges: Gauges { metrics: parts.metrics.clone(), shown: [0; 4] },
             progressed: false,
             inbox_ended: false,
@@ -526,9 +526,9 @@ impl<'p> Actor<'p> {
     /// Counts what a commit did, now that it is durable: an aborted run counts nothing.
     fn count(&mut self, report: Report) {
         let metrics = &self.parts.metrics;
-        report.settled.iter().for_each(|(topic, settled)| self.tally.message(topic, *settled));
-        report.counts.iter().for_each(|(name, by)| self.tally.guest(name, *by));
-        self.tally.count();
+        report.settled.iter().for_each(|(topic, settled)| self.staged_counts.message(topic, *settled));
+        report.counts.iter().for_each(|(name, by)| self.staged_counts.guest(name, *by));
+        self.staged_counts.count();
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
         self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
         if let Some(oldest) = report.oldest {

@@ -15,6 +15,7 @@ mod data;
 mod dead;
 mod dev;
 mod examples;
+mod failure;
 mod handlers;
 mod new;
 mod output;
@@ -27,10 +28,12 @@ mod tail;
 mod usage;
 
 pub use build::{BuildError, Built, build_handlers};
+pub use failure::{Exit, Failure};
 pub use settings::SettingsArgs;
 
-use crate::telemetry::{Metrics, diagnostics};
-use clap::{Args, Parser, Subcommand};
+use crate::telemetry::Metrics;
+use crate::telemetry::diagnostics::{self, Diagnostics};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use output::Output;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -121,47 +124,13 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
 }
 
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    Done = 0,
-    Failed = 1,
-    Usage = 2,
-    BadSettings = 3,
-    Unreachable = 4,
-}
-
-/// Why a command did not do what it was asked.
-#[derive(Debug)]
-pub struct Failure {
-    pub exit: Exit,
-    pub error: anyhow::Error,
-}
-
-impl Failure {
-    fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
-        Self { exit, error: error.into() }
-    }
-
-    /// The command was typed wrong in a way that the parser cannot see.
-    fn usage(message: impl Into<String>) -> Self {
-        Self { exit: Exit::Usage, error: anyhow::Error::msg(message.into()) }
-    }
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::new(Exit::Failed, error)
-    }
-}
-
 /// Parses the arguments of the process, runs the command, prints what went wrong.
 pub fn main() -> ExitCode {
-    let cli = usage::parse();
+    let cli: Cli = usage::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
     let metrics = Arc::new(Metrics::new());
-    let exit = match start_diagnostics(&cli.global, &metrics).and_then(|_guard| run(cli, metrics, &mut output)) {
+    let exit = match start_diagnostics(&cli.global, &metrics).and_then(|_diagnostics| run(cli, metrics, &mut output)) {
         Ok(exit) => exit,
         // Whoever read the output has seen enough, as in `sluicebox tail … | head`.
         Err(failure) if is_broken_pipe(&failure.error) => Exit::Done,
@@ -173,10 +142,12 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit as u8)
 }
 
-/// Diagnostics flow until the guard is dropped.
-fn start_diagnostics(args: &GlobalArgs, metrics: &Metrics) -> Result<diagnostics::Guard, Failure> {
-    diagnostics::start(&args.diagnostics, args.diagnostics_format, metrics.diagnostics_dropped())
-        .map_err(|error| Failure::new(Exit::Usage, error))
+/// Diagnostics flow until they are dropped.
+fn start_diagnostics(args: &GlobalArgs, metrics: &Metrics) -> Result<Diagnostics, Failure> {
+    let started = diagnostics::start(&args.diagnostics, args.diagnostics_format);
+    let diagnostics = started.map_err(|error| Failure::new(Exit::Usage, error))?;
+    metrics.count_diagnostics_dropped(diagnostics.dropped());
+    Ok(diagnostics)
 }
 
 fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
@@ -185,7 +156,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Run(args) => run::run(&args, metrics, output),
         Command::New(args) => new::run(&args, output),
         Command::Check(args) => check::run(&args, output),
-        Command::Settings(args) => reference::run(&args, output),
+        Command::Settings(args) => reference::run(&args, &Cli::command(), output),
         Command::Build(args) => build::run(&args, output),
         Command::Publish(args) => publish::run(&args, output),
         Command::Tail(args) => tail::run(&args, output),
@@ -194,7 +165,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Status(args) => status::run(&args, output),
         Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
-        Command::Completions(args) => completions::run(&args, output),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command(), output),
     }
 }
 

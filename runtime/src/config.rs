@@ -16,164 +16,45 @@ mod fields;
 mod files;
 mod findings;
 mod global;
+mod guest_config;
 mod handler;
+mod item;
 mod kinds;
+mod nearest;
 mod policy;
 mod problem;
 pub mod reference;
 mod secret;
 mod section;
 mod setting;
+mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
 mod units;
 mod values;
+mod waits;
 
+pub use declared::handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
 pub use files::files;
-pub use handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
-pub use problem::{Excerpt, Place, Problem, Problems, Severity};
+pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
+pub use settings::{
+    HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain, SandboxMode, Settings,
+    Start,
+};
 
-use crate::clock::Timestamp;
-use crate::handler::{HandlerName, Policy};
-use crate::routing::{IdFrom, KeyFrom};
-use crate::topic::Pattern;
+use crate::handler::HandlerName;
 use findings::Findings;
+use guest_config::Environment;
 use section::{Later, Section};
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
 /// The file that commands look for.
 pub const FILE_NAME: &str = "sluicebox.toml";
 
 const LATER: &[Later] = &[("flows", "remove it: flows are not there yet")];
-
-/// Everything that a host needs to know, valid.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    pub namespace: Namespace,
-    pub log: LogSettings,
-    pub http: HttpSettings,
-    /// Ordered by name.
-    pub handlers: Vec<HandlerSettings>,
-}
-
-/// The name of a log: `[a-z][a-z0-9_-]{0,62}`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Namespace(String);
-
-impl Namespace {
-    /// `None`: it is not a namespace.
-    pub fn parse(text: &str) -> Option<Self> {
-        // The same alphabet as a handler's name, so that either fits into subjects and file names.
-        HandlerName::parse(text).ok().map(|name| Self(name.as_str().into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Namespace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Which log, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogSettings {
-    Embedded {
-        /// The data directory.
-        path: PathBuf,
-        retain: Retain,
-    },
-}
-
-/// What may be deleted from the log: messages that every handler has settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retain {
-    /// Older messages go, by the log's time; `None`: none goes for its age.
-    pub age: Option<Duration>,
-    /// The oldest go so that the data stays below; at it appends are refused. `None`: the disk is the bound.
-    pub bytes_max: Option<u64>,
-}
-
-impl Default for Retain {
-    fn default() -> Self {
-        Self { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes_max: None }
-    }
-}
-
-/// The HTTP face.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpSettings {
-    pub listen: SocketAddr,
-    /// Every request but the health checks must bear it. Always there unless `listen` is loopback.
-    pub token: Option<Secret>,
-}
-
-/// One handler.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HandlerSettings {
-    pub name: HandlerName,
-    /// The component; it existed when the settings were read.
-    pub module: PathBuf,
-    /// Never empty.
-    pub subscribe: Vec<Pattern>,
-    pub key: KeyFrom,
-    pub id: IdFrom,
-    /// At least 1.
-    pub shards: u16,
-    pub start: Start,
-    /// Grants; anything else is refused.
-    pub publish: Vec<Pattern>,
-    pub sandbox: SandboxMode,
-    /// Deadline of one run.
-    pub timeout: Duration,
-    /// Most memory of one sandbox.
-    pub memory_bytes: u64,
-    pub policy: Policy,
-    /// What the handler reads through `wasi:config`, by name.
-    pub config: Vec<(String, Secret)>,
-}
-
-/// Where a handler begins that the log does not know yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// With the next message.
-    Latest,
-    /// With the first message the log has.
-    Earliest,
-    /// With the first message of this time or later.
-    At(Timestamp),
-}
-
-/// How long a sandbox lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SandboxMode {
-    /// One message.
-    Fresh,
-    /// Many messages; its memory is not rolled back with the effects.
-    Warm,
-}
-
-/// What flags and variables say instead of the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `--namespace`, `SLUICEBOX_NAMESPACE`.
-    pub namespace: Option<String>,
-    /// `--listen`, `SLUICEBOX_LISTEN`.
-    pub listen: Option<String>,
-    /// `--data`, `SLUICEBOX_DATA`; relative to the current directory.
-    pub data: Option<PathBuf>,
-    /// `--token-file`, `SLUICEBOX_TOKEN_FILE`; relative to the current directory.
-    pub token_file: Option<PathBuf>,
-}
 
 /// Valid settings and what is doubtful about them.
 #[derive(Clone, Debug)]
@@ -188,12 +69,7 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
     parse(&text, file, overrides, &|name| std::env::var(name).ok())
 }
 
-fn parse(
-    text: &str,
-    file: &Path,
-    overrides: &Overrides,
-    environment: secret::Environment<'_>,
-) -> Result<Loaded, Problems> {
+fn parse(text: &str, file: &Path, overrides: &Overrides, environment: Environment<'_>) -> Result<Loaded, Problems> {
     let mut findings = Findings::new(file, text);
     let (root, syntax_errors) = DeTable::parse_recoverable(text);
     if !syntax_errors.is_empty() {
@@ -224,6 +100,8 @@ fn parse(
     let namespace = global::namespace(&mut findings, &mut root, overrides);
     let log = root.section(&mut findings, &declared::host::LOG);
     let log = global::log(&mut findings, log, &directory, overrides);
+    let host = root.section(&mut findings, &declared::host::HOST);
+    let host = global::host(&mut findings, host, &directory, &log);
     let http = root.section(&mut findings, &declared::host::HTTP);
     let http = global::http(&mut findings, http, &directory, overrides);
     let handlers = root
@@ -240,7 +118,7 @@ fn parse(
     let problems = Problems(findings.into_problems());
     match (problems.errors(), namespace) {
         (0, Some(namespace)) => {
-            Ok(Loaded { settings: Settings { namespace, log, http, handlers }, warnings: problems.0 })
+            Ok(Loaded { settings: Settings { namespace, log, host, http, handlers }, warnings: problems.0 })
         }
         _ => Err(problems),
     }
@@ -250,9 +128,12 @@ fn handlers(
     findings: &mut Findings<'_>,
     table: &DeTable<'_>,
     directory: &Path,
-    environment: secret::Environment<'_>,
+    environment: Environment<'_>,
 ) -> Vec<HandlerSettings> {
-    table.values().filter_map(|value| value.get_ref().as_table()).for_each(|table| secret::conceal(findings, table));
+    table
+        .values()
+        .filter_map(|value| value.get_ref().as_table())
+        .for_each(|table| guest_config::conceal(findings, table));
     let mut handlers: Vec<HandlerSettings> = vec![];
     let mut names: Vec<HandlerName> = vec![];
     for (typed, value) in table {

@@ -1,8 +1,10 @@
 //! One host from its settings: opens the log, loads the modules, starts the shards and the HTTP face, takes changes up
 //! while it runs, and stops everything in the reverse order.
 
+mod host_data;
 mod reload;
 
+pub use host_data::versions;
 pub use reload::Source;
 
 use crate::blocking::blocking;
@@ -20,6 +22,7 @@ use crate::retention::Retention;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::Metrics;
 use futures_util::future::BoxFuture;
+use host_data::{HostData, HostDataError};
 use reload::{Reload, Reloading};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,11 +30,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-
-/// Compiled modules, inside the data directory.
-const CACHE_FOLDER: &str = "compiled";
-/// Module versions to go back to, inside the data directory.
-const VERSIONS_FOLDER: &str = "modules";
 
 /// Between two looks for modules that do not run: one that runs once in between is left alone.
 const RELEASE_IDLE: Duration = Duration::from_secs(60);
@@ -41,6 +39,8 @@ const RELEASE_IDLE: Duration = Duration::from_secs(60);
 pub enum StartError {
     #[error("failed to open the log in `{}`", path.display())]
     Log { path: PathBuf, source: LogError },
+    #[error(transparent)]
+    HostData(#[from] HostDataError),
     #[error("failed to prepare sandboxes")]
     Sandboxes(#[source] sandbox::StartError),
     #[error(transparent)]
@@ -56,6 +56,8 @@ pub enum StartError {
 /// A running host.
 pub struct Service {
     log: Arc<dyn Log>,
+    /// Nobody else may use it as long as the host runs.
+    _host_data: HostData,
     host: Arc<Host>,
     registry: Arc<Registry>,
     reloading: Reloading,
@@ -74,7 +76,8 @@ impl Service {
         let LogSettings::Embedded { path, retain } = &settings.log;
         let log = open_log(path, retain.bytes_max).await?;
         let guarantees = log.guarantees();
-        let pool = sandbox::Pool { cache: Some(path.join(CACHE_FOLDER)), ..sandbox::Pool::default() };
+        let host_data = HostData::open(&settings.host.data, path)?;
+        let pool = sandbox::Pool { cache: Some(host_data.compiled()), ..sandbox::Pool::default() };
         let sandboxes = Sandboxes::new(&pool, sandbox::tracing_sink()).map_err(StartError::Sandboxes)?;
         tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
         tracing::info!(in_force = sandboxes.describe(), "sandboxes are ready");
@@ -83,7 +86,7 @@ impl Service {
             let sandboxes = sandboxes.clone();
             move || sandboxes.in_use()
         });
-        let registry = Arc::new(Registry::open(sandboxes, &path.join(VERSIONS_FOLDER), metrics.clone())?);
+        let registry = Arc::new(Registry::open(sandboxes, &host_data.versions(), metrics.clone())?);
         let pins = host::recorded_pins(&*log).await.map_err(host::StartError::from)?;
         let prepared = registry.prepare(&settings.handlers, &pins).await?;
 
@@ -118,6 +121,7 @@ impl Service {
         let retention = (retention, stop_retention);
         Ok(Self {
             log,
+            _host_data: host_data,
             host,
             registry,
             reloading,

@@ -1,7 +1,7 @@
 //! Telemetry: metrics that others scrape and diagnostics that people read.
 //!
 //! [`families`] declares every metric. A part asks [`Metrics`] once for the handles it needs ([`HandlerMetrics`],
-//! [`CommitMetrics`], …) and then only adds to atomics. What a batch did is gathered in a [`Tally`] and counted when its
+//! [`CommitMetrics`], …) and then only adds to atomics. What a batch did is gathered in a [`StagedCounts`] and counted when its
 //! commit is durable, so that an aborted run counts nothing.
 //!
 //! Labels are bounded: a handler gets [`TOPICS_MAX`] topics and [`GUEST_COUNTERS_MAX`] counters of its own, whatever
@@ -12,12 +12,12 @@ pub mod events;
 mod families;
 mod guest;
 mod handler;
-mod tally;
+mod staged;
 
 pub use families::{CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
-pub use tally::Tally;
+pub use staged::StagedCounts;
 
 use crate::handler::HandlerName;
 use families::Families;
@@ -32,15 +32,20 @@ pub struct Metrics {
     families: Families,
     guest: Arc<GuestCounters>,
     handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
-    sandboxes: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
+    sandboxes: OnceLock<Count>,
+    diagnostics_dropped: OnceLock<Count>,
 }
+
+/// Who knows a number that is asked for at each look.
+type Count = Box<dyn Fn() -> usize + Send + Sync>;
 
 impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families::register(&registry);
         let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
-        Self { registry, families, guest, handlers: Mutex::default(), sandboxes: OnceLock::new() }
+        let (handlers, sandboxes, diagnostics_dropped) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Self { registry, families, guest, handlers, sandboxes, diagnostics_dropped }
     }
 
     /// The handles of one handler; the same ones at every call.
@@ -69,9 +74,9 @@ impl Metrics {
         self.families.reloads.with_label_values(&[result])
     }
 
-    /// Lines of diagnostics that found the buffer full.
-    pub fn diagnostics_dropped(&self) -> IntCounter {
-        self.families.diagnostics_dropped.clone()
+    /// Who knows how many lines of diagnostics found the buffer full; asked at each look. The first one counts.
+    pub fn count_diagnostics_dropped(&self, dropped: impl Fn() -> usize + Send + Sync + 'static) {
+        let _ = self.diagnostics_dropped.set(Box::new(dropped));
     }
 
     /// Who knows how many sandboxes are in use; asked at each look. The first one counts.
@@ -83,6 +88,10 @@ impl Metrics {
     pub fn render(&self) -> String {
         if let Some(in_use) = self.sandboxes.get() {
             self.families.sandboxes_in_use.set(i64::try_from(in_use()).unwrap_or(i64::MAX));
+        }
+        if let Some(dropped) = self.diagnostics_dropped.get() {
+            let counter = &self.families.diagnostics_dropped;
+            counter.inc_by((dropped() as u64).saturating_sub(counter.get()));
         }
         // The encoder fails on a family without a name or samples; such cannot be registered.
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|error| format!("# {error}\n"))

@@ -190,6 +190,34 @@ fn an_empty_variable_is_an_error_that_names_it() {
     }
 }
 
+#[tokio::test]
+async fn what_is_the_hosts_own_is_where_its_setting_says_and_in_every_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::copy(handler("order"), path("order.wasm")).unwrap();
+    let settings = "[host]\ndata = \"own\"\n[http]\nlisten = \"127.0.0.1:0\"\n[handlers.order]\n\
+                    module = \"order.wasm\"\nsubscribe = [\"events.*\"]\npublish = [\"orders.*\"]\n";
+    fs::write(path("sluicebox.toml"), settings).unwrap();
+    let host = Host::start(program(folder.path()).args(["run", "--json"]).stderr(Stdio::null()));
+    assert!(!host.url.is_empty());
+    for name in ["compiled", "modules"] {
+        assert!(path("own").join(name).is_dir() && !path("data").join(name).exists(), "{name}");
+    }
+    // Another host has a log of its own and may not touch what belongs to this one.
+    let other = program(folder.path()).args(["run", "--data", "other"]).output().unwrap();
+    let error = String::from_utf8(other.stderr).unwrap();
+    assert!(!other.status.success() && error.contains("is in use by another host: set `data` in [host]"), "{error}");
+
+    let backup = program(folder.path()).args(["backup", "copy"]).output().unwrap();
+    assert!(backup.status.success(), "{backup:?}");
+    let names = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(names(path("copy/modules")), names(path("own/modules")));
+    assert!(!names(path("own/modules")).is_empty());
+}
+
 /// Secrets, each from another source.
 const SECRETS: [&str; 5] =
     ["s3cret-inline", "s3cret-variable", "s3cret-file", "s3cret-token-0123", "s3cret-number-4711"];

@@ -1,6 +1,6 @@
 //! Asks whoever typed a command before it does what cannot be undone.
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::note;
 use clap::Args;
 use std::io::{BufRead, IsTerminal as _, Write as _};

@@ -1,11 +1,12 @@
 //! `sluicebox backup`: a copy of the data, also while a host works on it.
 
 use super::data;
+use super::failure::{Exit, Failure};
 use super::output::{Output, grouped};
-use super::{Exit, Failure};
 use crate::clock;
 use crate::config;
 use crate::log::embedded::EmbeddedLog;
+use crate::service::versions;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde_json::json;
@@ -30,13 +31,10 @@ pub struct BackupArgs {
 }
 
 pub(super) fn run(args: &BackupArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let directory = match &args.data {
-        Some(directory) => directory.clone(),
-        None => data::of_settings(&args.config)?,
-    };
+    let (directory, own) = data::of_settings(&args.config, args.data.as_deref())?;
     let started = clock::instant();
     let bar = bar();
-    let copied = EmbeddedLog::backup(&directory, &args.to, |done, all| {
+    let copied = EmbeddedLog::backup(&directory, &versions(&own), &args.to, |done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })?;

@@ -1,7 +1,7 @@
 //! `sluicebox bench`: what this machine does, measured end to end.
 
+use super::failure::{Exit, Failure};
 use super::output::{Output, note};
-use super::{Exit, Failure};
 use crate::bench::suite::{Plan, measure};
 use clap::Args;
 use serde_json::json;

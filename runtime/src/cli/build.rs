@@ -4,8 +4,8 @@
 //! level below. Each module is put next to the directory's settings under the package's name, `word-count.wasm`, by a
 //! rename, and only when its bytes changed: whoever watches it sees whole modules and no idle changes.
 
+use super::failure::{Exit, Failure};
 use super::output::{Output, note};
-use super::{Exit, Failure};
 use crate::clock;
 use clap::Args;
 use serde::Deserialize;

@@ -1,7 +1,8 @@
 //! `sluicebox check`: everything that is wrong with the settings and their modules, without starting anything.
 
+use super::failure::{Exit, Failure};
 use super::output::{Output, note, show_error};
-use super::{Exit, Failure, SettingsArgs};
+use super::settings::SettingsArgs;
 use crate::config::{self, HandlerSettings, Problem};
 use crate::handler::Digest;
 use crate::registry::{self, LoadError};

@@ -1,6 +1,6 @@
 //! Talks to a running host over HTTP, blocking: a command does one thing at a time.
 
-use super::{Exit, Failure};
+use super::failure::{Exit, Failure};
 use crate::config;
 use clap::Args;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

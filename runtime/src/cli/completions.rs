@@ -1,8 +1,8 @@
 //! `sluicebox completions`: a script by which a shell completes the command line.
 
+use super::failure::{Exit, Failure};
 use super::output::Output;
-use super::{Cli, Exit, Failure};
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use serde_json::json;
 
@@ -13,9 +13,9 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-pub(super) fn run(args: &CompletionsArgs, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn run(args: &CompletionsArgs, command: &mut Command, output: &mut Output) -> Result<Exit, Failure> {
     let mut script = vec![];
-    clap_complete::generate(args.shell, &mut Cli::command(), "sluicebox", &mut script);
+    clap_complete::generate(args.shell, command, "sluicebox", &mut script);
     let script = String::from_utf8(script)?;
     match output.json {
         true => output.json(&json!({ "shell": args.shell.to_string(), "script": script }))?,

@@ -1,9 +1,9 @@
 //! Looks at the data itself when no host runs: read-only, so it is safe even if one runs after all.
 
 use super::client::{Client, HostArgs};
+use super::failure::{Exit, Failure};
 use super::output::note;
-use super::{Exit, Failure};
-use crate::config::{self, LogSettings, Overrides};
+use crate::config::{self, Loaded, LogSettings, Overrides};
 use crate::log::embedded::EmbeddedLog;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -42,12 +42,18 @@ pub(super) fn look<T>(
     }
 }
 
-/// The data directory that a settings file names.
-pub(super) fn of_settings(config: &Path) -> Result<PathBuf, Failure> {
-    let loaded = config::load(config, &Overrides::default());
-    let LogSettings::Embedded { path, .. } =
-        loaded.map_err(|problems| Failure::new(Exit::BadSettings, problems))?.settings.log;
-    Ok(path)
+/// The directories of the log and of what is the host's own that a settings file names; `data` stands above the log's.
+pub(super) fn of_settings(config: &Path, data: Option<&Path>) -> Result<(PathBuf, PathBuf), Failure> {
+    let overrides = Overrides { data: data.map(Path::to_owned), ..Overrides::default() };
+    match (config::load(config, &overrides), data) {
+        (Ok(Loaded { settings, .. }), _) => {
+            let LogSettings::Embedded { path, .. } = settings.log;
+            Ok((path, settings.host.data))
+        }
+        // Settings that are wrong elsewhere, or none at all, do not matter while the directory is named.
+        (Err(_), Some(data)) => Ok((data.to_owned(), data.to_owned())),
+        (Err(problems), None) => Err(Failure::new(Exit::BadSettings, problems)),
+    }
 }
 
 impl Data {

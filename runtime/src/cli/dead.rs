@@ -9,9 +9,9 @@ pub(super) use filter::{parse_handler, parse_key};
 
 use super::client::HostArgs;
 use super::data::{DataArgs, look};
+use super::failure::{Exit, Failure};
 use super::output::{Output, grouped, printable};
 use super::tail::line_of;
-use super::{Exit, Failure};
 use crate::http::views::{DeadCountView, DeadLetterView, DeadPage};
 use crate::log::Log as _;
 use clap::{Args, Subcommand};

@@ -4,10 +4,10 @@ mod rebuild;
 mod sources;
 
 use super::build::build_handlers;
+use super::failure::{Exit, Failure};
 use super::output::{Output, note};
 use super::run::{Hangup, host};
 use super::settings::AboveArgs;
-use super::{Exit, Failure};
 use crate::config::{self, HandlerSettings};
 use crate::service::{Service, Source};
 use crate::telemetry::Metrics;

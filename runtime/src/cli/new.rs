@@ -8,8 +8,8 @@
 
 mod sdk;
 
+use super::failure::{Exit, Failure};
 use super::output::Output;
-use super::{Exit, Failure};
 use crate::config::Namespace;
 use clap::Args;
 use serde_json::json;

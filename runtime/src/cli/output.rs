@@ -1,6 +1,6 @@
 //! What a command shows: text for people or JSON for programs.
 
-use super::Failure;
+use super::failure::Failure;
 use crate::config::Problems;
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write};

@@ -1,8 +1,8 @@
 //! `sluicebox publish`: messages from arguments, a file or standard input, through a running host.
 
 use super::client::{Client, HostArgs, encoded};
+use super::failure::{Exit, Failure};
 use super::output::{Output, grouped, note, printable};
-use super::{Exit, Failure};
 use crate::message::BODY_BYTES_MAX;
 use crate::topic::Topic;
 use clap::Args;

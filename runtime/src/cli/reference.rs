@@ -1,9 +1,9 @@
 //! `sluicebox settings`: the reference of all settings, written from their declarations.
 
+use super::failure::{Exit, Failure};
 use super::output::Output;
-use super::{Exit, Failure};
 use crate::config::reference::{self, Described};
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -18,9 +18,9 @@ pub struct ReferenceArgs {
     markdown: bool,
 }
 
-pub(super) fn run(args: &ReferenceArgs, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ReferenceArgs, root: &Command, output: &mut Output) -> Result<Exit, Failure> {
     if args.markdown {
-        output.line(markdown().trim_end())?;
+        output.line(markdown(root).trim_end())?;
         return Ok(Exit::Done);
     }
     let settings = match &args.name {
@@ -48,8 +48,8 @@ pub(super) fn run(args: &ReferenceArgs, output: &mut Output) -> Result<Exit, Fai
     Ok(Exit::Done)
 }
 
-/// The content of docs/settings.md.
-pub fn markdown() -> String {
+/// The content of docs/settings.md; `root` is the whole command line.
+fn markdown(root: &Command) -> String {
     let mut text = String::from(
         "# Settings\n\n\
          This file is written by `sluicebox settings --markdown > docs/settings.md` from the declarations that the program \
@@ -61,7 +61,7 @@ pub fn markdown() -> String {
     );
     text += &reference::markdown();
     text += "## Variables\n\nEach stands below its flag and above the file.\n\n| variable | flag | what it says | commands |\n|---|---|---|---|\n";
-    for (variable, Variable { flag, help, commands }) in variables() {
+    for (variable, Variable { flag, help, commands }) in variables(root) {
         let _ = writeln!(text, "| `{variable}` | `{flag}` | {} | {} |", help.replace('|', "\\|"), commands.join(", "));
     }
     text
@@ -75,9 +75,9 @@ struct Variable {
 }
 
 /// Every variable that some command reads, by name.
-fn variables() -> BTreeMap<String, Variable> {
+fn variables(root: &Command) -> BTreeMap<String, Variable> {
     let mut found: BTreeMap<String, Variable> = BTreeMap::new();
-    let mut add = |command: &clap::Command, name: &str| {
+    let mut add = |command: &Command, name: &str| {
         for argument in command.get_arguments() {
             let (Some(variable), Some(flag)) = (argument.get_env(), argument.get_long()) else { continue };
             let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
@@ -89,8 +89,7 @@ fn variables() -> BTreeMap<String, Variable> {
             entry.commands.push(name.into());
         }
     };
-    let root = super::Cli::command();
-    add(&root, "all");
+    add(root, "all");
     for command in root.get_subcommands() {
         add(command, command.get_name());
         for below in command.get_subcommands() {
@@ -103,13 +102,13 @@ fn variables() -> BTreeMap<String, Variable> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     #[test]
     fn docs_settings_md_is_what_the_code_says() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settings.md");
         let written = std::fs::read_to_string(file).unwrap_or_default();
-        let is_the_same = written == markdown();
+        let is_the_same = written == markdown(&crate::cli::Cli::command());
         assert!(is_the_same, "run `cargo run -- settings --markdown > docs/settings.md` and look at what changed");
     }
 

@@ -1,7 +1,8 @@
 //! `sluicebox run`: the host, until it is told to stop.
 
+use super::failure::{Exit, Failure};
 use super::output::{Output, note};
-use super::{Exit, Failure, SettingsArgs};
+use super::settings::SettingsArgs;
 use crate::config::Loaded;
 use crate::service::{Service, Source};
 use crate::telemetry::Metrics;

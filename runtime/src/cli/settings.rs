@@ -1,6 +1,6 @@
 //! The flags of commands that read the settings.
 
-use super::{Exit, Failure};
+use super::failure::{Exit, Failure};
 use crate::config::{self, Loaded, Overrides};
 use clap::Args;
 use std::path::PathBuf;

@@ -2,9 +2,9 @@
 
 use super::client::HostArgs;
 use super::data::{DataArgs, look};
+use super::failure::{Exit, Failure};
 use super::handlers::{Source, problems, state_of};
 use super::output::{Output, printable};
-use super::{Exit, Failure};
 use crate::http::views::{HandlerView, StatusView};
 use clap::Args;
 

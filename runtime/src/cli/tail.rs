@@ -1,8 +1,8 @@
 //! `sluicebox tail`: follows the messages of a pattern through a running host.
 
 use super::client::{Client, HostArgs, encoded};
+use super::failure::{Exit, Failure};
 use super::output::{Output, note, printable};
-use super::{Exit, Failure};
 use crate::http::views::MessageView;
 use crate::message::BODY_BYTES_MAX;
 use crate::topic::Pattern;

@@ -1,16 +1,17 @@
 //! From the words of the process to a command; wrong ones are answered with the nearest right ones and exit code 2.
 
+use super::examples::with_examples;
+use super::failure::Exit;
 use super::output::note;
-use super::{Cli, Exit, examples};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Command, CommandFactory as _, FromArgMatches as _};
+use clap::{Command, Parser};
 use serde_json::json;
 
 /// Ends the process with help, or with what is wrong with the command line.
-pub(super) fn parse() -> Cli {
+pub(super) fn parse<C: Parser>() -> C {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let mut command = examples::with_examples(Cli::command());
-    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|found| Cli::from_arg_matches(&found));
+    let mut command = with_examples(C::command());
+    let parsed = command.try_get_matches_from_mut(std::env::args_os()).and_then(|found| C::from_arg_matches(&found));
     parsed.unwrap_or_else(|error| {
         let error = with_choices(error, &command, &words);
         if error.use_stderr() && words.iter().any(|word| word == "--json") {

@@ -1,39 +1,14 @@
 //! A handler's `breaker`: false, or when it trips and how long it stays open.
 
-use super::declared::breaker as declared;
+use super::declared::breaker::{self as declared, Trips};
 use super::findings::Findings;
-use super::policy::Longest;
-use super::section::{Item, Section};
+use super::item::Item;
+use super::section::Section;
 use super::setting::{Is, Kind as _, Parse, Setting};
 use super::values;
+use super::waits::Longest;
 use crate::handler::{BreakerSettings, Trip};
 use toml::de::DeValue;
-
-/// What trips a breaker, without its numbers.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Trips {
-    Consecutive,
-    Count,
-    Rate,
-}
-
-impl Trips {
-    pub(super) const NAMES: &[(&str, Trips)] =
-        &[("consecutive", Trips::Consecutive), ("count", Trips::Count), ("rate", Trips::Rate)];
-
-    fn name(self) -> &'static str {
-        Self::NAMES.iter().find(|(_, trips)| *trips == self).map_or("", |(name, _)| name)
-    }
-
-    /// The numbers that this kind looks at.
-    fn uses(self) -> &'static [&'static str] {
-        match self {
-            Trips::Consecutive => &["failures"],
-            Trips::Count => &["failures", "window"],
-            Trips::Rate => &["percent", "samples", "window"],
-        }
-    }
-}
 
 /// Reads `breaker`; the inner `None` is no breaker.
 pub(super) fn read(findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Option<BreakerSettings>> {

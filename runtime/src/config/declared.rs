@@ -9,15 +9,6 @@ pub(super) mod policy;
 
 use super::setting::Declared;
 
-/// Declares settings and lists them, so that none can be declared and left out of the reference.
-macro_rules! settings {
-    ($($name:ident: $kind:ty, $default:ty = $setting:expr;)+) => {
-        $(pub(in crate::config) static $name: $crate::config::setting::Setting<$kind, $default> = $setting;)+
-        pub(super) static ALL: &[&(dyn $crate::config::setting::Declared + Sync)] = &[$(&$name),+];
-    };
-}
-use settings;
-
 /// All of them.
 pub(super) fn all() -> impl Iterator<Item = &'static dyn Declared> {
     let parts = [host::ALL, handler::ALL, policy::ALL, breaker::ALL];

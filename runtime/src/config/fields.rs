@@ -1,7 +1,7 @@
 //! Where a handler's key and id come from: `"/user"`, `"header:Name"`, `"topic:2"`.
 
 use super::findings::Findings;
-use super::section::Item;
+use super::item::Item;
 use super::values::{self, PatternAt};
 use crate::routing::{Field, IdFrom, KeyFrom};
 use crate::topic::TOKENS_MAX;

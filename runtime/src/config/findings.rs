@@ -1,6 +1,6 @@
 //! Collects problems while the settings are read, so that one look shows all of them.
 
-use super::problem::{EXCERPT_CHARS_MAX, Excerpt, Place, Problem, Severity};
+use super::problem::{EXCERPT_CHARS_MAX, Excerpt, Location, Problem, Severity};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -55,14 +55,14 @@ impl<'s> Findings<'s> {
         self.problems
     }
 
-    fn add(&mut self, severity: Severity, file: PathBuf, place: Option<Place>, message: String) -> &mut Problem {
+    fn add(&mut self, severity: Severity, file: PathBuf, place: Option<Location>, message: String) -> &mut Problem {
         // A sink beyond the bound, so that every caller gets a problem to add to.
         self.problems.truncate(PROBLEMS_MAX);
         self.problems.push(Problem { severity, file, place, message, expected: None, hint: None });
         self.problems.last_mut().expect("one was just pushed")
     }
 
-    fn place(&self, span: Range<usize>) -> Place {
+    fn place(&self, span: Range<usize>) -> Location {
         let start = floor_char_boundary(self.text, span.start);
         let end = floor_char_boundary(self.text, span.end).max(start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
@@ -76,7 +76,7 @@ impl<'s> Findings<'s> {
             text: shown.replace('\t', " "),
             width: self.text[start..end.min(line_end).max(start)].trim_end().chars().count(),
         });
-        Place { line, column, excerpt }
+        Location { line, column, excerpt }
     }
 
     /// Whether a line may hold a secret: it lies in a `config` table, or, where broken syntax hides that, looks like it.

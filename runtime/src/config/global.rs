@@ -1,15 +1,17 @@
-//! The settings of the host itself: `namespace`, `[log]`, `[http]`.
+//! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
+    HOST_DATA, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind,
+    NAMESPACE,
 };
 use super::findings::Findings;
-use super::kinds::Span;
+use super::item::Item;
+use super::kinds::{Address, Span, parse_listen};
 use super::secret::{self, Secret};
-use super::section::{Item, Later, Section};
+use super::section::{Later, Section};
 use super::setting::{Above, Kind, Parse};
-use super::{HttpSettings, LogSettings, Namespace, Overrides, Retain, values};
-use std::net::{IpAddr, SocketAddr};
+use super::settings::{HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain};
+use super::values;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeValue;
@@ -23,9 +25,9 @@ const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
 const RETAIN_AGE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const LOG_LATER: &[Later] = &[
-    ("url", "it belongs to kind = \"nats\" or \"redis\", which this version does not have: use `path`"),
-    ("ingress", "it belongs to kind = \"nats\", which this version does not have"),
-    ("egress", "it belongs to kind = \"nats\", which this version does not have"),
+    ("url", "it belongs to kind = \"nats\" or \"redis\", which this build does not have: use `path`"),
+    ("ingress", "it belongs to kind = \"nats\", which this build does not have"),
+    ("egress", "it belongs to kind = \"nats\", which this build does not have"),
 ];
 
 pub(super) fn namespace(
@@ -58,22 +60,30 @@ pub(super) fn log(
     directory: &Path,
     overrides: &Overrides,
 ) -> LogSettings {
-    if let Some(item) = section.item(&LOG_KIND)
-        && LOG_KIND.kind.parse(findings, &item).is_some_and(|kind| kind != LogKind::Embedded)
-    {
-        findings
-            .error(item.span(), "this kind of log is not available in this version")
-            .expected("\"embedded\"")
-            .hint("remove `kind`, or write kind = \"embedded\"");
-    }
-    let path = section.read(findings, &LOG_PATH, |findings, item| {
-        let text = values::text(findings, item, &LOG_PATH.kind.expected())?;
-        if text.is_empty() {
-            let hint = format!("leave it out for `{}`", LOG_PATH.default.0);
-            findings.error(item.span(), "`path` is empty").expected(LOG_PATH.kind.expected()).hint(hint);
-            return None;
+    let kind = section.item(&LOG_KIND);
+    match kind.as_ref().and_then(|item| LOG_KIND.kind.parse(findings, item)) {
+        // One that is none was reported: what stands beside it is looked at as if it were the default.
+        None | Some(LogKind::Embedded) => embedded(findings, section, directory, overrides),
+        Some(other @ (LogKind::Nats | LogKind::Redis)) => {
+            let problem = kind.map(|item| item.span()).unwrap_or_default();
+            findings
+                .error(problem, format!("this build has no log of kind {}", LOG_KIND.kind.show(&other)))
+                .expected("\"embedded\", the only kind that this build has")
+                .hint("remove `kind`, or write kind = \"embedded\"");
+            embedded(findings, section, directory, overrides)
         }
-        Some(directory.join(text))
+    }
+}
+
+fn embedded(
+    findings: &mut Findings<'_>,
+    mut section: Section<'_>,
+    directory: &Path,
+    overrides: &Overrides,
+) -> LogSettings {
+    let path = section.read(findings, &LOG_PATH, |findings, item| {
+        let hint = format!("leave it out for `{}`", LOG_PATH.default.0);
+        directory_at(findings, item, directory, &LOG_PATH.kind.expected(), &hint)
     });
     let retain = section.read(findings, &LOG_RETAIN, retain).unwrap_or_default();
     section.finish(findings, LOG_LATER);
@@ -83,6 +93,38 @@ pub(super) fn log(
     }
     let path = path.unwrap_or_else(|| directory.join(LOG_PATH.default.0));
     LogSettings::Embedded { path: overrides.data.clone().unwrap_or(path), retain }
+}
+
+/// `log`: the host's own data is beside it unless the settings say otherwise.
+pub(super) fn host(
+    findings: &mut Findings<'_>,
+    mut section: Section<'_>,
+    directory: &Path,
+    log: &LogSettings,
+) -> HostSettings {
+    let data = section.read(findings, &HOST_DATA, |findings, item| {
+        let hint = "leave it out for the directory of the log";
+        directory_at(findings, item, directory, &HOST_DATA.kind.expected(), hint)
+    });
+    section.finish(findings, &[]);
+    let LogSettings::Embedded { path: beside_log, .. } = log;
+    HostSettings { data: data.unwrap_or_else(|| beside_log.clone()) }
+}
+
+/// The path of a directory, which need not be there.
+fn directory_at(
+    findings: &mut Findings<'_>,
+    item: &Item<'_>,
+    directory: &Path,
+    expected: &str,
+    hint: &str,
+) -> Option<PathBuf> {
+    let text = values::text(findings, item, expected)?;
+    if text.is_empty() {
+        findings.error(item.span(), format!("{} is empty", item.name)).expected(expected).hint(hint);
+        return None;
+    }
+    Some(directory.join(text))
 }
 
 /// How long messages are kept; `false` keeps everything.
@@ -149,59 +191,6 @@ pub(super) fn http(
 /// What a flag or variable is called in messages.
 fn origin(above: Option<Above>) -> String {
     above.map(Above::origin).unwrap_or_default()
-}
-
-/// An address to listen on.
-pub(super) struct Address;
-
-impl Kind for Address {
-    type Value = SocketAddr;
-
-    fn expected(&self) -> String {
-        "an address and a port, such as \"127.0.0.1:8080\"".into()
-    }
-
-    fn show(&self, address: &SocketAddr) -> String {
-        format!("\"{address}\"")
-    }
-}
-
-impl Parse for Address {
-    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<SocketAddr> {
-        let text = values::text(findings, item, &self.expected())?;
-        match parse_listen(text) {
-            Ok(address) => Some(address),
-            Err(hint) => {
-                values::refused(findings, item, &format!("`{text}` is not an address to listen on"))
-                    .expected(self.expected())
-                    .hint(hint);
-                None
-            }
-        }
-    }
-}
-
-/// The address, or a hint.
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let numeric = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    numeric.parse().map_err(|_| {
-        if let Some(port) = text.strip_prefix(':') {
-            format!("write `127.0.0.1:{port}`, or `0.0.0.0:{port}` for every interface")
-        } else if text.parse::<u16>().is_ok() {
-            format!("write `127.0.0.1:{text}`")
-        } else if let Ok(ip) = text.parse::<IpAddr>() {
-            format!("add a port: `{}`", SocketAddr::new(ip, HTTP_LISTEN.default.0.port()))
-        } else if text.is_empty() {
-            "unset it, or write such as `127.0.0.1:8080`".into()
-        } else if text.contains("://") {
-            "leave the scheme out".into()
-        } else {
-            "host names are not looked up: write the numeric address".into()
-        }
-    })
 }
 
 fn token(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<Secret> {

@@ -2,24 +2,18 @@
 
 use super::declared::handler as declared;
 use super::findings::Findings;
-use super::secret::{self, Environment};
-use super::section::{Item, Later, Section};
-use super::setting::{Kind, Parse};
-use super::values::{self, PatternAt};
-use super::{HandlerSettings, Start, fields, policy};
-use crate::clock::Timestamp;
+use super::guest_config::{self, Environment};
+use super::item::Item;
+use super::section::{Later, Section};
+use super::setting::Kind as _;
+use super::settings::HandlerSettings;
+use super::values::{self, PatternAt, plain};
+use super::{fields, policy};
 use crate::handler::HandlerName;
 use crate::routing::{IdFrom, KeyFrom};
-use crate::topic::Pattern;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use toml::de::DeValue;
-
-/// Enough to use every core of a common server, few enough that an idle handler costs little.
-pub const SHARDS_DEFAULT: u16 = 8;
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
-pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 
 const LATER: &[Later] = &[
     ("http", "remove it: handlers of this version cannot call out"),
@@ -51,7 +45,8 @@ pub(super) fn read(
     let timeout = section.value(findings, &declared::TIMEOUT);
     let memory_bytes = section.value(findings, &declared::MEMORY);
     let policy = policy::read(findings, &mut section, subscribed);
-    let config = section.read(findings, &declared::CONFIG, |f, item| secret::config(f, item, directory, environment));
+    let config =
+        section.read(findings, &declared::CONFIG, |f, item| guest_config::read(f, item, directory, environment));
     section.finish(findings, LATER);
 
     for (setting, present) in
@@ -80,10 +75,6 @@ pub(super) fn read(
         policy,
         config: config.unwrap_or_default(),
     })
-}
-
-pub(super) fn plain(patterns: Vec<PatternAt>) -> Vec<Pattern> {
-    patterns.into_iter().map(|at| at.pattern).collect()
 }
 
 fn module(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<PathBuf> {
@@ -145,53 +136,6 @@ fn check_grants(findings: &mut Findings<'_>, publish: &[PatternAt], subscribe: &
                     format!("the handler may get its own messages: `{pattern}` meets `{}`", own.pattern),
                 )
                 .hint("a message that went through more than 32 handlers is a dead letter `loop`");
-        }
-    }
-}
-
-/// Where a handler begins.
-pub(super) struct Beginning;
-
-impl Kind for Beginning {
-    type Value = Start;
-
-    fn expected(&self) -> String {
-        "\"latest\", \"earliest\" or a time such as \"2026-01-31T08:00:00Z\"".into()
-    }
-
-    fn show(&self, start: &Start) -> String {
-        match start {
-            Start::Latest => "\"latest\"".into(),
-            Start::Earliest => "\"earliest\"".into(),
-            Start::At(time) => format!("\"{time}\""),
-        }
-    }
-}
-
-impl Parse for Beginning {
-    fn parse(&self, findings: &mut Findings<'_>, item: &Item<'_>) -> Option<Start> {
-        let typed = match item.value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Datetime(time) => time.to_string(),
-            _ => {
-                values::wrong(findings, item, &self.expected());
-                return None;
-            }
-        };
-        match typed.as_str() {
-            "latest" => Some(Start::Latest),
-            "earliest" => Some(Start::Earliest),
-            _ => {
-                let time = typed.parse::<jiff::Timestamp>().ok();
-                let ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok());
-                if ms.is_none() {
-                    findings
-                        .error(item.span(), format!("`start` cannot be `{typed}`"))
-                        .expected(self.expected())
-                        .hint("a time is RFC 3339 with its zone: add `Z` for UTC");
-                }
-                ms.map(|ms| Start::At(Timestamp(ms)))
-            }
         }
     }
 }

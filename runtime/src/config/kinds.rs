@@ -1,7 +1,14 @@
 //! The kinds of values that settings have: each knows its bounds, says what it expects and reads itself.
 
+mod address;
+mod start;
+
+pub(super) use address::{Address, PORT_DEFAULT, parse_listen};
+pub(super) use start::Beginning;
+
 use super::findings::Findings;
-use super::section::Item;
+use super::item::Item;
+use super::nearest::nearest;
 use super::setting::{Kind, Parse};
 use super::units::{self, BadUnit};
 use super::values::{text, wrong};
@@ -171,7 +178,7 @@ impl<T: Copy + PartialEq> Parse for Word<T> {
             let message = format!("{} cannot be \"{word}\"", item.name);
             let problem = findings.error(item.span(), message).expected(self.expected()).hint(item.more());
             let names: Vec<&str> = self.0.iter().map(|(name, _)| *name).collect();
-            if let Some(near) = super::section::nearest(word, &names) {
+            if let Some(near) = nearest(word, &names) {
                 problem.hint(format!("did you mean \"{near}\"?"));
             } else {
                 problem.hint(item.more());

@@ -4,15 +4,12 @@ use super::breaker;
 use super::declared::breaker::BREAKER;
 use super::declared::policy as declared;
 use super::findings::Findings;
-use super::handler::plain;
-use super::kinds::Span;
-use super::section::{Item, Section};
-use super::setting::{Kind as _, Means, Parse as _, Setting};
-use super::units::show_duration;
-use super::values::{self, PatternAt};
+use super::item::Item;
+use super::section::Section;
+use super::setting::Kind as _;
+use super::values::{self, PatternAt, plain};
+use super::waits::Longest;
 use crate::handler::{BreakerSettings as Breaker, DeadBox, Dedup, Policy, Retry};
-
-use std::time::Duration;
 use toml::de::DeValue;
 
 /// Reads the part of a handler's section that makes its policy.
@@ -77,35 +74,4 @@ fn retry(findings: &mut Findings<'_>, mut section: Section<'_>) -> Retry {
     let max = longest.read(findings, &mut section, &declared::RETRY_MAX, min, Retry::default().max);
     section.finish(findings, &[]);
     Retry { attempts, min, max }
-}
-
-/// Two waits of which one bounds the other.
-pub(super) struct Longest {
-    pub(super) table: &'static str,
-    pub(super) first: &'static str,
-    pub(super) last: &'static str,
-}
-
-impl Longest {
-    /// Reads the longest wait, which may not be shorter than the first.
-    pub(super) fn read(
-        &self,
-        findings: &mut Findings<'_>,
-        section: &mut Section<'_>,
-        setting: &'static Setting<Span, Means>,
-        first: Duration,
-        default: Duration,
-    ) -> Duration {
-        let item = section.item(setting);
-        let typed = item.as_ref().and_then(|item| setting.kind.parse(findings, item));
-        if let Some(item) = item.filter(|_| typed.is_some_and(|longest| longest < first)) {
-            let Self { table, first: name_first, last } = self;
-            findings
-                .error(item.span(), format!("the longest wait of `{table}` is shorter than the first"))
-                .expected(format!("at least \"{}\"", show_duration(first)))
-                .hint(format!("raise `{last}`, or lower `{name_first}`"));
-        }
-        // A larger first wait alone moves the default along.
-        typed.unwrap_or(default.max(first))
-    }
 }

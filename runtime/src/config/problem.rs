@@ -11,7 +11,7 @@ pub struct Problem {
     /// The file, or the flag or variable that the value came from.
     pub file: PathBuf,
     /// `None`: the problem is not at one place of the file.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     pub message: String,
     /// What may stand there.
     pub expected: Option<String>,
@@ -30,7 +30,7 @@ pub enum Severity {
 
 /// A place in the file; line and column count from 1, the column in characters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     pub line: usize,
     pub column: usize,
     /// The line itself, unless it may hold a secret.
@@ -57,7 +57,7 @@ impl Problem {
 
     /// Shows nothing of the line after the part that is meant.
     pub(super) fn cut_excerpt(&mut self) -> &mut Self {
-        if let Some(Place { column, excerpt: Some(excerpt), .. }) = &mut self.place {
+        if let Some(Location { column, excerpt: Some(excerpt), .. }) = &mut self.place {
             let shown = *column - 1 + excerpt.width;
             if excerpt.text.chars().count() > shown {
                 excerpt.text = excerpt.text.chars().take(shown).chain(" …".chars()).collect();
@@ -81,7 +81,7 @@ impl fmt::Display for Problem {
         };
         writeln!(f, "{severity}: {}", self.message)?;
         write!(f, "  --> {}", self.file.display())?;
-        if let Some(Place { line, column, excerpt }) = &self.place {
+        if let Some(Location { line, column, excerpt }) = &self.place {
             writeln!(f, ":{line}:{column}")?;
             if let Some(Excerpt { text, width }) = excerpt {
                 let number = line.to_string();

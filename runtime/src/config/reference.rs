@@ -1,7 +1,7 @@
 //! The reference of all settings, written from their declarations: for the terminal, for programs, and as Markdown.
 
 use super::declared;
-use super::section::nearest;
+use super::nearest::nearest;
 pub use super::setting::Described;
 use super::setting::{Declared, last};
 use std::fmt::Write as _;
@@ -99,7 +99,7 @@ mod tests {
             let lines = header.and_then(|header| example.strip_prefix(&header)).unwrap_or(&example);
             assert_eq!(problems(setting.path(), lines), "", "{name}: {lines}");
             let shown = lines.contains(&format!("{} =", last(setting.path()))) || lines.contains("[handlers.order]");
-            let is_section = ["log", "http"].contains(&name.as_str());
+            let is_section = ["log", "host", "http"].contains(&name.as_str());
             assert!(shown || is_section, "{name} is not in its example {lines}");
         }
     }

@@ -2,33 +2,11 @@
 
 use super::declared;
 use super::findings::Findings;
+use super::item::{Item, kind};
 use super::kinds::Table;
+use super::nearest::nearest;
 use super::setting::{self, Declared, Is, Kind as _, Parse, Setting};
-use std::ops::Range;
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
-
-/// A setting as typed: its name, for messages, and its value.
-#[derive(Clone)]
-pub(super) struct Item<'t> {
-    pub(super) name: String,
-    /// Where it is declared.
-    pub(super) path: &'static str,
-    pub(super) value: &'t Spanned<DeValue<'t>>,
-}
-
-impl Item<'_> {
-    pub(super) fn span(&self) -> Range<usize> {
-        self.value.span()
-    }
-
-    /// Where to read more, for a value about which there is nothing better to say.
-    pub(super) fn more(&self) -> String {
-        let names: Vec<&str> = self.path.split('.').filter(|name| !matches!(*name, "*" | "handlers")).collect();
-        let name = if names.is_empty() { self.path.to_owned() } else { names.join(".") };
-        format!("`sluicebox settings {name}` describes it")
-    }
-}
 
 /// A table of the file, perhaps absent.
 pub(super) struct Section<'t> {
@@ -169,29 +147,4 @@ fn elsewhere(name: &str) -> Option<String> {
 /// The path of the table that a setting is in.
 fn parent(path: &'static str) -> &'static str {
     path.rsplit_once('.').map_or("", |(parent, _)| parent)
-}
-
-/// The known name that `text` was probably meant to be.
-pub(super) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
-    let text = text.to_ascii_lowercase().replace('-', "_");
-    let distance = |name: &str| strsim::damerau_levenshtein(&text, name);
-    let near = known.iter().copied().min_by_key(|name| distance(name))?;
-    let tolerated = (near.len() / 3).max(1);
-    let begins =
-        || known.iter().copied().find(|name| text.len() >= 3 && (name.starts_with(&text) || text.starts_with(name)));
-    if distance(near) <= tolerated { Some(near) } else { begins() }
-}
-
-/// What a value is, with its article.
-pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a number with a fraction",
-        DeValue::Boolean(true) => "true",
-        DeValue::Boolean(false) => "false",
-        DeValue::Datetime(_) => "a date or time",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
 }

@@ -4,7 +4,7 @@
 //! ask for nothing that is not declared, and the reference is written from the same declarations: they cannot differ.
 
 use super::findings::Findings;
-use super::section::Item;
+use super::item::Item;
 use serde::Serialize;
 
 /// One declared setting. `K` is what may stand there, `D` what holds when nothing does.
@@ -31,6 +31,15 @@ impl<K, D> Setting<K, D> {
 pub(super) fn last(path: &'static str) -> &'static str {
     path.rsplit('.').next().unwrap_or(path)
 }
+
+/// Declares settings and lists them, so that none can be declared and left out of the reference.
+macro_rules! settings {
+    ($($name:ident: $kind:ty, $default:ty = $setting:expr;)+) => {
+        $(pub(in crate::config) static $name: $crate::config::setting::Setting<$kind, $default> = $setting;)+
+        pub(super) static ALL: &[&(dyn $crate::config::setting::Declared + Sync)] = &[$(&$name),+];
+    };
+}
+pub(super) use settings;
 
 /// What wins over the file.
 #[derive(Clone, Copy)]
@@ -152,6 +161,7 @@ where
 pub(super) fn header(path: &str) -> Option<&'static str> {
     match path.split_once('.').map_or(path, |(section, _)| section) {
         "log" => Some("[log]"),
+        "host" => Some("[host]"),
         "http" => Some("[http]"),
         "handlers" if path != "handlers" => Some("[handlers.order]"),
         _ => None,

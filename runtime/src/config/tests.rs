@@ -4,8 +4,12 @@ mod messages;
 mod reading;
 
 use super::*;
-use crate::handler::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, RateLimit, Retry, Trip};
-use crate::routing::Field;
+use crate::clock::Timestamp;
+use crate::handler::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, Policy, RateLimit, Retry, Trip};
+use crate::routing::{Field, IdFrom, KeyFrom};
+use crate::topic::Pattern;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// A directory with what the settings of these tests name.
 struct Files(tempfile::TempDir);
@@ -82,8 +86,8 @@ fn bad_settings_of_the_host_are_refused() {
     check("[flows.popular]", "1:2", &["`flows` in the file is not supported by this version"]);
     check("log = \"data\"", "1:7", &["`log` is a text", "a section, [log]"]);
     check("handlers = []", "1:12", &["`handlers` is a list", "[handlers.order]"]);
-    check("[log]\nkind = \"nats\"", "2:8", &["not available in this version", "\"embedded\""]);
-    check("[log]\nkind = \"redis\"", "2:8", &["not available in this version"]);
+    check("[log]\nkind = \"nats\"", "2:8", &["this build has no log of kind \"nats\"", "\"embedded\", the only kind"]);
+    check("[log]\nkind = \"redis\"", "2:8", &["this build has no log of kind \"redis\""]);
     check("[log]\nkind = \"sqlite\"", "2:8", &["`kind` cannot be \"sqlite\"", "\"embedded\" or"]);
     check("[log]\nkind = \"embeded\"", "2:8", &["did you mean \"embedded\"?"]);
     check("[log]\npath = 1", "2:8", &["`path` is an integer", "the path of a directory"]);
@@ -274,6 +278,7 @@ fn a_short_file_gets_careful_defaults() {
     assert_eq!(loaded.settings.handlers, [expected]);
     assert_eq!(loaded.settings.namespace.as_str(), "default");
     assert_eq!(loaded.settings.log, LogSettings::Embedded { path: files.path("data"), retain: Retain::default() });
+    assert_eq!(loaded.settings.host, HostSettings { data: files.path("data") }, "beside the log");
     assert_eq!(loaded.settings.http, HttpSettings { listen: ([127, 0, 0, 1], 8080).into(), token: None });
     assert!(loaded.warnings.is_empty());
 }
@@ -287,6 +292,8 @@ fn every_setting_is_read() {
         kind = "embedded"
         path = "store"
         retain = { age = "1d", max_bytes = "50GiB" }
+        [host]
+        data = "own"
         [http]
         listen = "0.0.0.0:80"
         token_file = "token"
@@ -321,10 +328,11 @@ fn every_setting_is_read() {
         key = false
         breaker = { trip = "count", failures = 3 }
     "#;
-    let Settings { namespace, log, http, handlers } = files.parse(text, &Overrides::default()).unwrap().settings;
+    let Settings { namespace, log, host, http, handlers } = files.parse(text, &Overrides::default()).unwrap().settings;
     assert_eq!(namespace.as_str(), "shop");
     let retain = Retain { age: Some(Duration::from_secs(86_400)), bytes_max: Some(50 << 30) };
     assert_eq!(log, LogSettings::Embedded { path: files.path("store"), retain });
+    assert_eq!(host, HostSettings { data: files.path("own") });
     assert_eq!(http, HttpSettings { listen: ([0, 0, 0, 0], 80).into(), token: Some(Secret::new("0123456789abcdef")) });
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));

@@ -1,7 +1,8 @@
 //! Texts, lists and patterns: each reader returns what it read, or reports what is wrong and returns `None`.
 
 use super::findings::Findings;
-use super::section::{Item, kind};
+use super::item::{Item, kind};
+use super::problem::Problem;
 use crate::topic::{Pattern, TopicError};
 use std::fmt::Display;
 use std::ops::Range;
@@ -11,6 +12,11 @@ use toml::de::DeValue;
 pub(super) struct PatternAt {
     pub(super) pattern: Pattern,
     pub(super) span: Range<usize>,
+}
+
+/// The patterns alone.
+pub(super) fn plain(patterns: Vec<PatternAt>) -> Vec<Pattern> {
+    patterns.into_iter().map(|at| at.pattern).collect()
 }
 
 /// The value is of the wrong type.
@@ -75,10 +81,6 @@ fn bad_pattern(findings: &mut Findings<'_>, entry: &Item<'_>, error: &TopicError
 }
 
 /// The value is of the right type and says something impossible.
-pub(super) fn refused<'f>(
-    findings: &'f mut Findings<'_>,
-    item: &Item<'_>,
-    error: &dyn Display,
-) -> &'f mut super::Problem {
+pub(super) fn refused<'f>(findings: &'f mut Findings<'_>, item: &Item<'_>, error: &dyn Display) -> &'f mut Problem {
     findings.error(item.span(), format!("{}: {error}", item.name))
 }

@@ -1,7 +1,10 @@
 //! Bodies of requests: bounded in size and in the time a client may take to send them.
+//!
+//! The timeout asks for a minimum rate, unlike that of `tower-http`, which every byte resets; and bodies have a bound on the
+//! memory of all of them together.
 
-use super::Face;
 use super::error::ApiError;
+use super::face::Face;
 use crate::clock;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -14,13 +17,13 @@ use tokio::sync::OwnedSemaphorePermit;
 const COMMAND_BYTES_MAX: usize = 64 * 1024;
 /// A client has to send as much as this, or the rest, within each body timeout (16 KiB): a byte now and then would hold
 /// a connection for ever. Slower than a modem.
-const PACE_BYTES: usize = 16 * 1024;
+const RATE_BYTES_MIN: usize = 16 * 1024;
 
 /// A body up to this (16 KiB) waits for nobody's room.
 const SMALL_BYTES_MAX: usize = 16 * 1024;
 
 /// The parts of a body as they arrive.
-pub(super) struct Parts {
+pub(super) struct BodyReader {
     stream: BodyDataStream,
     timeout: Duration,
     /// When the client has to be further than now.
@@ -30,17 +33,17 @@ pub(super) struct Parts {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-impl Parts {
+impl BodyReader {
     /// A body of which at most `held_bytes` are in memory at a time; waits until there is room for them.
     pub(super) async fn new(face: &Face, body: Body, held_bytes: usize) -> Result<Self, ApiError> {
-        let timeout = face.bounds.body_timeout;
+        let timeout = face.limits.body_timeout;
         let room = match held_bytes {
             // There are as many of them as connections, which is not much.
             ..=SMALL_BYTES_MAX => None,
             _ => {
                 // One client alone always finds room.
-                let room_kib = held_bytes.div_ceil(1024).min(face.bounds.bodies_kib_max);
-                let room = face.bodies.clone().acquire_many_owned(u32::try_from(room_kib).unwrap_or(u32::MAX));
+                let room_kib = held_bytes.div_ceil(1024).min(face.limits.bodies_kib_max);
+                let room = face.bodies_kib.clone().acquire_many_owned(u32::try_from(room_kib).unwrap_or(u32::MAX));
                 match tokio::time::timeout(timeout, room).await {
                     Ok(Ok(room)) => Some(room),
                     Ok(Err(_)) | Err(_) => {
@@ -59,15 +62,15 @@ impl Parts {
             Ok(None) => Ok(None),
             Ok(Some(Ok(part))) => {
                 self.received_bytes += part.len();
-                if self.received_bytes >= PACE_BYTES {
-                    self.rest();
+                if self.received_bytes >= RATE_BYTES_MIN {
+                    self.reset_deadline();
                 }
                 Ok(Some(part))
             }
             Ok(Some(Err(error))) => Err(ApiError::bad_request(format!("the body broke off: {error}"))),
             Err(_) => {
                 let error = format!(
-                    "the body comes too slowly: {} bytes in {:?}, at least {PACE_BYTES} are expected",
+                    "the body comes too slowly: {} bytes in {:?}, at least {RATE_BYTES_MIN} are expected",
                     self.received_bytes, self.timeout
                 );
                 Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, error))
@@ -76,7 +79,7 @@ impl Parts {
     }
 
     /// The time that passed so far was not the client's: it starts anew.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn reset_deadline(&mut self) {
         self.deadline = clock::instant() + self.timeout;
         self.received_bytes = 0;
     }
@@ -91,7 +94,7 @@ pub(super) async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_ma
         return Err(too_large());
     }
     let held_bytes = announced.map_or(bytes_max, |length| usize::try_from(length).unwrap_or(bytes_max));
-    let mut parts = Parts::new(face, body, held_bytes).await?;
+    let mut parts = BodyReader::new(face, body, held_bytes).await?;
     let Some(mut whole) = parts.next().await? else { return Ok(Bytes::new()) };
     let mut gathered = vec![];
     while let Some(part) = parts.next().await? {

@@ -4,8 +4,8 @@
 //! `content-type` for `datacontenttype`. The event's `id` becomes the message's id and the extension `partitionkey` its
 //! key, unless `Sluicebox-Id` or `Sluicebox-Key` say otherwise.
 
+use super::envelope::{Envelope, text};
 use super::error::ApiError;
-use super::publish::{Envelope, text};
 use crate::message::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, Key, NewMessage};
 use crate::topic::Topic;
 use axum::body::Bytes;

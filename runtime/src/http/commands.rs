@@ -3,9 +3,9 @@
 //! A command is a message in the log, durable when it is answered (202, with its offset); the handler's shards execute it
 //! in their commits. `forget` is no command: there is nobody left to execute it.
 
-use super::Face;
 use super::body;
 use super::error::ApiError;
+use super::face::Face;
 use super::handlers::{Commanded, Known};
 use super::parameters::PathText;
 use super::running::ForgetError;

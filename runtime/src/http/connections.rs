@@ -1,9 +1,10 @@
 //! Serves connections until it is told to stop.
 
-use super::held::held;
-use super::paced::Paced;
-use super::places::{Place, Places};
-use super::{Bounds, DRAIN_TIMEOUT, Face, HEAD_BYTES_MAX, routes};
+use super::body_guard::with_guard;
+use super::client_stream::ClientStream;
+use super::connection_limit::{Connection, ConnectionLimit};
+use super::face::{ClientLimits, Face};
+use super::router::router;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,7 +21,13 @@ use tokio_util::task::TaskTracker;
 /// How long the listener rests when the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Clients that wait in the kernel for a place. More have to knock again, a second later at the earliest.
+/// Bytes of one connection's read buffer at which a request's head is too large; the last read may go as far again. Room
+/// for the headers of a message.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// At stop, requests under way get this long.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Clients that wait in the kernel for a connection. More have to knock again, a second later at the earliest.
 const BACKLOG: u32 = 1024;
 
 /// Listens for HTTP; nothing is answered before [`serve`].
@@ -36,10 +43,10 @@ pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(listener: TcpListener, face: Arc<Face>) {
     let stop = face.stop.clone();
     let connections = TaskTracker::new();
-    let bounds = face.bounds;
-    let places = Places::new(bounds.connections_max, bounds.wait_min, face.counts.connections_cut.clone());
+    let limits = face.limits;
+    let limit = ConnectionLimit::new(limits.connections_max, limits.idle_min, face.counts.connections_cut.clone());
     let open = face.counts.connections.clone();
-    let router = routes::router(face);
+    let router = router(face);
     loop {
         let accepted = tokio::select! {
             // Safe to cancel: a connection is handed out whole or stays in the queue.
@@ -54,17 +61,17 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>) {
                 continue;
             }
         };
-        let place = tokio::select! {
+        let permit = tokio::select! {
             // Safe to cancel, as it says; the client that waited for it is hung up on.
-            place = places.take() => place,
+            permit = limit.acquire() => permit,
             () = stop.cancelled() => break,
         };
         let (service, stop, open) = (TowerToHyperService::new(router.clone()), stop.clone(), open.clone());
         connections.spawn(async move {
             open.inc();
-            serve_connection(stream, service, &place, bounds, stop).await;
+            serve_connection(stream, service, &permit.connection, limits, stop).await;
             open.dec();
-            drop(place);
+            drop(permit);
         });
     }
     connections.close();
@@ -76,21 +83,21 @@ pub async fn serve(listener: TcpListener, face: Arc<Face>) {
 async fn serve_connection(
     stream: TcpStream,
     service: TowerToHyperService<axum::Router>,
-    place: &Place,
-    bounds: Bounds,
+    client: &Arc<Connection>,
+    limits: ClientLimits,
     stop: CancellationToken,
 ) {
     // Small answers must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    let stream = Paced::new(stream, place.watch.clone(), bounds.read_timeout, bounds.linger);
+    let stream = ClientStream::new(stream, client.clone(), limits.write_timeout, limits.linger_timeout);
     let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(place.visit());
-        let (busy, answer) = (place.watch.request(), service.call(request));
-        async move { answer.await.map(|response| response.map(|body| held(body, busy))) }
+        request.extensions_mut().insert(client.clone());
+        let (guard, answer) = (client.request(), service.call(request));
+        async move { answer.await.map(|response| response.map(|body| with_guard(body, guard))) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head_timeout)
+        .header_read_timeout(limits.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -98,7 +105,7 @@ async fn serve_connection(
         // Safe to cancel: it is polled on below.
         result = connection.as_mut() => result,
         // The client was waited for, so nothing of a request is lost but its beginning.
-        () = place.watch.leave.cancelled() => Ok(()),
+        () = client.cut.cancelled() => Ok(()),
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(DRAIN_TIMEOUT, connection).await {

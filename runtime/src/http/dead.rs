@@ -3,10 +3,10 @@
 //! An order is about the letters that there are when it is given: their newest number is part of it. It becomes one
 //! command per handler, durable when it is answered (202); the shards execute it, so letters go one after the other.
 
-use super::Face;
 use super::body;
 use super::commands;
 use super::error::ApiError;
+use super::face::Face;
 use super::handlers::Known;
 use super::parameters::{Parameters, PathText};
 use super::views::{

@@ -1,18 +1,11 @@
 //! Who may ask: the machine itself, or who bears the token.
 
 use super::error::ApiError;
-use super::held::held;
-use super::places::Visit;
-use super::routes::Answer;
-use super::{Face, HttpSettings, body, routes};
-use axum::extract::{Request, State};
+use crate::config::HttpSettings;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// The rules of one listener.
 pub(super) struct Guard {
@@ -28,39 +21,15 @@ impl Guard {
         Self { local_only: settings.listen.ip().is_loopback(), token }
     }
 
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    /// `is_open`: the path is answered without a token.
+    pub(super) fn check(&self, is_open: bool, headers: &HeaderMap) -> Result<(), ApiError> {
         if self.local_only {
             check_local(headers)?;
         }
-        if let Some(token) = self.token.as_ref().filter(|_| !routes::is_open(path)) {
-            check_token(token, headers)?;
+        match &self.token {
+            Some(token) if !is_open => check_token(token, headers),
+            _ => Ok(()),
         }
-        body::check_encoding(headers)
-    }
-}
-
-/// Checks every request and counts it.
-pub(super) async fn guard(State(face): State<Arc<Face>>, request: Request, next: Next) -> Response {
-    let route = routes::route_of(request.uri().path());
-    let response = match face.guard.check(request.uri().path(), request.headers()) {
-        Ok(()) if route.is_some_and(|route| route.answer == Answer::Large) => look(&face, request, next).await,
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
-    };
-    let route = route.map_or("unknown", |route| route.path);
-    face.counts.requests.with_label_values(&[route, response.status().as_str()]).inc();
-    response
-}
-
-/// Lets a look have its turn; it is over when the client has its answer.
-async fn look(face: &Face, request: Request, next: Next) -> Response {
-    let Some(visit) = request.extensions().get::<Visit>().cloned() else { return next.run(request).await };
-    match tokio::time::timeout(face.bounds.look_wait, visit.places.turn(&face.looks)).await {
-        Ok(turn) => {
-            let look = visit.watch.look(turn);
-            next.run(request).await.map(|body| held(body, look))
-        }
-        Err(_) => ApiError::unavailable("too many clients look at once: try again").into_response(),
     }
 }
 
@@ -117,17 +86,4 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 fn same(a: &[u8; 32], b: &[u8; 32]) -> bool {
     a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
-}
-
-/// What every answer says about itself.
-pub(super) async fn finish(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    if response.status() == StatusCode::UNAUTHORIZED {
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    // Answers are data, never pages, whatever bytes a message holds.
-    response
-        .headers_mut()
-        .insert(HeaderName::from_static("x-content-type-options"), HeaderValue::from_static("nosniff"));
-    response
 }

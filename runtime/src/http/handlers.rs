@@ -1,8 +1,8 @@
 //! `GET /v1/handlers` and `GET /v1/handlers/{name}`: what the log says of handlers, what operators asked of them, and how
 //! they fare on the running host. Also who may be commanded, for [`commands`](super::commands) and [`dead`](super::dead).
 
-use super::Face;
 use super::error::ApiError;
+use super::face::Face;
 use super::parameters::{Parameters, PathText};
 use super::running::{Running, RunningHandler};
 use super::views::{HandlerPage, HandlerView, follow};

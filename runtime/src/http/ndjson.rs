@@ -3,16 +3,16 @@
 //! Lines are appended in chunks while they arrive, in order, so memory is bounded and a long import never starts over:
 //! it is not atomic. The answer says how many were accepted and which lines were not. Empty lines are skipped.
 
-use super::Face;
-use super::body::Parts;
+use super::body::BodyReader;
+use super::envelope::Envelope;
 use super::error::ApiError;
-use super::publish::Envelope;
-use super::routes::answer;
+use super::face::Face;
 use crate::message::{BODY_BYTES_MAX, NewMessage, Offset};
 use crate::topic::Topic;
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
 
 /// Messages of one append.
@@ -41,7 +41,7 @@ pub(super) async fn publish(face: &Face, topic: Topic, envelope: Envelope, body:
             let error = format!("{bad} of {} lines were not accepted", accepted + bad);
             Err(ApiError::new(StatusCode::BAD_REQUEST, error).with_all(report))
         }
-        Ok(()) => Ok(answer(&Value::Object(report))),
+        Ok(()) => Ok(Json(report).into_response()),
     }
 }
 
@@ -82,7 +82,7 @@ impl Report {
 impl Import<'_> {
     async fn run(&mut self, body: Body) -> Result<(), ApiError> {
         let mut lines = Lines::default();
-        let mut parts = Parts::new(self.face, body, HELD_BYTES_MAX).await?;
+        let mut parts = BodyReader::new(self.face, body, HELD_BYTES_MAX).await?;
         while let Some(part) = parts.next().await? {
             lines.feed(part);
             let settled = self.report.settled_line;
@@ -96,7 +96,7 @@ impl Import<'_> {
             }
             if self.report.settled_line != settled {
                 // It waited for the log, not for the client.
-                parts.rest();
+                parts.reset_deadline();
             }
         }
         if let Some(line) = lines.last() {

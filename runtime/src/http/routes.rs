@@ -1,16 +1,15 @@
-//! Which path does what: one table, from which the router, the metrics' names and the list in a 404 are made.
+//! Which path does what: one table, from which the [router](super::router), the metrics' names and the list in a 404 are made.
 
 use super::error::ApiError;
+use super::face::Face;
 use super::parameters::Parameters;
 use super::views::StatusView;
-use super::{Face, commands, dead, guard, handlers, publish, tail};
+use super::{commands, dead, handlers, publish, tail};
+use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware;
-use axum::response::{IntoResponse, Response};
+use axum::http::{Method, header};
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
-use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ pub(super) struct Route {
     /// As the router, the metrics and people write it.
     pub(super) path: &'static str,
     pub(super) answer: Answer,
-    serve: fn() -> MethodRouter<Arc<Face>>,
+    pub(super) serve: fn() -> MethodRouter<Arc<Face>>,
 }
 
 /// How much memory an answer may take.
@@ -36,7 +35,7 @@ const fn reads(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Ro
     Route { method: Method::GET, path, answer: Answer::Small, serve }
 }
 
-const fn looks(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
+const fn reads_many(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
     Route { method: Method::GET, path, answer: Answer::Large, serve }
 }
 
@@ -48,8 +47,8 @@ const fn writes(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> R
 pub(super) static ROUTES: [Route; 20] = [
     writes("/v1/topics/{topic}", || post(publish::publish)),
     reads("/v1/topics/{pattern}/tail", || get(tail::tail)),
-    looks("/v1/handlers", || get(handlers::list)),
-    looks("/v1/handlers/{name}", || get(handlers::show)),
+    reads_many("/v1/handlers", || get(handlers::list)),
+    reads_many("/v1/handlers/{name}", || get(handlers::show)),
     writes("/v1/handlers/{name}/pause", || post(commands::pause)),
     writes("/v1/handlers/{name}/resume", || post(commands::resume)),
     writes("/v1/handlers/{name}/trip", || post(commands::trip)),
@@ -57,29 +56,18 @@ pub(super) static ROUTES: [Route; 20] = [
     writes("/v1/handlers/{name}/rollback", || post(commands::rollback)),
     writes("/v1/handlers/{name}/unpin", || post(commands::unpin)),
     writes("/v1/handlers/{name}/forget", || post(commands::forget)),
-    looks("/v1/dead", || get(dead::list)),
+    reads_many("/v1/dead", || get(dead::list)),
     reads("/v1/dead/count", || get(dead::count)),
-    looks("/v1/dead/{number}", || get(dead::show)),
+    reads_many("/v1/dead/{number}", || get(dead::show)),
     writes("/v1/dead/retry", || post(dead::retry)),
     writes("/v1/dead/drop", || post(dead::drop)),
-    looks("/v1/status", || get(status)),
-    looks("/metrics", || get(metrics)),
+    reads_many("/v1/status", || get(status)),
+    reads_many("/metrics", || get(metrics)),
     reads("/livez", || get(async || "alive\n")),
     reads("/readyz", || get(ready)),
 ];
 /// `/readyz` answers within this, whatever the log does.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
-
-pub(super) fn router(face: Arc<Face>) -> Router {
-    let empty = Router::new();
-    let routes = ROUTES.iter().fold(empty, |router, route| router.route(route.path, (route.serve)()));
-    routes
-        .method_not_allowed_fallback(wrong_method)
-        .fallback(unknown)
-        .layer(middleware::from_fn_with_state(face.clone(), guard::guard))
-        .layer(middleware::from_fn(guard::finish))
-        .with_state(face)
-}
 
 /// Whether a path is answered without a token: what orchestrators ask.
 pub(super) fn is_open(path: &str) -> bool {
@@ -100,18 +88,6 @@ fn matches(route: &str, path: &str) -> bool {
         None => false,
     });
     all.all(|same| same) && given.next().is_none()
-}
-
-async fn unknown(method: Method, uri: Uri) -> ApiError {
-    let path: String = uri.path().chars().take(200).collect();
-    let known: Vec<String> = ROUTES.iter().map(|route| format!("{} {}", route.method, route.path)).collect();
-    ApiError::new(StatusCode::NOT_FOUND, format!("there is no {method} {path}")).with("known", json!(known))
-}
-
-async fn wrong_method(method: Method, uri: Uri) -> ApiError {
-    let right = route_of(uri.path()).map_or(String::new(), |route| format!(": use {} {}", route.method, route.path));
-    let error = format!("{method} is not possible here{right}");
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
 async fn metrics(State(face): State<Arc<Face>>) -> impl IntoResponse {
@@ -137,10 +113,4 @@ async fn status(State(face): State<Arc<Face>>, parameters: Parameters) -> Result
         status.follow(&**running);
     }
     Ok(Json(status))
-}
-
-/// A small answer as JSON.
-pub(super) fn answer(value: &Value) -> Response {
-    let json = (HeaderName::from_static("content-type"), HeaderValue::from_static("application/json"));
-    ([json], value.to_string()).into_response()
 }

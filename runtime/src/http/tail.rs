@@ -12,8 +12,8 @@
 //!
 //! A slow client delays nobody: it falls off the tail and is served from the log.
 
-use super::Face;
 use super::error::ApiError;
+use super::face::Face;
 use super::parameters::{Parameters, PathText};
 use super::views::MessageView;
 use crate::log::{Batch, Log, LogError, ReadRequest, Tail};

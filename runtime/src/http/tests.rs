@@ -8,23 +8,30 @@ pub(crate) mod stage;
 mod tail;
 
 use self::tail::Events;
+use super::face::ClientLimits;
 use super::running::BreakerView;
 use super::*;
 use crate::clock::Timestamp;
 use crate::commit::{Control, DeadFilter, DeadLetter};
-use crate::config::Secret;
+use crate::config::{HttpSettings, Namespace, Secret};
 use crate::handler::{Digest, ShardId};
+use crate::log::Log;
 use crate::log::ReadRequest;
 use crate::log::memory::MemoryLog;
 use crate::message::{BODY_BYTES_MAX, Message, NewMessage, Offset};
 use crate::routing::KeyFrom;
+use crate::telemetry::Metrics;
 use crate::topic::Topic;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -366,8 +373,8 @@ async fn requests_are_counted_by_route_and_code() {
 #[tokio::test]
 async fn a_client_that_sends_too_slowly_is_hung_up_on() {
     let quick = |face: &mut Face| {
-        face.bounds.head_timeout = Duration::from_millis(50);
-        face.bounds.body_timeout = Duration::from_millis(50);
+        face.limits.head_timeout = Duration::from_millis(50);
+        face.limits.body_timeout = Duration::from_millis(50);
     };
     let server = Server::start_with(quick, None, [127, 0, 0, 1]).await;
     for begun in ["", "POST /v1/top", "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nabc"] {
@@ -382,7 +389,7 @@ async fn a_client_that_sends_too_slowly_is_hung_up_on() {
 
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_a_free_place() {
-    let server = Server::start_with(|face| face.bounds.connections_max = 1, None, [127, 0, 0, 1]).await;
+    let server = Server::start_with(|face| face.limits.connections_max = 1, None, [127, 0, 0, 1]).await;
     let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
     let second = tokio::spawn(server.get("/livez").send());
     server.append("a", 0..1).await;

@@ -49,7 +49,7 @@ pub enum StoreError {
     Damaged { digest: Digest, path: PathBuf },
 }
 
-/// The directory of versions. One host at a time uses it: the lock of the log sees to that.
+/// The directory of versions. One host at a time uses it: a lock of its directory sees to that.
 pub struct Store {
     directory: PathBuf,
     handlers: Mutex<BTreeMap<HandlerName, Vec<Version>>>,

@@ -84,7 +84,7 @@ impl Reloading {
 
 impl Reload {
     async fn run(mut self, stop: CancellationToken, asked: Arc<Notify>) {
-        let mut watch = Watch::start();
+        let mut watch = Watch::default();
         let mut pins = self.host.pins();
         let mut warned = None;
         loop {
@@ -218,6 +218,8 @@ fn needs_restart(in_force: &Settings, fresh: &Settings) -> Option<String> {
     let differs = [
         ("`namespace`", in_force.namespace != fresh.namespace),
         ("[log]", in_force.log != fresh.log),
+        // The host's own data follows the log unless the settings say otherwise.
+        ("[host]", in_force.host != fresh.host && in_force.log == fresh.log),
         ("[http]", in_force.http != fresh.http),
     ];
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
@@ -246,5 +248,7 @@ mod tests {
         assert!(told.starts_with("`namespace` and [http] cannot change while running: restart the host"), "{told}");
         let fresh = settings("namespace = \"shop\"\n[log]\nretain = { age = \"3d\" }\n");
         assert!(needs_restart(&in_force, &fresh).unwrap().starts_with("[log] cannot"));
+        let fresh = settings("namespace = \"shop\"\n[host]\ndata = \"/elsewhere\"\n");
+        assert!(needs_restart(&in_force, &fresh).unwrap().starts_with("[host] cannot"));
     }
 }

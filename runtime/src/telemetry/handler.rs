@@ -116,7 +116,7 @@ impl HandlerMetrics {
         self.age_seconds.observe(age.as_secs_f64());
     }
 
-    /// Counts a message at once; for batches there is [`Tally`](super::Tally).
+    /// Counts a message at once; for batches there is [`StagedCounts`](super::StagedCounts).
     pub fn count_message(&self, topic: &Topic, outcome: Settled) {
         let counters = self.topic(topic).unwrap_or_else(|| self.other.clone());
         counters.0[outcome as usize].inc();

@@ -31,21 +31,15 @@ fn messages_are_counted_by_handler_concrete_topic_and_outcome() {
 }
 
 #[test]
-fn a_tally_counts_when_its_commit_is_durable_and_an_aborted_one_counts_nothing() {
+fn staged_counts_show_once_and_not_before_their_commit_is_durable() {
     let metrics = Metrics::new();
-    let mut tally = Tally::new(metrics.handler(&name("order")));
-    let fill = |tally: &mut Tally| {
-        tally.message(&topic("events.new_order"), Settled::Done);
-        tally.message(&topic("events.new_order"), Settled::Done);
-        tally.guest(&"new_order_ok".into(), 2);
-    };
-    fill(&mut tally);
-    tally.forget();
-    tally.count();
+    let mut staged = StagedCounts::new(metrics.handler(&name("order")));
+    staged.message(&topic("events.new_order"), Settled::Done);
+    staged.message(&topic("events.new_order"), Settled::Done);
+    staged.guest(&"new_order_ok".into(), 2);
     assert!(!metrics.render().contains("order_new_order_ok"));
-    fill(&mut tally);
-    tally.count();
-    tally.count();
+    staged.count();
+    staged.count();
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="events.new_order"} 2"#);
     check(&metrics, "order_new_order_ok 2");
 }
@@ -54,11 +48,11 @@ fn a_tally_counts_when_its_commit_is_durable_and_an_aborted_one_counts_nothing()
 fn topics_beyond_the_bound_share_one_label() {
     let metrics = Metrics::new();
     let handler = metrics.handler(&name("order"));
-    let mut tally = Tally::new(handler.clone());
+    let mut staged = StagedCounts::new(handler.clone());
     for number in 0..TOPICS_MAX + 50 {
-        tally.message(&topic(&format!("t.{number}")), Settled::Done);
+        staged.message(&topic(&format!("t.{number}")), Settled::Done);
     }
-    tally.count();
+    staged.count();
     handler.count_message(&topic("t.too-late"), Settled::Done);
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="t.99"} 1"#);
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="_other"} 51"#);

@@ -238,7 +238,7 @@ async fn trimming_and_copies_keep_the_write_ahead_log_within_its_bound() {
         }
         if round % 6 == 5 {
             let to = copies.join(round.to_string());
-            EmbeddedLog::backup(&data, &to, |_, _| ()).unwrap();
+            EmbeddedLog::backup(&data, &data.join("modules"), &to, |_, _| ()).unwrap();
             std::fs::remove_dir_all(to).unwrap();
         }
     }

@@ -65,9 +65,14 @@ impl From<rusqlite::Error> for BackupError {
 }
 
 impl EmbeddedLog {
-    /// Copies the data in `directory` to `to`, which must not exist or be empty; `progress` hears the bytes done and in
-    /// all. A host can be started on the copy. Blocks on the disk.
-    pub fn backup(directory: &Path, to: &Path, progress: impl FnMut(u64, u64)) -> Result<Copied, BackupError> {
+    /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
+    /// `progress` hears the bytes done and in all. A host can be started on the copy. Blocks on the disk.
+    pub fn backup(
+        directory: &Path,
+        modules: &Path,
+        to: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Copied, BackupError> {
         let source = format::open_to_read(&format::database(directory), 0)
             .map_err(|source| BackupError::Source { directory: directory.to_owned(), source })?;
         let name = to.file_name().ok_or_else(|| BackupError::Nameless { to: to.to_owned() })?;
@@ -83,7 +88,7 @@ impl EmbeddedLog {
         // Two copies to one place would write into each other. What an earlier one left that was killed is cleared away.
         let lock =
             Lock::take(&partial.join(LOCK)).map_err(|error| BackupError::UnderWay { reason: error.to_string() })?;
-        let copied = clear(&partial).and_then(|()| copy(directory, source, &partial, progress));
+        let copied = clear(&partial).and_then(|()| copy(modules, source, &partial, progress));
         let done = copied.and_then(|copied| {
             check_absent(to)?;
             files("rename to its own name", &partial, fs::rename(&partial, to))?;
@@ -109,7 +114,7 @@ fn check_absent(to: &Path) -> Result<(), BackupError> {
 }
 
 fn copy(
-    directory: &Path,
+    modules: &Path,
     source: Connection,
     partial: &Path,
     progress: impl FnMut(u64, u64),
@@ -119,7 +124,7 @@ fn copy(
     // The first read is what fixes the snapshot.
     let end = reader.end()?;
     // After the snapshot: a version that it names was on the disk before.
-    copy_modules(&directory.join(MODULES), &partial.join(MODULES))?;
+    copy_modules(modules, &partial.join(MODULES))?;
     let database = format::database(partial);
     let bytes = copy_pages(&snapshot, &database, progress)?;
     sync(&database)?;

@@ -2,8 +2,8 @@
 
 use super::super::ask::YesArgs;
 use super::super::client::{Client, HostArgs};
+use super::super::failure::{Exit, Failure};
 use super::super::output::{Output, grouped, is_watched, note, show_progress};
-use super::super::{Exit, Failure};
 use super::filter::{FilterArgs, query_of};
 use crate::clock;
 use crate::commit::DeadFilter;

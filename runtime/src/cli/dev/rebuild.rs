@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Goes on until it is dropped.
 pub(super) async fn rebuild(dir: PathBuf) {
-    let mut watch = Watch::start();
+    let mut watch = Watch::default();
     loop {
         let of = dir.clone();
         // A manifest that cannot be read leaves the sources that were known, and the build says what is wrong with it.

@@ -3,8 +3,8 @@
 use super::super::client::{Client, HostArgs, encoded};
 use super::super::data::{DataArgs, look};
 use super::super::dead::parse_handler;
+use super::super::failure::{Exit, Failure};
 use super::super::output::{Output, grouped, printable};
-use super::super::{Exit, Failure};
 use super::state::{Source, state_of};
 use crate::handler::HandlerName;
 use crate::http::running::{BreakerView, RunningHandler};

@@ -1,13 +1,37 @@
 //! The settings of a handler's breaker.
 
-use super::settings;
-use crate::config::breaker::Trips;
 use crate::config::kinds::{Form, Span, Whole, Word};
-use crate::config::setting::{Is, Means, Setting};
+use crate::config::setting::{Is, Means, Setting, settings};
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// What trips a breaker, without its numbers.
+#[derive(Clone, Copy, PartialEq)]
+pub(in crate::config) enum Trips {
+    Consecutive,
+    Count,
+    Rate,
+}
+
+impl Trips {
+    pub(in crate::config) const NAMES: &[(&str, Trips)] =
+        &[("consecutive", Trips::Consecutive), ("count", Trips::Count), ("rate", Trips::Rate)];
+
+    pub(in crate::config) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, trips)| *trips == self).map_or("", |(name, _)| name)
+    }
+
+    /// The numbers that this kind looks at.
+    pub(in crate::config) fn uses(self) -> &'static [&'static str] {
+        match self {
+            Trips::Consecutive => &["failures"],
+            Trips::Count => &["failures", "window"],
+            Trips::Rate => &["percent", "samples", "window"],
+        }
+    }
+}
 
 settings! {
     BREAKER: Form, Means = Setting {

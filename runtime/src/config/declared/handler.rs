@@ -1,12 +1,14 @@
 //! The settings of a handler: what runs, on which messages, in what sandbox.
 
-use super::settings;
-use crate::config::SandboxMode;
-use crate::config::Start;
-use crate::config::handler::{Beginning, MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
-use crate::config::kinds::{Form, Size, Span, Whole, Word};
-use crate::config::setting::{Is, Means, Required, Setting};
+use crate::config::kinds::{Beginning, Form, Size, Span, Whole, Word};
+use crate::config::setting::{Is, Means, Required, Setting, settings};
+use crate::config::settings::{SandboxMode, Start};
 use std::time::Duration;
+
+/// Enough to use every core of a common server, few enough that an idle handler costs little.
+pub const SHARDS_DEFAULT: u16 = 8;
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+pub const MEMORY_BYTES_DEFAULT: u64 = 64 << 20;
 
 settings! {
     MODULE: Form, Required = Setting {

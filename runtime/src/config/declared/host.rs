@@ -1,12 +1,10 @@
 //! The settings of the host itself.
 
-use super::settings;
-use crate::config::global::Address;
-use crate::config::kinds::{Form, Size, Table, Word};
-use crate::config::setting::{Above, Is, Means, Setting};
+use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Table, Word};
+use crate::config::setting::{Above, Is, Means, Setting, settings};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// The kinds of logs; only one of them is in this version.
+/// The kinds of logs; this build has only the first.
 #[derive(Clone, Copy, PartialEq)]
 pub(in crate::config) enum LogKind {
     Embedded,
@@ -35,8 +33,8 @@ settings! {
         path: "log.kind",
         kind: Word(&[("embedded", LogKind::Embedded), ("nats", LogKind::Nats), ("redis", LogKind::Redis)]),
         default: Is(LogKind::Embedded),
-        effect: "Where messages are kept. `embedded` is a database in a directory of this machine. The other kinds are \
-                 not in this version.",
+        effect: "Where messages are kept. `embedded` is a database in a directory of this machine; this build has no \
+                 other kind.",
         example: "kind = \"embedded\"",
         above: None,
     };
@@ -76,6 +74,24 @@ settings! {
         example: "retain = { max_bytes = \"50GiB\" }",
         above: None,
     };
+    HOST: Table, Means = Setting {
+        path: "host",
+        kind: Table("a section, [host]"),
+        default: Means("the defaults of what is in it"),
+        effect: "What belongs to this host alone, whatever the log is.",
+        example: "data = \"host\"",
+        above: None,
+    };
+    HOST_DATA: Form, Means = Setting {
+        path: "host.data",
+        kind: Form("the path of a directory"),
+        default: Means("the directory of the embedded log"),
+        effect: "Where the host keeps what is its own: compiled modules, and earlier versions of modules to go back to. It \
+                 is made if it is not there; one host uses it at a time. A path is relative to the file. What is in another \
+                 directory from before is not moved.",
+        example: "data = \"/var/lib/shop-host\"",
+        above: None,
+    };
     HTTP: Table, Means = Setting {
         path: "http",
         kind: Table("a section, [http]"),
@@ -87,7 +103,7 @@ settings! {
     HTTP_LISTEN: Address, Is<SocketAddr> = Setting {
         path: "http.listen",
         kind: Address,
-        default: Is(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080)),
+        default: Is(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), PORT_DEFAULT)),
         effect: "Where HTTP is served; port 0 is any free port. An address that other machines can reach needs \
                  `token_file`. `localhost` means 127.0.0.1; no other names are looked up.",
         example: "listen = \"127.0.0.1:9000\"",

@@ -1,8 +1,7 @@
 //! The settings of a handler: how its messages are treated.
 
-use super::settings;
 use crate::config::kinds::{Form, Rate, Size, Span, Table, Whole, Word};
-use crate::config::setting::{Is, Means, Setting};
+use crate::config::setting::{Is, Means, Setting, settings};
 use crate::handler::{DeadFull, OnFailure};
 use crate::message::BODY_BYTES_MAX;
 use std::time::Duration;

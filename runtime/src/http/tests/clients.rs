@@ -15,13 +15,13 @@ async fn impatient() -> Server {
     impatient_with(|_| {}).await
 }
 
-async fn impatient_with(change: impl FnOnce(&mut Bounds)) -> Server {
+async fn impatient_with(change: impl FnOnce(&mut ClientLimits)) -> Server {
     let change = |face: &mut Face| {
-        let bounds = &mut face.bounds;
-        (bounds.head_timeout, bounds.body_timeout, bounds.read_timeout) = (SHORT, SHORT, SHORT);
-        change(bounds);
-        face.looks = Arc::new(Semaphore::new(face.bounds.looks_max));
-        face.bodies = Arc::new(Semaphore::new(face.bounds.bodies_kib_max));
+        let limits = &mut face.limits;
+        (limits.head_timeout, limits.body_timeout, limits.write_timeout) = (SHORT, SHORT, SHORT);
+        change(limits);
+        face.large_answers = Arc::new(Semaphore::new(face.limits.large_answers_max));
+        face.bodies_kib = Arc::new(Semaphore::new(face.limits.bodies_kib_max));
     };
     Server::start_with(change, None, LOOPBACK).await
 }
@@ -159,10 +159,10 @@ async fn a_client_that_does_not_read_its_answer_is_hung_up_on() {
 
 #[tokio::test]
 async fn looks_whose_clients_do_not_read_make_room_for_others() {
-    let server = impatient_with(|bounds| {
-        (bounds.looks_max, bounds.wait_min) = (2, Duration::from_millis(10));
+    let server = impatient_with(|limits| {
+        (limits.large_answers_max, limits.idle_min) = (2, Duration::from_millis(10));
         // It is the turns that are short here, not the time.
-        bounds.read_timeout = PATIENCE * 10;
+        limits.write_timeout = PATIENCE * 10;
     })
     .await;
     let appended = server.log.append(vec![NewMessage::new(Topic::parse("a").unwrap(), vec![b'x'; 500_000]); 40]).await;
@@ -190,7 +190,9 @@ async fn looks_whose_clients_do_not_read_make_room_for_others() {
 
 #[tokio::test]
 async fn a_look_that_finds_no_turn_is_told_to_come_back() {
-    let server = impatient_with(|bounds| (bounds.looks_max, bounds.look_wait) = (0, Duration::from_millis(1))).await;
+    let server =
+        impatient_with(|limits| (limits.large_answers_max, limits.large_answer_wait) = (0, Duration::from_millis(1)))
+            .await;
     for path in ["/v1/handlers", "/v1/handlers/a", "/v1/dead", "/v1/dead/1", "/v1/status", "/metrics"] {
         let response = server.get(path).send().await.unwrap();
         assert_eq!(response.headers()["retry-after"], "1");
@@ -203,7 +205,7 @@ async fn a_look_that_finds_no_turn_is_told_to_come_back() {
 
 #[tokio::test]
 async fn bodies_wait_for_room_and_one_alone_always_has_it() {
-    let server = impatient_with(|bounds| bounds.bodies_kib_max = 100).await;
+    let server = impatient_with(|limits| limits.bodies_kib_max = 100).await;
     assert_eq!(send(server.post("a").body(vec![b'x'; BODY_BYTES_MAX])).await.0, StatusCode::OK);
     let mut slow = server.connect().await;
     let head = "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n12345";
@@ -224,10 +226,10 @@ async fn bodies_wait_for_room_and_one_alone_always_has_it() {
 #[tokio::test]
 async fn ten_thousand_silent_connections_keep_nobody_out() {
     let places = 64;
-    let server = impatient_with(|bounds| {
-        (bounds.connections_max, bounds.wait_min) = (places, Duration::from_millis(2));
+    let server = impatient_with(|limits| {
+        (limits.connections_max, limits.idle_min) = (places, Duration::from_millis(2));
         // It is the places that are short here, not the time.
-        bounds.head_timeout = PATIENCE * 10;
+        limits.head_timeout = PATIENCE * 10;
     })
     .await;
     let (address, mut silent) = (server.address, vec![]);
@@ -247,7 +249,7 @@ async fn ten_thousand_silent_connections_keep_nobody_out() {
 #[tokio::test]
 async fn a_connection_at_work_does_not_lose_its_place() {
     let server =
-        impatient_with(|bounds| (bounds.connections_max, bounds.wait_min) = (2, Duration::from_millis(1))).await;
+        impatient_with(|limits| (limits.connections_max, limits.idle_min) = (2, Duration::from_millis(1))).await;
     let mut events = Events::open(server.get("/v1/topics/a/tail")).await;
     for _ in 0..50 {
         let _silent = server.connect().await;
@@ -354,7 +356,7 @@ async fn what_is_no_http_is_refused_by_status() {
 
 #[tokio::test]
 async fn a_refused_client_that_still_sends_reads_why() {
-    let server = impatient_with(|bounds| bounds.linger = PATIENCE).await;
+    let server = impatient_with(|limits| limits.linger_timeout = PATIENCE).await;
     let head = "POST /v1/topics/a HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 600000\r\n\r\n";
     for _ in 0..20 {
         let (mut reader, mut writer) = server.connect().await.into_split();

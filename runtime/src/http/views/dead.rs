@@ -1,6 +1,6 @@
 //! Dead letters and what becomes of orders about them.
 
-use super::MessageView;
+use super::message::MessageView;
 use crate::commit::{DeadCount, DeadFilter, DeadOrder, DeadQuery, NumberedDeadLetter};
 use crate::log::{Log, LogError};
 use serde::{Deserialize, Serialize};

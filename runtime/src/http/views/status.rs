@@ -1,6 +1,6 @@
 //! The log and every handler's place in it.
 
-use super::HandlerView;
+use super::handler::HandlerView;
 use crate::http::running::Running;
 use crate::log::{Log, LogError};
 use crate::message::Offset;

@@ -1,12 +1,13 @@
-//! A client's connection that says whether the host waits for the client, and ends when the client does not read.
+//! A client's connection with a write timeout and a lingering close, which also says whether the client reads.
 //!
 //! hyper bounds the time a head may take, and [`body`](super::body) that of a body; nothing else bounds how long an
-//! answer may wait to be read.
+//! answer may wait to be read. The timeout asks for a minimum rate: one that every single byte resets, as
+//! `tokio-io-timeout` has it, lets a client keep its answer in memory for ever by reading a little now and then.
 //!
 //! A connection that ends early, since a request was refused before its body came, is closed in two steps: a client that
 //! still sends would lose the answer that says why, if the socket were gone at once.
 
-use super::places::Watch;
+use super::connection_limit::Connection;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,18 +16,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A client that reads has to take as much as this, or the rest, within each timeout (16 KiB).
-const PACE_BYTES: usize = 16 * 1024;
+/// A client has to read as much as this, or the rest, within each timeout (16 KiB).
+const RATE_BYTES_MIN: usize = 16 * 1024;
 /// What a client may still send after its last answer (1 MiB).
 const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one such read.
 const LINGER_READ_BYTES: usize = 8 * 1024;
 
-pub(super) struct Paced<S> {
+pub(super) struct ClientStream<S> {
     stream: S,
-    watch: Arc<Watch>,
-    timeout: Duration,
-    linger: Duration,
+    connection: Arc<Connection>,
+    write_timeout: Duration,
+    linger_timeout: Duration,
     /// Runs while bytes wait to be read by the client.
     stalled: Option<Pin<Box<Sleep>>>,
     /// Written since then.
@@ -40,48 +41,53 @@ struct Lingering {
     dropped_bytes: usize,
 }
 
-impl<S> Paced<S> {
-    pub(super) fn new(stream: S, watch: Arc<Watch>, timeout: Duration, linger: Duration) -> Self {
-        Self { stream, watch, timeout, linger, stalled: None, written_bytes: 0, lingering: None }
+impl<S> ClientStream<S> {
+    pub(super) fn new(
+        stream: S,
+        connection: Arc<Connection>,
+        write_timeout: Duration,
+        linger_timeout: Duration,
+    ) -> Self {
+        Self { stream, connection, write_timeout, linger_timeout, stalled: None, written_bytes: 0, lingering: None }
     }
 
     /// Takes note of a write of which `wanted` bytes were to be written.
     fn written(&mut self, cx: &mut Context<'_>, wanted: usize, result: Poll<Result<usize>>) -> Poll<Result<usize>> {
         match result {
             Poll::Ready(Ok(bytes)) => {
-                self.watch.moved();
+                self.connection.moved();
                 self.written_bytes += bytes;
-                if bytes == wanted || self.written_bytes >= PACE_BYTES {
+                if bytes == wanted || self.written_bytes >= RATE_BYTES_MIN {
                     self.stalled = None;
                     self.written_bytes = 0;
-                    self.watch.set_unread(false);
+                    self.connection.set_unread(false);
                 }
                 Poll::Ready(Ok(bytes))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                self.watch.set_unread(true);
-                let timeout = self.timeout;
+                self.connection.set_unread(true);
+                let timeout = self.write_timeout;
                 let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
                 std::task::ready!(stalled.as_mut().poll(cx));
-                self.watch.count_cut("unread");
+                self.connection.count_cut("unread");
                 Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read its answer")))
             }
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
-            self.watch.moved();
+            self.connection.moved();
         }
         read
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, bytes.len(), result)
@@ -110,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Paced<S> {
             Some(lingering) => lingering,
             None => {
                 std::task::ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-                let end = Box::pin(tokio::time::sleep(this.linger));
+                let end = Box::pin(tokio::time::sleep(this.linger_timeout));
                 this.lingering.insert(Lingering { end, dropped_bytes: 0 })
             }
         };

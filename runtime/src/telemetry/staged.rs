@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 type Counts = [u64; 4];
 
-/// Counts of one batch of one shard. Adding touches nothing shared; [`Tally::count`] adds them up for all to see.
+/// Counts of one batch of one shard. Adding touches nothing shared; [`StagedCounts::count`] adds them up for all to see.
 ///
 /// It may live as long as its shard: it keeps the handles of the topics it met, at most
 /// [`TOPICS_MAX`](super::TOPICS_MAX).
-pub struct Tally {
+pub struct StagedCounts {
     metrics: Arc<HandlerMetrics>,
     topics: HashMap<Topic, (Arc<TopicCounters>, Counts)>,
     other: Counts,
     guest: HashMap<Arc<str>, u64>,
 }
 
-impl Tally {
+impl StagedCounts {
     pub fn new(metrics: Arc<HandlerMetrics>) -> Self {
         Self { metrics, topics: HashMap::new(), other: Counts::default(), guest: HashMap::new() }
     }
@@ -51,12 +51,5 @@ impl Tally {
         for (name, by) in self.guest.drain() {
             self.metrics.count_guest(&name, by);
         }
-    }
-
-    /// Forgets everything: the commit was not written.
-    pub fn forget(&mut self) {
-        self.topics.values_mut().for_each(|(_, counts)| *counts = Counts::default());
-        self.other = Counts::default();
-        self.guest.clear();
     }
 }

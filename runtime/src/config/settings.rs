@@ -1,0 +1,142 @@
+//! What the settings are once nothing invalid is left in them.
+
+use super::secret::Secret;
+use crate::clock::Timestamp;
+use crate::handler::{HandlerName, Policy};
+use crate::routing::{IdFrom, KeyFrom};
+use crate::topic::Pattern;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that a host needs to know, valid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub namespace: Namespace,
+    pub log: LogSettings,
+    pub host: HostSettings,
+    pub http: HttpSettings,
+    /// Ordered by name.
+    pub handlers: Vec<HandlerSettings>,
+}
+
+/// The name of a log: `[a-z][a-z0-9_-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// `None`: it is not a namespace.
+    pub fn parse(text: &str) -> Option<Self> {
+        // The same alphabet as a handler's name, so that either fits into subjects and file names.
+        HandlerName::parse(text).ok().map(|name| Self(name.as_str().into()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which log, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogSettings {
+    Embedded {
+        /// The data directory.
+        path: PathBuf,
+        retain: Retain,
+    },
+}
+
+/// What may be deleted from the log: messages that every handler has settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retain {
+    /// Older messages go, by the log's time; `None`: none goes for its age.
+    pub age: Option<Duration>,
+    /// The oldest go so that the data stays below; at it appends are refused. `None`: the disk is the bound.
+    pub bytes_max: Option<u64>,
+}
+
+impl Default for Retain {
+    fn default() -> Self {
+        Self { age: Some(Duration::from_secs(7 * 24 * 3600)), bytes_max: None }
+    }
+}
+
+/// What belongs to one host alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostSettings {
+    /// The directory of compiled modules and of the versions to go back to.
+    pub data: PathBuf,
+}
+
+/// The HTTP face.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    pub listen: SocketAddr,
+    /// Every request but the health checks must bear it. Always there unless `listen` is loopback.
+    pub token: Option<Secret>,
+}
+
+/// One handler.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandlerSettings {
+    pub name: HandlerName,
+    /// The component; it existed when the settings were read.
+    pub module: PathBuf,
+    /// Never empty.
+    pub subscribe: Vec<Pattern>,
+    pub key: KeyFrom,
+    pub id: IdFrom,
+    /// At least 1.
+    pub shards: u16,
+    pub start: Start,
+    /// Grants; anything else is refused.
+    pub publish: Vec<Pattern>,
+    pub sandbox: SandboxMode,
+    /// Deadline of one run.
+    pub timeout: Duration,
+    /// Most memory of one sandbox.
+    pub memory_bytes: u64,
+    pub policy: Policy,
+    /// What the handler reads through `wasi:config`, by name.
+    pub config: Vec<(String, Secret)>,
+}
+
+/// Where a handler begins that the log does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// With the next message.
+    Latest,
+    /// With the first message the log has.
+    Earliest,
+    /// With the first message of this time or later.
+    At(Timestamp),
+}
+
+/// How long a sandbox lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SandboxMode {
+    /// One message.
+    Fresh,
+    /// Many messages; its memory is not rolled back with the effects.
+    Warm,
+}
+
+/// What flags and variables say instead of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--namespace`, `SLUICEBOX_NAMESPACE`.
+    pub namespace: Option<String>,
+    /// `--listen`, `SLUICEBOX_LISTEN`.
+    pub listen: Option<String>,
+    /// `--data`, `SLUICEBOX_DATA`; relative to the current directory.
+    pub data: Option<PathBuf>,
+    /// `--token-file`, `SLUICEBOX_TOKEN_FILE`; relative to the current directory.
+    pub token_file: Option<PathBuf>,
+}
