@@ -106,12 +106,18 @@ pub struct Lane {
     /// The offset of the lane's head in the record as of the last commit that was staged.
     pub recorded: Option<Offset>,
     /// In the list of lanes that changed since the last commit was staged.
-    pub dirty: bool,
+    changed: bool,
 }
 
 impl Lane {
     pub fn is_done(&self) -> bool {
         self.items.is_empty() && self.more.is_none()
+    }
+
+    /// It waits long and gave its memory back: what comes after stays in the log too.
+    pub fn is_shed(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Paused)
+            && self.items.front().is_some_and(|item| item.routed.is_none())
     }
 
     /// Whether it should be filled again from the log now: not while its first item waits for a retry.
@@ -170,6 +176,8 @@ impl Lane {
 pub struct Lanes {
     lanes: Slab<Lane>,
     index: HashTable<usize>,
+    /// Lanes whose head may differ from the record's.
+    changed: Vec<usize>,
 }
 
 impl Lanes {
@@ -207,7 +215,7 @@ impl Lanes {
             more: None,
             phase: Phase::Empty,
             recorded: None,
-            dirty: false,
+            changed: false,
         });
         self.index.insert_unique(spread(hash), lane, |&lane| spread(self.lanes[lane].hash));
         lane
@@ -219,6 +227,28 @@ impl Lanes {
         {
             entry.remove();
         }
+    }
+
+    /// The lane's head may have changed.
+    pub fn touch(&mut self, lane: usize) {
+        if let Some(touched) = self.lanes.get_mut(lane)
+            && !touched.changed
+        {
+            touched.changed = true;
+            self.changed.push(lane);
+        }
+    }
+
+    pub fn have_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The lanes that were touched since the last call.
+    pub fn take_changed(&mut self) -> Vec<usize> {
+        let mut changed = std::mem::take(&mut self.changed);
+        // A lane that went and came again under the same number is listed twice.
+        changed.retain(|&lane| self.lanes.get_mut(lane).is_some_and(|lane| std::mem::take(&mut lane.changed)));
+        changed
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Lane)> {

@@ -3,7 +3,7 @@
 use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, Delayed, KeyWrites, Mark};
 use crate::effects::StateWrite;
-use crate::message::{Key, Message, NewMessage};
+use crate::message::{Key, Message, NewMessage, Offset};
 use crate::pipeline::Settled;
 use crate::topic::Topic;
 use hashbrown::HashMap;
@@ -40,6 +40,8 @@ pub struct Staged {
     /// Numbers of dead letters that go.
     pub dead_drop: Vec<u64>,
     pub report: Report,
+    /// The message settled last: in a cautious commit the only one.
+    last: Option<Offset>,
     state: Vec<KeyWrites>,
     state_of: HashMap<Key, usize>,
     bytes: usize,
@@ -55,9 +57,15 @@ impl Staged {
     }
 
     pub fn settled(&mut self, message: &Message, settled: Settled) {
+        self.last = Some(message.offset);
         self.report.settled.push((message.topic.clone(), settled));
         let oldest = self.report.oldest.map_or(message.time, |oldest| oldest.min(message.time));
         self.report.oldest = Some(oldest);
+    }
+
+    /// The message that was settled, if it was one alone.
+    pub fn only(&self) -> Option<Offset> {
+        self.last.filter(|_| self.report.settled.len() == 1)
     }
 
     pub fn output(&mut self, message: NewMessage) {
