@@ -1,13 +1,15 @@
 //! The gate of a handler: whether its next run may begin, for all its shards on this host.
 //!
-//! Breaker, rate, a full box of dead letters and the operator's word are the handler's, not a shard's, so its shards ask
-//! here. A shard that is told no starts nothing and takes nothing up; what it holds keeps its attempts. The decisions
-//! are pure ([`crate::pipeline::breaker`], [`crate::pipeline::rate`]); here is who shares them and who waits for them.
+//! Breaker, rate, a full box of dead letters ([`crate::dead_box`]) and the operator's word are the handler's, not a shard's,
+//! so its shards ask here. A shard that is told no starts nothing and takes nothing up; what it holds keeps its attempts.
+//! The decisions are pure ([`crate::pipeline::breaker`], [`crate::pipeline::rate`]); here is who shares them and who waits
+//! for them.
 //!
 //! How many run at a time is left to the permits of [`crate::actor::Version`].
 
 use crate::clock;
-use crate::handler::{DeadBox, DeadFull, Policy};
+use crate::dead_box;
+use crate::handler::Policy;
 use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket};
 use crate::pipeline::rate::Rate;
 use crate::telemetry::{HandlerMetrics, events};
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 /// Shared by the shards of one handler on one host.
 pub struct Gate {
     inner: Mutex<Inner>,
+    dead_box: dead_box::Counter,
     /// Moves when what was refused may be let through.
     changed: watch::Sender<()>,
     metrics: Arc<HandlerMetrics>,
@@ -26,13 +29,8 @@ pub struct Gate {
 struct Inner {
     breaker: Option<Breaker>,
     rate: Option<Rate>,
-    dead_box: DeadBox,
-    /// Dead letters of the handler that are durable.
-    dead: u64,
     /// Tripped by hand, breaker or not.
     tripped: bool,
-    /// Whether the full box was said.
-    full_said: bool,
 }
 
 /// Why nothing may run now.
@@ -72,12 +70,10 @@ impl Gate {
         let inner = Inner {
             breaker: policy.breaker.clone().map(Breaker::new),
             rate: policy.rate.map(Rate::new),
-            dead_box: policy.dead,
-            dead,
             tripped: false,
-            full_said: false,
         };
-        let gate = Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), metrics };
+        let dead_box = dead_box::Counter::new(policy.dead, dead, metrics.clone());
+        let gate = Self { inner: Mutex::new(inner), dead_box, changed: watch::Sender::new(()), metrics };
         gate.show(&gate.lock());
         gate
     }
@@ -98,13 +94,9 @@ impl Gate {
             (Some(rate), Some(limit)) => rate.configure(limit),
             (rate, limit) => *rate = limit.map(Rate::new),
         }
-        inner.dead_box = policy.dead;
-        if policy.dead.full == DeadFull::DropOldest {
-            // The log lets the rest go with the next commits.
-            inner.dead = inner.dead.min(policy.dead.letters_max);
-        }
         self.show(&inner);
         drop(inner);
+        self.dead_box.configure(policy.dead);
         self.changed.send_replace(());
     }
 
@@ -115,13 +107,11 @@ impl Gate {
 
     /// Whether asking for a pass is in vain now, without asking for one.
     pub fn shut(&self, now: Instant) -> Option<Shut> {
-        let mut inner = self.lock();
-        if inner.is_full() {
-            if !std::mem::replace(&mut inner.full_said, true) {
-                events::dead_box_full(&self.metrics, inner.dead_box.letters_max);
-            }
+        if self.dead_box.is_full() {
+            self.dead_box.say_full();
             return Some(Shut::Changed);
         }
+        let inner = self.lock();
         if inner.tripped {
             return Some(Shut::Changed);
         }
@@ -135,7 +125,7 @@ impl Gate {
     /// Asks for leave to begin one run.
     pub fn pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Shut> {
         let mut inner = self.lock();
-        if inner.tripped || inner.is_full() {
+        if inner.tripped || self.dead_box.is_full() {
             return Err(Shut::Changed);
         }
         if let Some(rate) = &mut inner.rate {
@@ -190,20 +180,7 @@ impl Gate {
         if added == 0 && removed == 0 {
             return;
         }
-        let mut inner = self.lock();
-        inner.dead = (inner.dead + added).saturating_sub(removed);
-        if inner.dead_box.full == DeadFull::DropOldest {
-            let beyond = inner.dead.saturating_sub(inner.dead_box.letters_max);
-            if beyond > 0 {
-                // The log deletes them in the commit that brings the newer ones.
-                inner.dead -= beyond;
-                events::dead_letters_dropped(&self.metrics, beyond);
-            }
-        }
-        self.metrics.dead_letters.set(i64::try_from(inner.dead).unwrap_or(i64::MAX));
-        if !inner.is_full() {
-            inner.full_said = false;
-            drop(inner);
+        if self.dead_box.changed(added, removed) {
             self.changed.send_replace(());
         }
     }
@@ -238,7 +215,6 @@ impl Gate {
             BreakerState::Open { .. } => 2,
             BreakerState::Tripped => 3,
         });
-        self.metrics.dead_letters.set(i64::try_from(inner.dead).unwrap_or(i64::MAX));
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -247,10 +223,6 @@ impl Gate {
 }
 
 impl Inner {
-    fn is_full(&self) -> bool {
-        self.dead_box.full == DeadFull::Stop && self.dead >= self.dead_box.letters_max
-    }
-
     fn state(&self) -> BreakerState {
         if self.tripped {
             return BreakerState::Tripped;
@@ -292,28 +264,17 @@ impl Drop for Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::HandlerName;
+    use crate::handler::{DeadBox, DeadFull, HandlerName};
     use crate::telemetry::Metrics;
-
-    fn policy(letters_max: u64, full: DeadFull) -> Policy {
-        Policy { dead: DeadBox { letters_max, full }, ..Policy::default() }
-    }
 
     fn gate(policy: &Policy, dead: u64) -> Arc<Gate> {
         Arc::new(Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
     }
 
     #[test]
-    fn what_a_lowered_bound_let_go_does_not_keep_a_handler_shut() {
-        let gate = gate(&policy(10_000, DeadFull::DropOldest), 5000);
-        gate.configure(&policy(100, DeadFull::DropOldest));
-        gate.configure(&policy(1000, DeadFull::Stop));
-        assert_eq!(gate.shut(clock::instant()), None);
-    }
-
-    #[test]
     fn a_full_box_that_stops_opens_when_letters_go() {
-        let gate = gate(&policy(3, DeadFull::Stop), 2);
+        let dead = DeadBox { letters_max: 3, full: DeadFull::Stop };
+        let gate = gate(&Policy { dead, ..Policy::default() }, 2);
         assert_eq!(gate.shut(clock::instant()), None);
         gate.dead_changed(1, 0);
         assert_eq!(gate.shut(clock::instant()), Some(Shut::Changed));

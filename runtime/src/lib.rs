@@ -17,6 +17,7 @@ mod blocking;
 pub mod cli;
 pub mod committer;
 pub mod config;
+pub mod dead_box;
 pub mod follow;
 pub mod gate;
 pub mod host;
