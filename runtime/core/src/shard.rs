@@ -21,8 +21,10 @@ mod marks;
 mod open;
 mod operator;
 mod orders;
+mod origin;
 mod position;
 mod reads;
+mod report;
 mod resume;
 mod run;
 mod runs;
@@ -36,8 +38,8 @@ mod wanted;
 
 pub use caution::Caution;
 pub use reads::{Needs, Scan};
+pub use report::{Report, Settlements, Traced};
 pub use run::Run;
-pub use staged::Report;
 
 use crate::clock::Timestamp;
 use crate::commit::{Claim, Head, HeadScope};
@@ -156,12 +158,12 @@ impl Shard {
             };
             if item.alone {
                 // The key comes back with the message.
-                self.timers.set(item.due, Timer::Skipped(item.offset));
-                self.skipped.insert(item);
+                self.timers.set(item.due, Timer::Skipped(head.offset));
+                self.skipped.insert(head.offset, item);
                 continue;
             }
             let hash = Routing::lane_hash(head.key.as_ref(), head.offset);
-            let at = self.lanes.of(hash, head.key.as_ref(), head.offset);
+            let at = self.lanes.of(hash, head.key.as_ref(), head.offset.into());
             let Some(lane) = self.lanes.get_mut(at) else { continue };
             lane.recorded = Some(head.offset);
             if head.scope != HeadScope::After {
@@ -245,7 +247,7 @@ impl Shard {
         if let Some(marks) = &mut self.marks {
             marks.taken_up(offset, message.time);
         }
-        let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset);
+        let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset.into());
         let Some(lane) = self.lanes.get_mut(at) else { return };
         let full = lane.is_shed() || lane.items.len() >= self.setup.bounds.lane_items_max || self.held.is_full();
         if lane.more.is_some() || (full && !lane.items.is_empty()) {

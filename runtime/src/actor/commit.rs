@@ -18,12 +18,8 @@ impl Actor<'_> {
         }
         let Some(commit) = self.shard.stage() else { return };
         self.commit_began = clock::instant();
-        self.commit = Some(self.write(commit));
-    }
-
-    fn write(&self, commit: ShardCommit) -> BoxFuture<'static, Result<(), CommitError>> {
         let committer = self.parts.committer.clone();
-        async move { committer.commit(commit).await }.boxed()
+        self.commit = Some(async move { committer.commit(commit).await }.boxed());
     }
 
     pub(super) fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), CommitError> {
@@ -39,9 +35,10 @@ impl Actor<'_> {
     /// Counts what a commit did, now that it is durable: an aborted run counts nothing.
     fn count(&mut self, report: Report) {
         let metrics = &self.parts.metrics;
-        report.settled.iter().for_each(|(topic, settled)| self.tally.message(topic, *settled));
+        report.settled.iter().for_each(|(topic, counts)| self.tally.messages(topic, counts));
         report.counts.iter().for_each(|(name, by)| self.tally.guest(name, *by));
         self.tally.count();
+        report.traced.iter().for_each(|traced| events::traced(&self.parts.id, traced));
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
         self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
         if let Some(oldest) = report.oldest {

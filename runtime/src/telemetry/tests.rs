@@ -35,8 +35,7 @@ fn a_tally_counts_when_its_commit_is_durable_and_an_aborted_one_counts_nothing()
     let metrics = Metrics::new();
     let mut tally = Tally::new(metrics.handler(&name("order")));
     let fill = |tally: &mut Tally| {
-        tally.message(&topic("events.new_order"), Settled::Done);
-        tally.message(&topic("events.new_order"), Settled::Done);
+        tally.messages(&topic("events.new_order"), [2, 0, 0, 0]);
         tally.guest(&"new_order_ok".into(), 2);
     };
     fill(&mut tally);
@@ -56,7 +55,7 @@ fn topics_beyond_the_bound_share_one_label() {
     let handler = metrics.handler(&name("order"));
     let mut tally = Tally::new(handler.clone());
     for number in 0..TOPICS_MAX + 50 {
-        tally.message(&topic(&format!("t.{number}")), Settled::Done);
+        tally.messages(&topic(&format!("t.{number}")), [1, 0, 0, 0]);
     }
     tally.count();
     handler.count_message(&topic("t.too-late"), Settled::Done);

@@ -1,13 +1,13 @@
 //! How to go on after a commit was refused for its content: one message per commit until the culprit is found.
 
-use crate::message::Offset;
+use crate::message::{Offset, WorkId};
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Caution {
     /// Messages up to here are committed one by one.
     pub upto: Offset,
     /// This message alone could not be committed, for this reason.
-    pub uncommittable: Option<(Offset, String)>,
+    pub uncommittable: Option<(WorkId, String)>,
 }
 
 impl Caution {
@@ -17,7 +17,7 @@ impl Caution {
     }
 
     /// Why the message can never be committed, if it is the culprit.
-    pub fn condemns(&self, offset: Offset) -> Option<&str> {
-        self.uncommittable.as_ref().filter(|(culprit, _)| *culprit == offset).map(|(_, reason)| reason.as_str())
+    pub fn condemns(&self, work: WorkId) -> Option<&str> {
+        self.uncommittable.as_ref().filter(|(culprit, _)| *culprit == work).map(|(_, reason)| reason.as_str())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::commit::Term;
-use crate::message::Offset;
+use crate::message::WorkId;
 
 #[derive(Debug)]
 pub struct Commits {
@@ -16,7 +16,7 @@ pub struct Commits {
 pub struct InFlight {
     pub report: Report,
     /// The one message of a cautious commit.
-    pub only: Option<Offset>,
+    pub only: Option<WorkId>,
     /// Dead letters that it removes.
     pub removes: Vec<u64>,
 }

@@ -6,17 +6,17 @@
 use crate::clock::Timestamp;
 use crate::commit::{Head, HeadScope};
 use crate::handler::Digest;
-use crate::message::{Key, Offset};
+use crate::message::{Key, Offset, WorkId};
 use crate::routing::Routed;
 use hashbrown::HashTable;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// An unsettled message of a lane.
+/// Unsettled work of a lane: a message of the log, or a request.
 #[derive(Clone, Debug)]
 pub struct Item {
-    pub offset: Offset,
+    pub work: WorkId,
     /// `None`: only in the log, to be fetched before it can run.
     pub routed: Option<Routed>,
     /// Failed tries so far.
@@ -30,18 +30,35 @@ pub struct Item {
 
 impl Item {
     pub fn new(routed: Routed) -> Self {
-        Self { routed: Some(routed.clone()), ..Self::in_log(routed.message.offset) }
+        Self { work: routed.work(), routed: Some(routed), ..Self::in_log(Offset::START) }
     }
 
     /// An item that is only known by its offset.
     pub fn in_log(offset: Offset) -> Self {
-        Self { offset, routed: None, attempt: 0, due: Timestamp(0), error: no_error(), digest: None, alone: false }
+        Self {
+            work: offset.into(),
+            routed: None,
+            attempt: 0,
+            due: Timestamp(0),
+            error: no_error(),
+            digest: None,
+            alone: false,
+        }
     }
 
-    /// How the record names it.
-    pub fn head(&self, key: Option<Key>, scope: HeadScope) -> Head {
-        let Self { offset, attempt, due, error, digest, .. } = self;
-        Head { offset: *offset, key, attempt: *attempt, due: *due, error: error.clone(), digest: *digest, scope }
+    /// How the record names it; only what is in the log is named there.
+    pub fn head(&self, key: Option<Key>, scope: HeadScope) -> Option<Head> {
+        let Self { work, attempt, due, error, digest, .. } = self;
+        let head = Head {
+            offset: work.offset()?,
+            key,
+            attempt: *attempt,
+            due: *due,
+            error: error.clone(),
+            digest: *digest,
+            scope,
+        };
+        Some(head)
     }
 
     /// Bytes it holds in memory.
@@ -51,7 +68,7 @@ impl Item {
 
     /// Whether the log alone could bring it back as it is.
     fn is_plain(&self) -> bool {
-        self.attempt == 0 && !self.alone
+        self.attempt == 0 && !self.alone && self.work.offset().is_some()
     }
 }
 
@@ -98,7 +115,7 @@ pub struct Lane {
     pub hash: u64,
     /// `None`: holds the one message with `single`.
     pub key: Option<Key>,
-    single: Offset,
+    single: WorkId,
     /// The first is the next to run.
     pub items: VecDeque<Item>,
     pub more: Option<More>,
@@ -130,11 +147,11 @@ impl Lane {
     /// The head that stands for the lane in the record; `None` when it is done.
     pub fn head(&self) -> Option<Head> {
         let scope = if self.key.is_some() { HeadScope::Lane } else { HeadScope::Message };
-        if let Some(item) = self.items.iter().find(|item| !item.alone) {
-            return Some(item.head(self.key.clone(), scope));
+        let own = self.items.iter().find(|item| !item.alone && item.work.offset().is_some());
+        match own {
+            Some(item) => item.head(self.key.clone(), scope),
+            None => Item::in_log(self.more?.own).head(self.key.clone(), HeadScope::After),
         }
-        let more = self.more?;
-        Some(Item::in_log(more.own).head(self.key.clone(), HeadScope::After))
     }
 
     /// Leaves a message in the log that came while the lane holds no more.
@@ -142,7 +159,7 @@ impl Lane {
         match &mut self.more {
             Some(more) => more.last = more.last.max(offset),
             None => {
-                let held = self.items.iter().filter(|item| !item.alone).map(|item| item.offset).max();
+                let held = self.items.iter().filter(|item| !item.alone).filter_map(|item| item.work.offset()).max();
                 // A lane without an own item that leaves one in the log: everything before `offset` is settled or alone,
                 // and the previous offset cannot be named, so the item itself is held instead (the caller's bound).
                 let Some(after) = held else { return self.items.push_back(Item::in_log(offset)) };
@@ -153,16 +170,17 @@ impl Lane {
 
     /// Drops what the log can bring back, all but the first item. Returns the bytes freed.
     pub fn shed(&mut self) -> usize {
+        // What is not in the log stays.
+        let Some(first) = self.items.front().and_then(|item| item.work.offset()) else { return 0 };
         let before: usize = self.items.iter().map(Item::held_bytes).sum();
         if self.key.is_some()
             && self.items.len() > 1
             && self.items.iter().skip(1).all(Item::is_plain)
             && !self.items[0].alone
         {
-            let last = self.items.back().map_or(Offset::START, |item| item.offset);
+            let last = self.items.back().and_then(|item| item.work.offset()).unwrap_or(first);
             self.items.truncate(1);
-            let after = self.items[0].offset;
-            self.more = Some(More { after, last: self.more.map_or(last, |more| more.last), own: after });
+            self.more = Some(More { after: first, last: self.more.map_or(last, |more| more.last), own: first });
         }
         if let Some(first) = self.items.front_mut() {
             first.routed = None;
@@ -198,11 +216,11 @@ impl Lanes {
         self.index.find(spread(hash), |&lane| self.lanes[lane].key.as_ref() == Some(key)).copied()
     }
 
-    /// The lane of a key, or the lane of the message at `offset` when there is no key; made if it is not there.
-    pub fn of(&mut self, hash: u64, key: Option<&Key>, offset: Offset) -> usize {
+    /// The lane of a key, or the lane of this work alone when there is no key; made if it is not there.
+    pub fn of(&mut self, hash: u64, key: Option<&Key>, work: WorkId) -> usize {
         let found = self.index.find(spread(hash), |&lane| {
             let lane = &self.lanes[lane];
-            lane.key.as_ref() == key && (key.is_some() || lane.single == offset)
+            lane.key.as_ref() == key && (key.is_some() || lane.single == work)
         });
         if let Some(&lane) = found {
             return lane;
@@ -210,7 +228,7 @@ impl Lanes {
         let lane = self.lanes.insert(Lane {
             hash,
             key: key.cloned(),
-            single: offset,
+            single: work,
             items: VecDeque::with_capacity(1),
             more: None,
             phase: Phase::Empty,

@@ -102,7 +102,7 @@ impl Shard {
 
     fn fetched_for_lane(&mut self, at: usize, offset: Offset, routed: Option<Routed>) {
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let Some(item) = lane.items.front_mut().filter(|item| item.offset == offset) else { return };
+        let Some(item) = lane.items.front_mut().filter(|item| item.work == offset.into()) else { return };
         let key = &lane.key;
         self.held.take_back(item, || routed.unwrap_or_else(|| gone(offset, key.clone())));
         if lane.phase == Phase::Fetching {

@@ -25,11 +25,11 @@ impl Shard {
             }
             return;
         };
-        let offset = item.offset;
+        let work = item.work;
         if item.due > Timestamp(0) && item.attempt > 0 && !item.alone {
             // Timers compare with the wall clock; a due time in the past fires at the next look.
             lane.phase = Phase::Waiting;
-            self.timers.set(item.due, Timer::Lane(at, offset));
+            self.timers.set(item.due, Timer::Lane(at, work));
             return;
         }
         self.prepare(at);
@@ -41,8 +41,9 @@ impl Shard {
         let Some(item) = lane.items.front() else { return };
         match &item.routed {
             None => {
+                let Some(offset) = item.work.offset() else { return };
                 lane.phase = Phase::Fetching;
-                self.wanted.messages.want(item.offset, at);
+                self.wanted.messages.want(offset, at);
             }
             Some(routed) => match &routed.key {
                 Some(key) if self.setup.uses_state && routed.unroutable.is_none() && self.state.get(key).is_none() => {
@@ -61,10 +62,10 @@ impl Shard {
     pub fn wake(&mut self, now: Timestamp) {
         while let Some((due, timer)) = self.timers.take_due(now) {
             match timer {
-                Timer::Lane(at, offset) => {
+                Timer::Lane(at, work) => {
                     let waits = self.lanes.get(at).is_some_and(|lane| {
                         lane.phase == Phase::Waiting
-                            && lane.items.front().is_some_and(|item| item.offset == offset && item.due == due)
+                            && lane.items.front().is_some_and(|item| item.work == work && item.due == due)
                     });
                     if waits {
                         self.prepare(at);
@@ -96,7 +97,7 @@ impl Shard {
         let Some(routed) = &item.routed else {
             return self.wanted.messages.want_skipped(offset);
         };
-        let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset);
+        let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset.into());
         let Some(item) = self.skipped.remove(offset) else { return };
         let Some(lane) = self.lanes.get_mut(at) else { return };
         let second = usize::from(lane.phase == Phase::Running);

@@ -42,7 +42,7 @@ impl Shard {
                 continue;
             }
             let marks = &self.marks;
-            let admission = match self.caution.condemns(message.offset) {
+            let admission = match self.caution.condemns(item.work) {
                 Some(reason) => {
                     Admission::Dead(Verdict { kind: "uncommittable", error: pipeline::clip(reason.to_owned()) })
                 }
@@ -74,7 +74,7 @@ impl Shard {
                     return Some(Run { lane: at, call });
                 }
                 Admission::Duplicate => {
-                    self.staged.settled(message, Settled::Duplicate);
+                    self.staged.settled(routed, Settled::Duplicate);
                     self.pop_first(at);
                 }
                 Admission::Dead(verdict) => {
@@ -110,11 +110,11 @@ impl Shard {
                     self.staged.marks.push(mark);
                 }
                 self.stage_effects(&routed, effects, now);
-                self.staged.settled(&routed.message, Settled::Done);
+                self.staged.settled(&routed, Settled::Done);
                 self.pop_first(at);
             }
             Outcome::Retry { due, error } => {
-                self.staged.settled(&routed.message, Settled::Retry);
+                self.staged.settled(&routed, Settled::Retry);
                 self.put_off(at, attempt, due, error, digest, now);
             }
             Outcome::Dead(verdict) => self.give_up(at, verdict, attempt, digest, now),
@@ -134,8 +134,10 @@ impl Shard {
         lane.phase = Phase::Empty;
         if let Some(item) = lane.items.pop_front() {
             self.held.give(item.held_bytes());
-            if item.alone {
-                self.open.settle(item.offset);
+            if item.alone
+                && let Some(offset) = item.work.offset()
+            {
+                self.open.settle(offset);
             }
         }
         self.lanes.touch(at);
@@ -160,16 +162,18 @@ impl Shard {
         (item.attempt, item.due, item.error, item.digest) = (attempt, due, error, digest);
         // With the next message only in the log its offset is not known, so the lane's head could not move on: it waits.
         let gives_up_place = skip && lane.key.is_some() && !(is_last_own && lane.more.is_some());
-        if gives_up_place || item.alone {
+        if (gives_up_place || item.alone)
+            && let Some(offset) = item.work.offset()
+        {
             let Some(mut item) = lane.items.pop_front() else { return };
             item.alone = true;
             if long {
                 self.held.give(item.held_bytes());
                 item.routed = None;
             }
-            self.timers.set(due, Timer::Skipped(item.offset));
-            self.open.put(item.head(lane.key.clone(), HeadScope::Message));
-            self.skipped.insert(item);
+            self.timers.set(due, Timer::Skipped(offset));
+            item.head(lane.key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
+            self.skipped.insert(offset, item);
         } else if long {
             self.held.give(lane.shed());
         }
@@ -181,7 +185,7 @@ impl Shard {
     fn give_up(&mut self, at: usize, verdict: Verdict, attempts: u32, digest: Option<Digest>, now: Timestamp) {
         let Some(item) = self.lanes.get(at).and_then(|lane| lane.items.front()) else { return };
         let Some(routed) = &item.routed else { return };
-        self.staged.settled(&routed.message, Settled::Dead);
+        self.staged.settled(routed, Settled::Dead);
         self.staged.dead(DeadLetter {
             shard: self.setup.id.clone(),
             message: routed.message.clone(),

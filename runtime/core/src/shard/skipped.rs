@@ -26,12 +26,16 @@ impl Skipped {
         self.items.get_mut(&offset)
     }
 
-    pub fn insert(&mut self, item: Item) {
-        self.items.insert(item.offset, item);
+    pub fn insert(&mut self, offset: Offset, item: Item) {
+        self.items.insert(offset, item);
     }
 
     pub fn remove(&mut self, offset: Offset) -> Option<Item> {
         self.items.remove(&offset)
+    }
+
+    pub fn offsets(&self) -> impl Iterator<Item = Offset> {
+        self.items.keys().copied()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Item> {

@@ -1,29 +1,24 @@
 //! From outcomes to a commit, and what its answer means for the shard.
 
 use super::commits::InFlight;
+use super::origin::Origin;
 use super::staged::Staged;
 use super::{Caution, Report, Shard};
 use crate::clock::Timestamp;
 use crate::commit::ShardCommit;
-use crate::effects::{Effects, Outgoing};
+use crate::effects::Effects;
 use crate::handler::DeadFull;
-use crate::message::{Headers, IdHash, Message, NewMessage};
 use crate::routing::Routed;
-use std::sync::Arc;
-
-/// The header that ties a trace together (W3C Trace Context); an output without one inherits its input's.
-const TRACE_HEADER: &str = "traceparent";
 
 impl Shard {
     /// Takes the effects of a run into the commit to come.
     pub(super) fn stage_effects(&mut self, routed: &Routed, effects: Effects, now: Timestamp) {
         let Effects { outputs, writes, counts } = effects;
-        let input = &routed.message;
         if !outputs.is_empty() {
-            let origin = Origin::of(self.setup.id.handler.as_str(), routed);
+            let origin = Origin::of(&self.setup.id, self.commits.term(), routed);
             for (index, output) in outputs.into_iter().enumerate() {
                 let delay = output.delay;
-                let message = origin.message(index, output, input);
+                let message = origin.message(index, output);
                 match delay {
                     None => self.staged.output(message),
                     Some(delay) => {
@@ -126,56 +121,6 @@ impl Shard {
     /// How a new claim should go on after the commit in flight was refused for its content.
     pub fn caution_after_refusal(&self, reason: &str) -> Caution {
         let only = self.commits.in_flight().and_then(|commit| commit.only);
-        Caution { upto: self.position.read(), uncommittable: only.map(|offset| (offset, reason.to_owned())) }
-    }
-}
-
-/// What the outputs of one run have in common: their ids are the same at every try.
-struct Origin {
-    seed: [u8; 32],
-}
-
-impl Origin {
-    fn of(handler: &str, routed: &Routed) -> Self {
-        use sha2::Digest as _;
-        let mut hash = sha2::Sha256::new();
-        hash.update(handler.as_bytes());
-        match routed.id {
-            Some(IdHash(id)) => {
-                hash.update([0]);
-                hash.update(id.to_le_bytes());
-            }
-            None => {
-                hash.update([1]);
-                hash.update(routed.message.offset.0.to_le_bytes());
-            }
-        }
-        Self { seed: hash.finalize().into() }
-    }
-
-    fn message(&self, index: usize, output: Outgoing, input: &Arc<Message>) -> NewMessage {
-        let id = output.id.unwrap_or_else(|| self.id(index));
-        let headers = match input.headers.get(TRACE_HEADER) {
-            Some(trace) if output.headers.get(TRACE_HEADER).is_none() => {
-                let own = output.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-                Headers::new(own.chain([(TRACE_HEADER.to_owned(), trace.to_owned())]).collect())
-            }
-            _ => output.headers,
-        };
-        NewMessage {
-            topic: output.topic,
-            key: output.key,
-            id: Some(id),
-            headers,
-            body: output.body,
-            hops: input.hops.saturating_add(1),
-        }
-    }
-
-    /// 128 bits of the seed and the index, as text.
-    fn id(&self, index: usize) -> Arc<str> {
-        let mut half = [0; 16];
-        half.copy_from_slice(&self.seed[..16]);
-        format!("{:032x}-{index}", u128::from_le_bytes(half)).into()
+        Caution { upto: self.position.read(), uncommittable: only.map(|work| (work, reason.to_owned())) }
     }
 }

@@ -1,11 +1,11 @@
 //! The outcomes a shard has reached and not yet committed, coalesced into what the next commit will write.
 
-use crate::clock::Timestamp;
+use super::Report;
 use crate::commit::{DeadLetter, Delayed, KeyWrites, Mark};
 use crate::effects::StateWrite;
-use crate::message::{Key, Message, NewMessage, Offset};
+use crate::message::{Key, NewMessage, WorkId};
 use crate::pipeline::Settled;
-use crate::topic::Topic;
+use crate::routing::Routed;
 use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,20 +14,6 @@ use std::sync::Arc;
 pub const OUTCOMES_MAX: usize = 4096;
 /// Likewise in bytes of outputs, state and dead letters (8 MiB).
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// What happened in a commit, to be counted once it is durable.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    pub settled: Vec<(Topic, Settled)>,
-    /// Guest counters by name.
-    pub counts: Vec<(Arc<str>, u64)>,
-    pub marks_evicted: u64,
-    pub dead: Vec<DeadLetter>,
-    /// Dead letters that were retried or dropped.
-    pub dead_removed: u64,
-    /// The log's time of the oldest message among them.
-    pub oldest: Option<Timestamp>,
-}
 
 /// The content of the commit to come.
 #[derive(Debug, Default)]
@@ -40,8 +26,8 @@ pub struct Staged {
     /// Numbers of dead letters that go.
     pub dead_drop: Vec<u64>,
     pub report: Report,
-    /// The message settled last: in a cautious commit the only one.
-    last: Option<Offset>,
+    /// What was settled last: in a cautious commit the only one.
+    last: Option<WorkId>,
     state: Vec<KeyWrites>,
     state_of: HashMap<Key, usize>,
     bytes: usize,
@@ -56,15 +42,13 @@ impl Staged {
         self.report.settled.len() >= OUTCOMES_MAX || self.bytes >= BYTES_MAX
     }
 
-    pub fn settled(&mut self, message: &Message, settled: Settled) {
-        self.last = Some(message.offset);
-        self.report.settled.push((message.topic.clone(), settled));
-        let oldest = self.report.oldest.map_or(message.time, |oldest| oldest.min(message.time));
-        self.report.oldest = Some(oldest);
+    pub fn settled(&mut self, routed: &Routed, outcome: Settled) {
+        self.last = Some(routed.work());
+        self.report.settled(routed, outcome);
     }
 
-    /// The message that was settled, if it was one alone.
-    pub fn only(&self) -> Option<Offset> {
+    /// What was settled, if it was one alone.
+    pub fn only(&self) -> Option<WorkId> {
         self.last.filter(|_| self.report.settled.len() == 1)
     }
 

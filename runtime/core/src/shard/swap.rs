@@ -26,7 +26,7 @@ impl Shard {
             }
             self.prepare(at);
         }
-        let skipped: Vec<Offset> = self.skipped.iter().map(|item| item.offset).collect();
+        let skipped: Vec<Offset> = self.skipped.offsets().collect();
         for offset in skipped {
             if let Some(item) = self.skipped.get_mut(offset) {
                 item.due = item.due.min(now);

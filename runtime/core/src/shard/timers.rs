@@ -1,7 +1,7 @@
 //! What a shard waits for by the clock. Timers are never taken back: whoever is woken looks whether it still waits.
 
 use crate::clock::Timestamp;
-use crate::message::Offset;
+use crate::message::{Offset, WorkId};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
     /// The lane, if this is still its first message.
-    Lane(usize, Offset),
+    Lane(usize, WorkId),
     /// A message that gave up its place.
     Skipped(Offset),
 }
