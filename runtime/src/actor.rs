@@ -26,7 +26,7 @@ use crate::message::Offset;
 use crate::reader::{Inbox, Reader};
 use crate::routing::{Routed, Routing};
 use crate::shard::Shard;
-use crate::telemetry::{CommitMetrics, HandlerMetrics, Tally};
+use crate::telemetry::{Calls, CommitMetrics, HandlerMetrics, Tally};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use gauges::Gauges;
@@ -84,13 +84,14 @@ struct Actor<'p> {
     /// Delivered and not yet taken up.
     queue: VecDeque<Routed>,
     queue_upto: Option<Offset>,
-    runs: FuturesUnordered<Pending>,
+    runs: FuturesUnordered<Pending<'p>>,
     /// A permit that was waited for, to be used by the next run.
     spare: Option<OwnedSemaphorePermit>,
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
     commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
     commit_began: Instant,
     tally: Tally,
+    calls: Calls,
     gauges: Gauges,
     /// Whether a commit succeeded since the claim.
     progressed: bool,
@@ -117,6 +118,7 @@ impl<'p> Actor<'p> {
             commit: None,
             commit_began: clock::instant(),
             tally: Tally::new(parts.metrics.clone()),
+            calls: Calls::new(parts.metrics.clone()),
             gauges: Gauges::new(parts.metrics.clone()),
             progressed: false,
             inbox_ended: false,
@@ -132,6 +134,7 @@ impl<'p> Actor<'p> {
             // Room first: with the last commit answered, what is staged goes out before the next runs.
             self.send_commit();
             let turn = if stopping { Turn::Idle } else { self.start_runs().await };
+            self.calls.show();
             if !stopping {
                 self.read_needs();
             }

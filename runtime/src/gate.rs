@@ -13,6 +13,8 @@ use crate::handler::Policy;
 use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket};
 use crate::pipeline::rate::Rate;
 use crate::telemetry::{HandlerMetrics, events};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -20,6 +22,8 @@ use tokio::sync::watch;
 /// Shared by the shards of one handler on one host.
 pub struct Gate {
     inner: Mutex<Inner>,
+    /// What a pass is while nothing but failures would change anything: then nobody takes the lock. See [`Calm`].
+    calm: AtomicU64,
     dead_box: dead_box::Counter,
     /// Moves when what was refused may be let through.
     changed: watch::Sender<()>,
@@ -42,10 +46,37 @@ pub enum Shut {
     Changed,
 }
 
+/// Whether runs pass without asking: no rate, nobody tripped it, and a breaker that is [calm](Breaker::calm), or none.
+#[derive(Clone, Copy, PartialEq)]
+enum Calm {
+    No,
+    NoBreaker,
+    /// Tickets have this generation.
+    Closed(u64),
+}
+
+impl Calm {
+    fn to_word(self) -> u64 {
+        match self {
+            Calm::No => 0,
+            Calm::NoBreaker => u64::MAX,
+            Calm::Closed(generation) => generation + 1,
+        }
+    }
+
+    fn from_word(word: u64) -> Self {
+        match word {
+            0 => Calm::No,
+            u64::MAX => Calm::NoBreaker,
+            word => Calm::Closed(word - 1),
+        }
+    }
+}
+
 /// Leave for one run: say what became of it with [`Pass::report`]. Dropped, the run did not take place.
 #[must_use]
-pub struct Pass {
-    gate: Arc<Gate>,
+pub struct Pass<'g> {
+    gate: &'g Gate,
     ticket: Option<Ticket>,
     counts: bool,
 }
@@ -73,7 +104,8 @@ impl Gate {
             tripped: false,
         };
         let dead_box = dead_box::Counter::new(policy.dead, dead, metrics.clone());
-        let gate = Self { inner: Mutex::new(inner), dead_box, changed: watch::Sender::new(()), metrics };
+        let (calm, changed) = (AtomicU64::new(inner.calm().to_word()), watch::Sender::new(()));
+        let gate = Self { inner: Mutex::new(inner), calm, dead_box, changed, metrics };
         gate.show(&gate.lock());
         gate
     }
@@ -111,6 +143,9 @@ impl Gate {
             self.dead_box.say_full();
             return Some(Shut::Changed);
         }
+        if self.calm() != Calm::No {
+            return None;
+        }
         let inner = self.lock();
         if inner.tripped {
             return Some(Shut::Changed);
@@ -123,23 +158,34 @@ impl Gate {
     }
 
     /// Asks for leave to begin one run.
-    pub fn pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Shut> {
+    pub fn pass(&self, now: Instant) -> Result<Pass<'_>, Shut> {
+        if self.dead_box.is_full() {
+            return Err(Shut::Changed);
+        }
+        match self.calm() {
+            Calm::No => self.ask(now),
+            Calm::NoBreaker => Ok(Pass { gate: self, ticket: None, counts: false }),
+            Calm::Closed(generation) => Ok(Pass { gate: self, ticket: Some(Ticket::calm(generation)), counts: false }),
+        }
+    }
+
+    fn ask(&self, now: Instant) -> Result<Pass<'_>, Shut> {
         let mut inner = self.lock();
-        if inner.tripped || self.dead_box.is_full() {
+        if inner.tripped {
             return Err(Shut::Changed);
         }
         if let Some(rate) = &mut inner.rate {
             rate.take(now).map_err(Shut::Until)?;
         }
         let counts = inner.rate.is_some();
-        let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self.clone(), ticket: None, counts }) };
+        let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self, ticket: None, counts }) };
         let (admit, event) = breaker.admit(now);
         let shut = match admit {
             Admit::Run(ticket) => {
                 if let Some(event) = event {
                     self.tell(&inner, event);
                 }
-                return Ok(Pass { gate: self.clone(), ticket: Some(ticket), counts });
+                return Ok(Pass { gate: self, ticket: Some(ticket), counts });
             }
             Admit::Until(until) => Shut::Until(until),
             Admit::Probing | Admit::Tripped => Shut::Changed,
@@ -190,6 +236,14 @@ impl Gate {
     }
 
     fn report(&self, ticket: Ticket, sample: Sample) {
+        let says_nothing = match sample {
+            Sample::Success => self.calm() == Calm::Closed(ticket.generation()),
+            Sample::Ignored => true,
+            Sample::Failure => false,
+        };
+        if says_nothing && !ticket.is_probe() {
+            return;
+        }
         let random = if sample == Sample::Failure { rand::random::<f64>() } else { 0.0 };
         let mut inner = self.lock();
         let probe = ticket.is_probe();
@@ -217,12 +271,50 @@ impl Gate {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn calm(&self) -> Calm {
+        Calm::from_word(self.calm.load(Ordering::Acquire))
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        Locked { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), calm: &self.calm }
+    }
+}
+
+/// Whoever had the lock says, before giving it back, whether the next ones need it.
+struct Locked<'g> {
+    inner: MutexGuard<'g, Inner>,
+    calm: &'g AtomicU64,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.calm.store(self.inner.calm().to_word(), Ordering::Release);
     }
 }
 
 impl Inner {
+    fn calm(&self) -> Calm {
+        match &self.breaker {
+            _ if self.tripped || self.rate.is_some() => Calm::No,
+            None => Calm::NoBreaker,
+            Some(breaker) => breaker.calm().map_or(Calm::No, Calm::Closed),
+        }
+    }
+
     fn state(&self) -> BreakerState {
         if self.tripped {
             return BreakerState::Tripped;
@@ -237,7 +329,7 @@ impl Inner {
     }
 }
 
-impl Pass {
+impl Pass<'_> {
     /// What became of the run.
     pub fn report(mut self, sample: Sample) {
         self.counts = false;
@@ -247,7 +339,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if self.counts
             && let Some(rate) = &mut self.gate.lock().rate
@@ -267,8 +359,8 @@ mod tests {
     use crate::handler::{DeadBox, DeadFull, HandlerName};
     use crate::telemetry::Metrics;
 
-    fn gate(policy: &Policy, dead: u64) -> Arc<Gate> {
-        Arc::new(Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
+    fn gate(policy: &Policy, dead: u64) -> Gate {
+        (Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
     }
 
     #[test]
@@ -297,5 +389,32 @@ mod tests {
         drop(probe);
         gate.pass(clock::instant()).ok().unwrap().report(Sample::Success);
         assert_eq!(gate.breaker(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn runs_pass_a_calm_gate_without_its_lock_and_failures_in_a_row_shut_it_all_the_same() {
+        use crate::handler::{BreakerSettings, Trip};
+        let (wait, trip) = (std::time::Duration::from_secs(60), Trip::Consecutive { failures: 2 });
+        let breaker = Some(BreakerSettings { trip, wait, max_wait: wait });
+        let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
+        let pass = || gate.pass(clock::instant()).ok().unwrap();
+        {
+            let _held = gate.inner.lock().unwrap();
+            assert_eq!(gate.shut(clock::instant()), None);
+            pass().report(Sample::Success);
+            drop(pass());
+        }
+        let slow = pass();
+        // A success between two failures takes the first back, also one that passed before it.
+        pass().report(Sample::Failure);
+        slow.report(Sample::Success);
+        pass().report(Sample::Failure);
+        assert_eq!(gate.breaker(), BreakerState::Closed);
+        pass().report(Sample::Failure);
+        assert!(matches!(gate.shut(clock::instant()), Some(Shut::Until(_))));
+        assert!(gate.pass(clock::instant()).is_err());
+        gate.trip();
+        gate.reset();
+        assert!(gate.pass(clock::instant()).is_ok());
     }
 }

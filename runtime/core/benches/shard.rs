@@ -67,9 +67,12 @@ fn drive(shard: &mut Shard, messages: Vec<Routed>, output: &Topic) {
             shard.loaded(needs.load.into_iter().map(|key| (key, Entries::default())).collect());
         }
         while let Some(run) = shard.next_run(NOW) {
+            // As a sandbox does: nothing of the call outlives it.
+            let key = run.call.key.clone();
+            drop(run.call);
             let output = Outgoing {
                 topic: output.clone(),
-                key: run.call.key,
+                key,
                 id: None,
                 headers: Headers::default(),
                 body: body.clone(),

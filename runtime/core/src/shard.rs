@@ -16,6 +16,7 @@ mod caution;
 mod commits;
 mod delayed;
 mod held;
+mod items;
 mod lanes;
 mod marks;
 mod open;
@@ -46,7 +47,8 @@ use crate::commit::{Claim, Head, HeadScope};
 use crate::handler::{Digest, Policy, ShardId};
 use crate::message::Offset;
 use crate::routing::{KeyFrom, Routed, Routing};
-use lanes::{Item, Lanes, More, Phase};
+use items::Item;
+use lanes::{Lanes, More, Phase};
 use std::sync::Arc;
 use std::time::Duration;
 use timers::Timer;
@@ -148,14 +150,10 @@ impl Shard {
         for head in open {
             // The module that failed is no longer in force: the fix may be here.
             let swapped = head.digest.is_some() && head.digest != self.setup.digest;
-            let item = Item {
-                attempt: head.attempt,
-                due: if swapped { Timestamp(0) } else { head.due },
-                error: head.error,
-                digest: head.digest,
-                alone: head.scope == HeadScope::Message && head.key.is_some(),
-                ..Item::in_log(head.offset)
-            };
+            let mut item = Item::recorded(&head);
+            if swapped {
+                item.due = Timestamp(0);
+            }
             if item.alone {
                 // The key comes back with the message.
                 self.timers.set(item.due, Timer::Skipped(head.offset));

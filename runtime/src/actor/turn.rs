@@ -6,7 +6,7 @@
 use super::Actor;
 use crate::clock;
 use crate::effects::Effects;
-use crate::gate::{Pass, Shut};
+use crate::gate::{Gate, Pass, Shut};
 use crate::handler::Digest;
 use crate::invoke::Failure;
 use crate::pipeline::breaker::Sample;
@@ -16,7 +16,7 @@ use crate::telemetry::HandlerMetrics;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -39,15 +39,15 @@ pub(super) enum Turn {
 
 /// A run that did not complete at once has a task of its own: a guest that computes for long must not hold the shard,
 /// and two of them may use two cores.
-pub(super) type Pending = BoxFuture<'static, Finished>;
+pub(super) type Pending<'p> = BoxFuture<'p, Finished<'p>>;
 
-pub(super) struct Finished {
+pub(super) struct Finished<'p> {
     lane: usize,
     result: Result<Effects, Failure>,
-    took: Duration,
+    started: Instant,
     /// Of the version that ran.
     digest: Option<Digest>,
-    pass: Pass,
+    pass: Pass<'p>,
     // Held until the run ends.
     _permit: OwnedSemaphorePermit,
 }
@@ -61,23 +61,26 @@ impl Drop for Running {
     }
 }
 
-impl Actor<'_> {
+impl<'p> Actor<'p> {
     /// Takes messages up and starts runs, until nothing can be started or the turn is over.
     pub(super) async fn start_runs(&mut self) -> Turn {
         let mut permit = self.spare.take();
         if !self.heard {
             return Turn::Idle;
         }
+        let gate: &'p Gate = &self.parts.gate;
         self.gate_changes.mark_unchanged();
-        if let Some(shut) = self.parts.gate.shut(clock::instant()) {
+        let begun = clock::instant();
+        if let Some(shut) = gate.shut(begun) {
             // What is due goes on being due, and nothing is taken up.
-            self.shard.wake(clock::steady());
+            self.shard.wake(clock::steady_at(begun));
             return Turn::Shut(shut);
         }
-        let begun = clock::instant();
+        // The clock is looked at once a run: where one ends the next begins.
+        let mut now = begun;
         for _ in 0..TURN_RUNS {
-            let now = clock::steady();
-            self.shard.wake(now);
+            let started = now;
+            self.shard.wake(clock::steady_at(started));
             let held = match permit.take() {
                 Some(permit) => permit,
                 None => match self.version.permits.clone().try_acquire_owned() {
@@ -85,9 +88,8 @@ impl Actor<'_> {
                     Err(_) => return Turn::NoPermit,
                 },
             };
-            let Some(run) = self.next_run(now) else { return Turn::Idle };
-            let started = clock::instant();
-            let pass = match self.parts.gate.pass(started) {
+            let Some(run) = self.next_run(clock::steady_at(started)) else { return Turn::Idle };
+            let pass = match gate.pass(started) {
                 Ok(pass) => pass,
                 Err(shut) => {
                     self.shard.withdraw(run.lane);
@@ -95,34 +97,32 @@ impl Actor<'_> {
                 }
             };
             let mut call = self.version.invoke.call(run.call);
-            let digest = self.version.invoke.digest();
             // Most guests never wait: polled here they cost no task.
             let polled = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+            now = clock::instant();
             match polled {
                 Poll::Ready(result) => {
-                    self.finish(run.lane, result, started.elapsed(), digest, pass);
-                    if begun.elapsed() > TURN_TIME {
-                        return Turn::Spent;
-                    }
+                    let digest = result.as_ref().err().and_then(|_| self.version.invoke.digest());
+                    self.finish(run.lane, result, now - started, digest, pass, now);
                     permit = Some(held);
                 }
                 Poll::Pending => {
                     self.parts.metrics.running.inc();
                     let running = Running(self.parts.metrics.clone());
                     let task = AbortOnDropHandle::new(tokio::spawn(call));
-                    let (lane, _permit) = (run.lane, held);
+                    let (lane, digest, _permit) = (run.lane, self.version.invoke.digest(), held);
                     self.runs.push(Box::pin(async move {
                         let result = task.await.unwrap_or_else(|panic| {
                             Err(Failure::Host { reason: format!("the run ended badly: {panic}") })
                         });
                         drop(running);
-                        Finished { lane, result, took: started.elapsed(), digest, pass, _permit }
+                        Finished { lane, result, started, digest, pass, _permit }
                     }));
-                    // A guest that computes used up its first tick here.
-                    if begun.elapsed() > TURN_TIME {
-                        return Turn::Spent;
-                    }
                 }
+            }
+            // A guest that waits may have computed for its first tick.
+            if now - begun > TURN_TIME {
+                return Turn::Spent;
             }
         }
         Turn::Spent
@@ -165,19 +165,21 @@ impl Actor<'_> {
         result: Result<Effects, Failure>,
         took: Duration,
         digest: Option<Digest>,
-        pass: Pass,
+        pass: Pass<'_>,
+        now: Instant,
     ) {
         pass.report(Sample::of(&result));
         match &result {
-            Ok(_) => self.parts.metrics.call_ok(took),
-            Err(failure) => self.parts.metrics.call_failed(failure.kind(), took),
+            Ok(_) => self.calls.ok(took),
+            Err(failure) => self.calls.failed(failure.kind(), took),
         }
         let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
-        self.shard.finish(lane, result, digest, random, clock::steady());
+        self.shard.finish(lane, result, digest, random, clock::steady_at(now));
     }
 
-    pub(super) fn finished(&mut self, finished: Finished) {
-        let Finished { lane, result, took, digest, pass, _permit } = finished;
-        self.finish(lane, result, took, digest, pass);
+    pub(super) fn finished(&mut self, finished: Finished<'_>) {
+        let Finished { lane, result, started, digest, pass, _permit } = finished;
+        let now = clock::instant();
+        self.finish(lane, result, now - started, digest, pass, now);
     }
 }

@@ -104,8 +104,10 @@ fn a_guest_gets_a_bounded_number_of_counters() {
 fn calls_commits_dead_letters_and_modules_are_shown() {
     let metrics = Metrics::new();
     let handler = metrics.handler(&name("order"));
-    handler.call_ok(std::time::Duration::from_millis(2));
-    handler.call_failed("trap", std::time::Duration::from_millis(2));
+    let mut calls = Calls::new(handler.clone());
+    calls.ok(std::time::Duration::from_millis(2));
+    calls.failed("trap", std::time::Duration::from_millis(2));
+    calls.show();
     let commits = metrics.commits();
     commits.observe(std::time::Duration::from_millis(3), 100);
     let shard = ShardId { handler: name("order"), index: 0 };

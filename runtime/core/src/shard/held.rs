@@ -1,6 +1,6 @@
 //! The bytes of messages that wait in a shard's memory.
 
-use super::lanes::Item;
+use super::items::Item;
 use crate::routing::Routed;
 
 #[derive(Debug)]

@@ -3,80 +3,11 @@
 //! A lane holds a bounded number of items. Beyond that it remembers only how far the rest reaches in the log and is
 //! filled again from there, so a key that waits for ever costs a few hundred bytes whatever arrives for it.
 
-use crate::clock::Timestamp;
+use super::items::{Item, Items};
 use crate::commit::{Head, HeadScope};
-use crate::handler::Digest;
 use crate::message::{Key, Offset, WorkId};
-use crate::routing::Routed;
 use hashbrown::HashTable;
 use slab::Slab;
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// Unsettled work of a lane: a message of the log, or a request.
-#[derive(Clone, Debug)]
-pub struct Item {
-    pub work: WorkId,
-    /// `None`: only in the log, to be fetched before it can run.
-    pub routed: Option<Routed>,
-    /// Failed tries so far.
-    pub attempt: u32,
-    pub due: Timestamp,
-    pub error: Arc<str>,
-    pub digest: Option<Digest>,
-    /// It gave up its place: its own head in the record, not the lane's.
-    pub alone: bool,
-}
-
-impl Item {
-    pub fn new(routed: Routed) -> Self {
-        Self { work: routed.work(), routed: Some(routed), ..Self::in_log(Offset::START) }
-    }
-
-    /// An item that is only known by its offset.
-    pub fn in_log(offset: Offset) -> Self {
-        Self {
-            work: offset.into(),
-            routed: None,
-            attempt: 0,
-            due: Timestamp(0),
-            error: no_error(),
-            digest: None,
-            alone: false,
-        }
-    }
-
-    /// How the record names it; only what is in the log is named there.
-    pub fn head(&self, key: Option<Key>, scope: HeadScope) -> Option<Head> {
-        let Self { work, attempt, due, error, digest, .. } = self;
-        let head = Head {
-            offset: work.offset()?,
-            key,
-            attempt: *attempt,
-            due: *due,
-            error: error.clone(),
-            digest: *digest,
-            scope,
-        };
-        Some(head)
-    }
-
-    /// Bytes it holds in memory.
-    pub fn held_bytes(&self) -> usize {
-        self.routed.as_ref().map_or(0, |routed| routed.message.bytes())
-    }
-
-    /// Whether the log alone could bring it back as it is.
-    fn is_plain(&self) -> bool {
-        self.attempt == 0 && !self.alone && self.work.offset().is_some()
-    }
-}
-
-/// The shared empty error text: most items never fail.
-fn no_error() -> Arc<str> {
-    static EMPTY: std::sync::OnceLock<Arc<str>> = std::sync::OnceLock::new();
-    EMPTY.get_or_init(|| "".into()).clone()
-}
 
 /// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +48,7 @@ pub struct Lane {
     pub key: Option<Key>,
     single: WorkId,
     /// The first is the next to run.
-    pub items: VecDeque<Item>,
+    pub items: Items,
     pub more: Option<More>,
     pub phase: Phase,
     /// The offset of the lane's head in the record as of the last commit that was staged.
@@ -176,10 +107,10 @@ impl Lane {
         if self.key.is_some()
             && self.items.len() > 1
             && self.items.iter().skip(1).all(Item::is_plain)
-            && !self.items[0].alone
+            && self.items.front().is_some_and(|first| !first.alone)
         {
             let last = self.items.back().and_then(|item| item.work.offset()).unwrap_or(first);
-            self.items.truncate(1);
+            self.items.keep_first();
             self.more = Some(More { after: first, last: self.more.map_or(last, |more| more.last), own: first });
         }
         if let Some(first) = self.items.front_mut() {
@@ -229,7 +160,7 @@ impl Lanes {
             hash,
             key: key.cloned(),
             single: work,
-            items: VecDeque::with_capacity(1),
+            items: Items::default(),
             more: None,
             phase: Phase::Empty,
             recorded: None,
@@ -274,7 +205,8 @@ impl Lanes {
     }
 }
 
-/// The table takes its buckets from the low bits, which all keys of a shard have in common.
-fn spread(hash: u64) -> u64 {
+/// What a table of keys takes the hash of a key as: its buckets come from the low bits, which all keys of a shard have in
+/// common.
+pub fn spread(hash: u64) -> u64 {
     hash.rotate_left(32)
 }

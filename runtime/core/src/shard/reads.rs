@@ -2,7 +2,8 @@
 //! the answers.
 
 use super::Shard;
-use super::lanes::{Item, Phase};
+use super::items::Item;
+use super::lanes::Phase;
 use super::wanted::WaitsFor;
 use crate::clock::Timestamp;
 use crate::commit::DeadQuery;
@@ -74,8 +75,9 @@ impl Shard {
         self.state.trim(self.commits.durable());
         for (key, entries) in states {
             self.wanted.states.came(&key);
-            let lane = self.lanes.find(Routing::lane_hash(Some(&key), Offset::START), &key);
-            self.state.loaded(key, entries);
+            let hash = Routing::lane_hash(Some(&key), Offset::START);
+            let lane = self.lanes.find(hash, &key);
+            self.state.loaded(hash, key, entries);
             if let Some(at) = lane
                 && self.lanes.get(at).is_some_and(|lane| lane.phase == Phase::Loading)
             {

@@ -46,7 +46,11 @@ impl Shard {
                 self.wanted.messages.want(offset, at);
             }
             Some(routed) => match &routed.key {
-                Some(key) if self.setup.uses_state && routed.unroutable.is_none() && self.state.get(key).is_none() => {
+                Some(key)
+                    if self.setup.uses_state
+                        && routed.unroutable.is_none()
+                        && self.state.get(routed.hash, key).is_none() =>
+                {
                     lane.phase = Phase::Loading;
                     self.wanted.states.want(key);
                 }
@@ -100,8 +104,10 @@ impl Shard {
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset.into());
         let Some(item) = self.skipped.remove(offset) else { return };
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let second = usize::from(lane.phase == Phase::Running);
-        lane.items.insert(second, item);
+        match lane.phase {
+            Phase::Running => lane.items.push_second(item),
+            _ => lane.items.push_front(item),
+        }
         self.resume(at);
     }
 }

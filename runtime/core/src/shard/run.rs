@@ -1,6 +1,7 @@
 //! Runs: which is next, and what its result makes of the message and its lane.
 
 use super::Shard;
+use super::items::{Failed, Item};
 use super::lanes::Phase;
 use super::timers::Timer;
 use crate::clock::Timestamp;
@@ -11,7 +12,6 @@ use crate::invoke::{Call, Failure};
 use crate::message::IdHash;
 use crate::pipeline::{self, Admission, Outcome, Settled, Verdict};
 use crate::routing::Routed;
-use std::sync::Arc;
 
 /// A run to make. Answer it with [`Shard::finish`].
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Shard {
             match admission {
                 Admission::Run => {
                     let state = match &routed.key {
-                        Some(key) if self.setup.uses_state => match self.state.get(key) {
+                        Some(key) if self.setup.uses_state => match self.state.get(routed.hash, key) {
                             Some(entries) => entries.clone(),
                             // Evicted since it became ready.
                             None => {
@@ -79,7 +79,8 @@ impl Shard {
                 }
                 Admission::Dead(verdict) => {
                     let attempts = item.attempt;
-                    self.give_up(at, verdict, attempts, None, now);
+                    let Some(routed) = self.take_first(at) else { continue };
+                    self.give_up(at, routed, verdict, attempts, None, now);
                 }
             }
         }
@@ -97,9 +98,9 @@ impl Shard {
     ) {
         let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Running) else { return };
         let Some(item) = lane.items.front() else { return };
-        let Some(routed) = item.routed.clone() else { return };
         let attempt = item.attempt.saturating_add(1);
         lane.phase = Phase::Empty;
+        let Some(routed) = self.take_first(at) else { return };
         let id = self.end_run(&routed);
         match pipeline::settle(result, attempt, &self.setup.policy, random, now) {
             Outcome::Done(effects) => {
@@ -115,9 +116,12 @@ impl Shard {
             }
             Outcome::Retry { due, error } => {
                 self.staged.settled(&routed, Settled::Retry);
-                self.put_off(at, attempt, due, error, digest, now);
+                if let Some(item) = self.lanes.get_mut(at).and_then(|lane| lane.items.front_mut()) {
+                    self.held.take_back(item, || routed);
+                }
+                self.put_off(at, attempt, due, Failed { error, digest }, now);
             }
-            Outcome::Dead(verdict) => self.give_up(at, verdict, attempt, digest, now),
+            Outcome::Dead(verdict) => self.give_up(at, routed, verdict, attempt, digest, now),
         }
     }
 
@@ -126,6 +130,13 @@ impl Shard {
         let id = routed.id.filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
         self.runs.end(id).into_iter().for_each(|twin| self.resume(twin));
         id
+    }
+
+    /// The message of the lane's first item, whose place stays.
+    fn take_first(&mut self, at: usize) -> Option<Routed> {
+        let routed = self.lanes.get_mut(at)?.items.front_mut()?.routed.take()?;
+        self.held.give(routed.message.bytes());
+        Some(routed)
     }
 
     /// The first item of the lane is settled.
@@ -144,22 +155,14 @@ impl Shard {
         self.resume(at);
     }
 
-    fn put_off(
-        &mut self,
-        at: usize,
-        attempt: u32,
-        due: Timestamp,
-        error: Arc<str>,
-        digest: Option<Digest>,
-        now: Timestamp,
-    ) {
+    fn put_off(&mut self, at: usize, attempt: u32, due: Timestamp, failed: Failed, now: Timestamp) {
         let skip = self.setup.policy.on_failure == OnFailure::Skip;
         let long = due.since(now) > self.setup.bounds.shed_after;
         let Some(lane) = self.lanes.get_mut(at) else { return };
         // Messages that gave up their place before cannot stand for the lane.
         let is_last_own = lane.items.iter().skip(1).all(|item| item.alone);
         let Some(item) = lane.items.front_mut() else { return };
-        (item.attempt, item.due, item.error, item.digest) = (attempt, due, error, digest);
+        (item.attempt, item.due, item.failed) = (attempt, due, Some(Box::new(failed)));
         // With the next message only in the log its offset is not known, so the lane's head could not move on: it waits.
         let gives_up_place = skip && lane.key.is_some() && !(is_last_own && lane.more.is_some());
         if (gives_up_place || item.alone)
@@ -181,19 +184,26 @@ impl Shard {
         self.resume(at);
     }
 
-    /// The first item of the lane becomes a dead letter.
-    fn give_up(&mut self, at: usize, verdict: Verdict, attempts: u32, digest: Option<Digest>, now: Timestamp) {
-        let Some(item) = self.lanes.get(at).and_then(|lane| lane.items.front()) else { return };
-        let Some(routed) = &item.routed else { return };
-        self.staged.settled(routed, Settled::Dead);
+    /// The first item of the lane, whose message this is, becomes a dead letter.
+    fn give_up(
+        &mut self,
+        at: usize,
+        routed: Routed,
+        verdict: Verdict,
+        attempts: u32,
+        digest: Option<Digest>,
+        now: Timestamp,
+    ) {
+        let before = self.lanes.get(at).and_then(|lane| lane.items.front()).and_then(Item::digest);
+        self.staged.settled(&routed, Settled::Dead);
         self.staged.dead(DeadLetter {
             shard: self.setup.id.clone(),
-            message: routed.message.clone(),
-            key: routed.key.clone(),
+            message: routed.message,
+            key: routed.key,
             attempts,
             kind: verdict.kind.to_owned(),
             error: verdict.error,
-            digest: digest.or(item.digest),
+            digest: digest.or(before),
             time: now,
         });
         self.pop_first(at);

@@ -1,7 +1,7 @@
 //! Which lanes may run, how many do, and who waits for the twin of its message.
 
+use super::marks::ById;
 use crate::message::IdHash;
-use hashbrown::HashMap;
 use std::collections::VecDeque;
 
 #[derive(Debug, Default)]
@@ -10,7 +10,7 @@ pub struct Runs {
     ready: VecDeque<usize>,
     running: usize,
     /// Ids in a sandbox now, and the lanes that wait for them.
-    twins: HashMap<IdHash, Vec<usize>>,
+    twins: ById<Vec<usize>>,
 }
 
 impl Runs {

@@ -1,6 +1,6 @@
 //! Messages that gave up their place in their lane and wait for their retry.
 
-use super::lanes::Item;
+use super::items::Item;
 use crate::message::Offset;
 use hashbrown::HashMap;
 

@@ -29,8 +29,9 @@ impl Shard {
             }
         }
         if let (Some(key), false) = (&routed.key, writes.is_empty()) {
-            self.state.write(key, &writes, self.commits.next_number());
-            self.staged.write(key, writes);
+            let (number, next) = (self.commits.next_number(), self.staged.keys_written());
+            let at = self.state.write(routed.hash, key, &writes, number, next);
+            self.staged.write(at, key, writes);
         }
         self.staged.count(counts);
     }
@@ -52,9 +53,10 @@ impl Shard {
             marks.expire(self.open.oldest());
         }
         self.position.staged();
-        let mut staged = std::mem::take(&mut self.staged);
-        let (state, only) = (staged.take_state(), staged.only().filter(|_| self.caution.is_on()));
-        let Staged { marks, outputs, delayed_put, delayed_drop, dead, dead_drop, mut report, .. } = staged;
+        let next = self.staged.of_its_size();
+        let staged = std::mem::replace(&mut self.staged, next);
+        let only = staged.only().filter(|_| self.caution.is_on());
+        let Staged { marks, outputs, state, delayed_put, delayed_drop, dead, dead_drop, mut report, .. } = staged;
         report.dead = dead.clone();
         if let Some(kept) = &mut self.marks {
             report.marks_evicted = kept.take_evicted();

@@ -6,7 +6,6 @@ use crate::effects::StateWrite;
 use crate::message::{Key, NewMessage, WorkId};
 use crate::pipeline::Settled;
 use crate::routing::Routed;
-use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -28,12 +27,25 @@ pub struct Staged {
     pub report: Report,
     /// What was settled last: in a cautious commit the only one.
     last: Option<WorkId>,
-    state: Vec<KeyWrites>,
-    state_of: HashMap<Key, usize>,
+    pub state: Vec<KeyWrites>,
     bytes: usize,
 }
 
+/// Room made for the next commit before it is needed: as many outcomes as the last one had, and no more than this.
+const ROOM_MAX: usize = 256;
+
 impl Staged {
+    /// An empty one that will hold about as much as this one.
+    pub fn of_its_size(&self) -> Self {
+        let room = |len: usize| len.min(ROOM_MAX);
+        Self {
+            marks: Vec::with_capacity(room(self.marks.len())),
+            outputs: Vec::with_capacity(room(self.outputs.len())),
+            state: Vec::with_capacity(room(self.state.len())),
+            ..Self::default()
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.report.settled.is_empty() && self.outputs.is_empty() && self.dead_drop.is_empty()
     }
@@ -85,19 +97,18 @@ impl Staged {
         }
     }
 
-    /// Adds the writes of a run; the last write to an entry wins.
-    pub fn write(&mut self, key: &Key, writes: Vec<StateWrite>) {
+    /// How many keys have writes.
+    pub fn keys_written(&self) -> usize {
+        self.state.len()
+    }
+
+    /// Adds the writes of a run to those of its key, which are `at` this place or the next; the last write to an entry wins.
+    pub fn write(&mut self, at: usize, key: &Key, writes: Vec<StateWrite>) {
         self.bytes +=
             writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
-        let at = match self.state_of.get(key) {
-            Some(&at) => at,
-            None => {
-                self.state_of.insert(key.clone(), self.state.len());
-                self.state.push(KeyWrites { key: key.clone(), writes });
-                return;
-            }
+        let Some(KeyWrites { writes: held, .. }) = self.state.get_mut(at) else {
+            return self.state.push(KeyWrites { key: key.clone(), writes });
         };
-        let held = &mut self.state[at].writes;
         for write in writes {
             match held.iter_mut().find(|other| other.entry == write.entry) {
                 Some(other) => *other = write,
@@ -113,10 +124,5 @@ impl Staged {
                 None => self.report.counts.push((name, by)),
             }
         }
-    }
-
-    pub fn take_state(&mut self) -> Vec<KeyWrites> {
-        self.state_of.clear();
-        std::mem::take(&mut self.state)
     }
 }
