@@ -1,16 +1,20 @@
 //! The gate of a handler: whether its next run may begin, for all its shards on this host.
 //!
-//! Breaker, rate, a full box of dead letters and the operator's word are the handler's, not a shard's, so its shards ask
-//! here. A shard that is told no starts nothing and takes nothing up; what it holds keeps its attempts. The decisions
-//! are pure ([`crate::pipeline::breaker`], [`crate::pipeline::rate`]); here is who shares them and who waits for them.
+//! Breaker, rate, a full box of dead letters ([`crate::dead_box`]) and the operator's word are the handler's, not a shard's,
+//! so its shards ask here. A shard that is told no starts nothing and takes nothing up; what it holds keeps its attempts.
+//! The decisions are pure ([`crate::pipeline::breaker`], [`crate::pipeline::rate`]); here is who shares them and who waits
+//! for them.
 //!
 //! How many run at a time is left to the permits of [`crate::actor::Version`].
 
 use crate::clock;
-use crate::handler::{DeadBox, DeadFull, Policy};
+use crate::dead_box;
+use crate::handler::Policy;
 use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket};
 use crate::pipeline::rate::Rate;
 use crate::telemetry::{HandlerMetrics, events};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -18,6 +22,9 @@ use tokio::sync::watch;
 /// Shared by the shards of one handler on one host.
 pub struct Gate {
     inner: Mutex<Inner>,
+    /// What a pass is while nothing but failures would change anything: then nobody takes the lock. See [`Calm`].
+    calm: AtomicU64,
+    dead_box: dead_box::Counter,
     /// Moves when what was refused may be let through.
     changed: watch::Sender<()>,
     metrics: Arc<HandlerMetrics>,
@@ -26,13 +33,8 @@ pub struct Gate {
 struct Inner {
     breaker: Option<Breaker>,
     rate: Option<Rate>,
-    dead_box: DeadBox,
-    /// Dead letters of the handler that are durable.
-    dead: u64,
     /// Tripped by hand, breaker or not.
     tripped: bool,
-    /// Whether the full box was said.
-    full_said: bool,
 }
 
 /// Why nothing may run now.
@@ -44,10 +46,37 @@ pub enum Shut {
     Changed,
 }
 
+/// Whether runs pass without asking: no rate, nobody tripped it, and a breaker that is [calm](Breaker::calm), or none.
+#[derive(Clone, Copy, PartialEq)]
+enum Calm {
+    No,
+    NoBreaker,
+    /// Tickets have this generation.
+    Closed(u64),
+}
+
+impl Calm {
+    fn to_word(self) -> u64 {
+        match self {
+            Calm::No => 0,
+            Calm::NoBreaker => u64::MAX,
+            Calm::Closed(generation) => generation + 1,
+        }
+    }
+
+    fn from_word(word: u64) -> Self {
+        match word {
+            0 => Calm::No,
+            u64::MAX => Calm::NoBreaker,
+            word => Calm::Closed(word - 1),
+        }
+    }
+}
+
 /// Leave for one run: say what became of it with [`Pass::report`]. Dropped, the run did not take place.
 #[must_use]
-pub struct Pass {
-    gate: Arc<Gate>,
+pub struct Pass<'g> {
+    gate: &'g Gate,
     ticket: Option<Ticket>,
     counts: bool,
 }
@@ -72,12 +101,11 @@ impl Gate {
         let inner = Inner {
             breaker: policy.breaker.clone().map(Breaker::new),
             rate: policy.rate.map(Rate::new),
-            dead_box: policy.dead,
-            dead,
             tripped: false,
-            full_said: false,
         };
-        let gate = Self { inner: Mutex::new(inner), changed: watch::Sender::new(()), metrics };
+        let dead_box = dead_box::Counter::new(policy.dead, dead, metrics.clone());
+        let (calm, changed) = (AtomicU64::new(inner.calm().to_word()), watch::Sender::new(()));
+        let gate = Self { inner: Mutex::new(inner), calm, dead_box, changed, metrics };
         gate.show(&gate.lock());
         gate
     }
@@ -98,13 +126,9 @@ impl Gate {
             (Some(rate), Some(limit)) => rate.configure(limit),
             (rate, limit) => *rate = limit.map(Rate::new),
         }
-        inner.dead_box = policy.dead;
-        if policy.dead.full == DeadFull::DropOldest {
-            // The log lets the rest go with the next commits.
-            inner.dead = inner.dead.min(policy.dead.letters_max);
-        }
         self.show(&inner);
         drop(inner);
+        self.dead_box.configure(policy.dead);
         self.changed.send_replace(());
     }
 
@@ -115,13 +139,14 @@ impl Gate {
 
     /// Whether asking for a pass is in vain now, without asking for one.
     pub fn shut(&self, now: Instant) -> Option<Shut> {
-        let mut inner = self.lock();
-        if inner.is_full() {
-            if !std::mem::replace(&mut inner.full_said, true) {
-                events::dead_box_full(&self.metrics, inner.dead_box.letters_max);
-            }
+        if self.dead_box.is_full() {
+            self.dead_box.say_full();
             return Some(Shut::Changed);
         }
+        if self.calm() != Calm::No {
+            return None;
+        }
+        let inner = self.lock();
         if inner.tripped {
             return Some(Shut::Changed);
         }
@@ -133,23 +158,34 @@ impl Gate {
     }
 
     /// Asks for leave to begin one run.
-    pub fn pass(self: &Arc<Self>, now: Instant) -> Result<Pass, Shut> {
+    pub fn pass(&self, now: Instant) -> Result<Pass<'_>, Shut> {
+        if self.dead_box.is_full() {
+            return Err(Shut::Changed);
+        }
+        match self.calm() {
+            Calm::No => self.ask(now),
+            Calm::NoBreaker => Ok(Pass { gate: self, ticket: None, counts: false }),
+            Calm::Closed(generation) => Ok(Pass { gate: self, ticket: Some(Ticket::calm(generation)), counts: false }),
+        }
+    }
+
+    fn ask(&self, now: Instant) -> Result<Pass<'_>, Shut> {
         let mut inner = self.lock();
-        if inner.tripped || inner.is_full() {
+        if inner.tripped {
             return Err(Shut::Changed);
         }
         if let Some(rate) = &mut inner.rate {
             rate.take(now).map_err(Shut::Until)?;
         }
         let counts = inner.rate.is_some();
-        let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self.clone(), ticket: None, counts }) };
+        let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self, ticket: None, counts }) };
         let (admit, event) = breaker.admit(now);
         let shut = match admit {
             Admit::Run(ticket) => {
                 if let Some(event) = event {
                     self.tell(&inner, event);
                 }
-                return Ok(Pass { gate: self.clone(), ticket: Some(ticket), counts });
+                return Ok(Pass { gate: self, ticket: Some(ticket), counts });
             }
             Admit::Until(until) => Shut::Until(until),
             Admit::Probing | Admit::Tripped => Shut::Changed,
@@ -190,20 +226,7 @@ impl Gate {
         if added == 0 && removed == 0 {
             return;
         }
-        let mut inner = self.lock();
-        inner.dead = (inner.dead + added).saturating_sub(removed);
-        if inner.dead_box.full == DeadFull::DropOldest {
-            let beyond = inner.dead.saturating_sub(inner.dead_box.letters_max);
-            if beyond > 0 {
-                // The log deletes them in the commit that brings the newer ones.
-                inner.dead -= beyond;
-                events::dead_letters_dropped(&self.metrics, beyond);
-            }
-        }
-        self.metrics.dead_letters.set(i64::try_from(inner.dead).unwrap_or(i64::MAX));
-        if !inner.is_full() {
-            inner.full_said = false;
-            drop(inner);
+        if self.dead_box.changed(added, removed) {
             self.changed.send_replace(());
         }
     }
@@ -213,6 +236,14 @@ impl Gate {
     }
 
     fn report(&self, ticket: Ticket, sample: Sample) {
+        let says_nothing = match sample {
+            Sample::Success => self.calm() == Calm::Closed(ticket.generation()),
+            Sample::Ignored => true,
+            Sample::Failure => false,
+        };
+        if says_nothing && !ticket.is_probe() {
+            return;
+        }
         let random = if sample == Sample::Failure { rand::random::<f64>() } else { 0.0 };
         let mut inner = self.lock();
         let probe = ticket.is_probe();
@@ -238,17 +269,50 @@ impl Gate {
             BreakerState::Open { .. } => 2,
             BreakerState::Tripped => 3,
         });
-        self.metrics.dead_letters.set(i64::try_from(inner.dead).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn calm(&self) -> Calm {
+        Calm::from_word(self.calm.load(Ordering::Acquire))
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        Locked { inner: self.inner.lock().unwrap_or_else(PoisonError::into_inner), calm: &self.calm }
+    }
+}
+
+/// Whoever had the lock says, before giving it back, whether the next ones need it.
+struct Locked<'g> {
+    inner: MutexGuard<'g, Inner>,
+    calm: &'g AtomicU64,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Inner {
+        &mut self.inner
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.calm.store(self.inner.calm().to_word(), Ordering::Release);
     }
 }
 
 impl Inner {
-    fn is_full(&self) -> bool {
-        self.dead_box.full == DeadFull::Stop && self.dead >= self.dead_box.letters_max
+    fn calm(&self) -> Calm {
+        match &self.breaker {
+            _ if self.tripped || self.rate.is_some() => Calm::No,
+            None => Calm::NoBreaker,
+            Some(breaker) => breaker.calm().map_or(Calm::No, Calm::Closed),
+        }
     }
 
     fn state(&self) -> BreakerState {
@@ -265,7 +329,7 @@ impl Inner {
     }
 }
 
-impl Pass {
+impl Pass<'_> {
     /// What became of the run.
     pub fn report(mut self, sample: Sample) {
         self.counts = false;
@@ -275,7 +339,7 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+impl Drop for Pass<'_> {
     fn drop(&mut self) {
         if self.counts
             && let Some(rate) = &mut self.gate.lock().rate
@@ -292,28 +356,17 @@ impl Drop for Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::HandlerName;
+    use crate::handler::{DeadBox, DeadFull, HandlerName};
     use crate::telemetry::Metrics;
 
-    fn policy(letters_max: u64, full: DeadFull) -> Policy {
-        Policy { dead: DeadBox { letters_max, full }, ..Policy::default() }
-    }
-
-    fn gate(policy: &Policy, dead: u64) -> Arc<Gate> {
-        Arc::new(Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
-    }
-
-    #[test]
-    fn what_a_lowered_bound_let_go_does_not_keep_a_handler_shut() {
-        let gate = gate(&policy(10_000, DeadFull::DropOldest), 5000);
-        gate.configure(&policy(100, DeadFull::DropOldest));
-        gate.configure(&policy(1000, DeadFull::Stop));
-        assert_eq!(gate.shut(clock::instant()), None);
+    fn gate(policy: &Policy, dead: u64) -> Gate {
+        (Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
     }
 
     #[test]
     fn a_full_box_that_stops_opens_when_letters_go() {
-        let gate = gate(&policy(3, DeadFull::Stop), 2);
+        let dead = DeadBox { letters_max: 3, full: DeadFull::Stop };
+        let gate = gate(&Policy { dead, ..Policy::default() }, 2);
         assert_eq!(gate.shut(clock::instant()), None);
         gate.dead_changed(1, 0);
         assert_eq!(gate.shut(clock::instant()), Some(Shut::Changed));
@@ -336,5 +389,32 @@ mod tests {
         drop(probe);
         gate.pass(clock::instant()).ok().unwrap().report(Sample::Success);
         assert_eq!(gate.breaker(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn runs_pass_a_calm_gate_without_its_lock_and_failures_in_a_row_shut_it_all_the_same() {
+        use crate::handler::{BreakerSettings, Trip};
+        let (wait, trip) = (std::time::Duration::from_secs(60), Trip::Consecutive { failures: 2 });
+        let breaker = Some(BreakerSettings { trip, wait, max_wait: wait });
+        let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
+        let pass = || gate.pass(clock::instant()).ok().unwrap();
+        {
+            let _held = gate.inner.lock().unwrap();
+            assert_eq!(gate.shut(clock::instant()), None);
+            pass().report(Sample::Success);
+            drop(pass());
+        }
+        let slow = pass();
+        // A success between two failures takes the first back, also one that passed before it.
+        pass().report(Sample::Failure);
+        slow.report(Sample::Success);
+        pass().report(Sample::Failure);
+        assert_eq!(gate.breaker(), BreakerState::Closed);
+        pass().report(Sample::Failure);
+        assert!(matches!(gate.shut(clock::instant()), Some(Shut::Until(_))));
+        assert!(gate.pass(clock::instant()).is_err());
+        gate.trip();
+        gate.reset();
+        assert!(gate.pass(clock::instant()).is_ok());
     }
 }

@@ -7,7 +7,9 @@
 //! Text in ARCHITECTURE.md; in short: [`reader`] fans the [`log`] out to [`shard`]s; an [`actor`] drives each shard, runs
 //! the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
-pub use sluicebox_core::{clock, commit, control, effects, handler, invoke, message, pipeline, routing, shard, topic};
+pub use sluicebox_core::{
+    clock, commit, control, effects, handler, invoke, message, pipeline, routing, shard, topic, trace,
+};
 pub use sluicebox_log as log;
 pub use sluicebox_sandbox as sandbox;
 
@@ -17,6 +19,7 @@ mod blocking;
 pub mod cli;
 pub mod committer;
 pub mod config;
+pub mod dead_box;
 pub mod follow;
 pub mod gate;
 pub mod host;

@@ -7,6 +7,7 @@
 //! Labels are bounded: a handler gets [`TOPICS_MAX`] topics and [`GUEST_COUNTERS_MAX`] counters of its own, whatever
 //! messages arrive. Neither metrics nor diagnostics ever wait: a full buffer drops lines and counts them.
 
+mod calls;
 pub mod diagnostics;
 pub mod events;
 mod families;
@@ -14,6 +15,7 @@ mod guest;
 mod handler;
 mod staged;
 
+pub use calls::Calls;
 pub use families::{CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};

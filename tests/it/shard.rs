@@ -2,13 +2,13 @@
 
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{HeadScope, Record};
-use sluicebox::effects::Effects;
+use sluicebox::effects::{Effects, Outgoing};
 use sluicebox::handler::{HandlerName, Retry};
 use sluicebox::handler::{OnFailure, Policy, ShardId};
 use sluicebox::invoke::Failure;
 use sluicebox::log::memory::MemoryCore;
+use sluicebox::message::{Headers, Message, NewMessage, WorkId};
 use sluicebox::message::{Key, Offset};
-use sluicebox::message::{Message, NewMessage};
 use sluicebox::pipeline::Settled;
 use sluicebox::routing::{IdFrom, KeyFrom, Span};
 use sluicebox::routing::{Routed, Routing};
@@ -118,8 +118,39 @@ fn twins_under_different_keys_wait_for_each_other() {
         assert_eq!((commit.marks.len(), commit.open_put.len()), (1, 0));
         shard.committed()
     };
-    let settled: Vec<Settled> = report.settled.iter().map(|(_, settled)| *settled).collect();
-    assert_eq!(settled, [Settled::Done, Settled::Duplicate]);
+    let settled: Vec<[u64; 4]> = report.settled.iter().map(|(_, counts)| counts).collect();
+    assert_eq!((Settled::ALL[0], Settled::ALL[1], settled), (Settled::Done, Settled::Duplicate, vec![[1, 1, 0, 0]]));
+}
+
+#[test]
+fn a_trace_comes_out_when_the_commit_is_durable_and_its_outputs_are_in_it() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let mut log = MemoryCore::default();
+    let plain = NewMessage::new(Topic::parse("in").unwrap(), "");
+    let traced = NewMessage { headers: Headers::new(vec![("traceparent".into(), TRACE.into())]), ..plain.clone() };
+    let appended = log.append(vec![plain, traced], NOW).unwrap().messages;
+    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), Caution::default());
+    appended.iter().for_each(|message| shard.offer(setup.routing.route(message)));
+    while let Some(run) = shard.next_run(NOW) {
+        let output = Outgoing {
+            topic: Topic::parse("out").unwrap(),
+            key: None,
+            id: None,
+            headers: Headers::default(),
+            body: "".into(),
+            delay: None,
+        };
+        shard.finish(run.lane, Ok(Effects { outputs: vec![output], ..Effects::default() }), None, 0.0, NOW);
+    }
+    let outputs = shard.stage().unwrap().outputs;
+    let traces: Vec<Option<&str>> = outputs.iter().map(|output| output.headers.get("traceparent")).collect();
+    assert_eq!(traces, [None, Some(TRACE)]);
+    let report = shard.committed();
+    let settled: Vec<(WorkId, String, Settled)> =
+        report.traced.iter().map(|traced| (traced.work, traced.trace.to_string(), traced.outcome)).collect();
+    assert_eq!(settled, [(appended[1].offset.into(), TRACE.to_owned(), Settled::Done)]);
+    assert_eq!(report.oldest, Some(NOW));
 }
 
 /// Offers messages of these keys, lets each fail as often as told, and returns the offsets in the order they were done.

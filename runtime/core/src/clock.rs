@@ -45,9 +45,14 @@ pub fn now() -> Timestamp {
 /// The wall clock as it was when the process began, and moved on by the monotonic clock since: for times to wait for.
 /// Whoever sets the machine's clock meanwhile delays nothing and hastens nothing.
 pub fn steady() -> Timestamp {
+    steady_at(instant())
+}
+
+/// What [`steady`] said at that point of the monotonic clock.
+pub fn steady_at(instant: std::time::Instant) -> Timestamp {
     static BEGUN: OnceLock<(Timestamp, std::time::Instant)> = OnceLock::new();
-    let (wall, begun) = BEGUN.get_or_init(|| (now(), instant()));
-    wall.after(begun.elapsed())
+    let (wall, begun) = BEGUN.get_or_init(|| (now(), self::instant()));
+    wall.after(instant.saturating_duration_since(*begun))
 }
 
 /// The wall clock now, as file systems take it.

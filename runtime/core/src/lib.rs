@@ -22,6 +22,8 @@
 //! | sandbox | one instance of a component, with its own memory, deadline and limits |
 //! | effects | what a run asked for, not yet performed |
 //! | outcome | what became of a run: done, duplicate, retry, dead, postponed |
+//! | work id | names what a shard works on: a logged message by its offset, a request by its *ticket* |
+//! | trace | the W3C trace context that a message carries and its outputs inherit |
 //! | commit | the one atomic write of a shard's outcomes |
 //! | term | rises at each claim of a shard; a commit with an old term is *fenced* |
 //! | dead letter | a message given up, kept with error, attempts and module digest |
@@ -39,3 +41,4 @@ pub mod pipeline;
 pub mod routing;
 pub mod shard;
 pub mod topic;
+pub mod trace;

@@ -40,6 +40,40 @@ impl fmt::Display for Offset {
     }
 }
 
+/// Names a piece of work inside a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WorkId {
+    /// A message of the log.
+    Offset(Offset),
+    /// A request: it is not in the log, and its ticket names it as long as the shard's term lasts.
+    Ticket(u64),
+}
+
+impl WorkId {
+    /// The place in the log, if the work is there and could be read again.
+    pub fn offset(self) -> Option<Offset> {
+        match self {
+            WorkId::Offset(offset) => Some(offset),
+            WorkId::Ticket(_) => None,
+        }
+    }
+}
+
+impl From<Offset> for WorkId {
+    fn from(offset: Offset) -> Self {
+        Self::Offset(offset)
+    }
+}
+
+impl fmt::Display for WorkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WorkId::Offset(offset) => write!(f, "offset {offset}"),
+            WorkId::Ticket(ticket) => write!(f, "ticket {ticket}"),
+        }
+    }
+}
+
 /// A key: UTF-8, 1 to [`KEY_BYTES_MAX`] bytes. Messages of one key are handled in order; state belongs to it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

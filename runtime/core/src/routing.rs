@@ -8,7 +8,7 @@ pub mod reconcile;
 pub mod reserved;
 
 use crate::handler::HandlerName;
-use crate::message::{IdHash, Key, Message, Offset};
+use crate::message::{IdHash, Key, Message, Offset, WorkId};
 use crate::topic::{Pattern, Topic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -92,6 +92,11 @@ pub struct Unroutable {
 }
 
 impl Routed {
+    /// What names it inside its shard.
+    pub fn work(&self) -> WorkId {
+        self.message.offset.into()
+    }
+
     /// The shard it belongs to.
     pub fn shard(&self, shards: u16) -> u16 {
         u16::try_from(self.hash % u64::from(shards.max(1))).expect("a remainder is less than a u16")

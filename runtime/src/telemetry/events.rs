@@ -1,11 +1,13 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
 use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics, RetentionMetrics};
+use crate::clock;
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
 use crate::pipeline::breaker::Event;
+use crate::shard::Traced;
 
 /// A message was given up; the commit that says so is durable.
 pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
@@ -19,6 +21,18 @@ pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
         kind = %letter.kind,
         error = %letter.error,
         "gave a message up: it is a dead letter"
+    );
+}
+
+/// An outcome that belongs to a trace is durable.
+pub fn traced(shard: &ShardId, traced: &Traced) {
+    tracing::debug!(
+        %shard,
+        work = %traced.work,
+        trace = %traced.trace,
+        outcome = traced.outcome.as_str(),
+        age_ms = clock::now().since(traced.time).as_millis(),
+        "settled"
     );
 }
 

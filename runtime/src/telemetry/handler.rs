@@ -52,10 +52,11 @@ pub struct HandlerMetrics {
     pub breaker_state: IntGauge,
     breaker_events: IntCounterVec,
     commands: IntCounterVec,
-    call_seconds: Histogram,
+    /// Counted by [`Calls`](super::Calls), like `attempts_ok`.
+    pub(super) call_seconds: Histogram,
     age_seconds: Histogram,
     attempts: IntCounterVec,
-    attempts_ok: IntCounter,
+    pub(super) attempts_ok: IntCounter,
     dead: IntCounterVec,
     module: IntGaugeVec,
     digest: Mutex<Option<Digest>>,
@@ -99,16 +100,9 @@ impl HandlerMetrics {
         &self.name
     }
 
-    /// One run that went well.
-    pub fn call_ok(&self, took: Duration) {
-        self.attempts_ok.inc();
-        self.call_seconds.observe(took.as_secs_f64());
-    }
-
-    /// One run that failed with `kind`, a [`Failure::kind`](crate::invoke::Failure::kind).
-    pub fn call_failed(&self, kind: &'static str, took: Duration) {
+    /// A run that failed with `kind`.
+    pub(super) fn count_failed(&self, kind: &'static str) {
         self.attempts.with_label_values(&[self.name.as_str(), kind]).inc();
-        self.call_seconds.observe(took.as_secs_f64());
     }
 
     /// A message was settled this long after the log took it.

@@ -6,7 +6,8 @@ use crate::topic::Topic;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-type Counts = [u64; 4];
+/// In the order of [`Settled::ALL`].
+type Counts = [u64; Settled::ALL.len()];
 
 /// Counts of one batch of one shard. Adding touches nothing shared; [`StagedCounts::count`] adds them up for all to see.
 ///
@@ -24,8 +25,8 @@ impl StagedCounts {
         Self { metrics, topics: HashMap::new(), other: Counts::default(), guest: HashMap::new() }
     }
 
-    /// A message with this outcome.
-    pub fn message(&mut self, topic: &Topic, outcome: Settled) {
+    /// So many messages of a topic, by outcome.
+    pub fn messages(&mut self, topic: &Topic, settled: Counts) {
         let counts = match self.topics.get_mut(topic) {
             Some((_, counts)) => counts,
             None => match self.metrics.topic(topic) {
@@ -33,7 +34,7 @@ impl StagedCounts {
                 None => &mut self.other,
             },
         };
-        counts[outcome as usize] += 1;
+        counts.iter_mut().zip(settled).for_each(|(count, more)| *count += more);
     }
 
     /// What a run added to a counter of the guest.

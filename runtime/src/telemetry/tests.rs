@@ -34,8 +34,7 @@ fn messages_are_counted_by_handler_concrete_topic_and_outcome() {
 fn staged_counts_show_once_and_not_before_their_commit_is_durable() {
     let metrics = Metrics::new();
     let mut staged = StagedCounts::new(metrics.handler(&name("order")));
-    staged.message(&topic("events.new_order"), Settled::Done);
-    staged.message(&topic("events.new_order"), Settled::Done);
+    staged.messages(&topic("events.new_order"), [2, 0, 0, 0]);
     staged.guest(&"new_order_ok".into(), 2);
     assert!(!metrics.render().contains("order_new_order_ok"));
     staged.count();
@@ -50,7 +49,7 @@ fn topics_beyond_the_bound_share_one_label() {
     let handler = metrics.handler(&name("order"));
     let mut staged = StagedCounts::new(handler.clone());
     for number in 0..TOPICS_MAX + 50 {
-        staged.message(&topic(&format!("t.{number}")), Settled::Done);
+        staged.messages(&topic(&format!("t.{number}")), [1, 0, 0, 0]);
     }
     staged.count();
     handler.count_message(&topic("t.too-late"), Settled::Done);
@@ -99,8 +98,10 @@ fn a_guest_gets_a_bounded_number_of_counters() {
 fn calls_commits_dead_letters_and_modules_are_shown() {
     let metrics = Metrics::new();
     let handler = metrics.handler(&name("order"));
-    handler.call_ok(std::time::Duration::from_millis(2));
-    handler.call_failed("trap", std::time::Duration::from_millis(2));
+    let mut calls = Calls::new(handler.clone());
+    calls.ok(std::time::Duration::from_millis(2));
+    calls.failed("trap", std::time::Duration::from_millis(2));
+    calls.show();
     let commits = metrics.commits();
     commits.observe(std::time::Duration::from_millis(3), 100);
     let shard = ShardId { handler: name("order"), index: 0 };

@@ -56,6 +56,15 @@ pub struct Ticket {
 }
 
 impl Ticket {
+    /// As the breaker would give out while it is [calm](Breaker::calm).
+    pub fn calm(generation: u64) -> Self {
+        Self { generation, probe: false }
+    }
+
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Whether this run decides about the breaker, alone.
     pub fn is_probe(&self) -> bool {
         self.probe
@@ -207,6 +216,14 @@ impl Breaker {
         self.enter(Phase::Closed);
         self.next_wait = self.settings.wait;
         (!was_closed).then_some(Event::Reset)
+    }
+
+    /// Closed, and with nothing counted that a success would change: the generation of the tickets it gives out. Until
+    /// something else happens to it, asking it and reporting a success changes nothing.
+    pub fn calm(&self) -> Option<u64> {
+        let counts_all = matches!(self.settings.trip, Trip::Rate { .. });
+        let calm = matches!(self.phase, Phase::Closed) && self.consecutive == 0 && !counts_all;
+        calm.then_some(self.generation)
     }
 
     pub fn state(&self) -> State {

@@ -3,63 +3,11 @@
 //! A lane holds a bounded number of items. Beyond that it remembers only how far the rest reaches in the log and is
 //! filled again from there, so a key that waits for ever costs a few hundred bytes whatever arrives for it.
 
-use crate::clock::Timestamp;
+use super::items::{Item, Items};
 use crate::commit::{Head, HeadScope};
-use crate::handler::Digest;
-use crate::message::{Key, Offset};
-use crate::routing::Routed;
+use crate::message::{Key, Offset, WorkId};
 use hashbrown::HashTable;
 use slab::Slab;
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-/// An unsettled message of a lane.
-#[derive(Clone, Debug)]
-pub struct Item {
-    pub offset: Offset,
-    /// `None`: only in the log, to be fetched before it can run.
-    pub routed: Option<Routed>,
-    /// Failed tries so far.
-    pub attempt: u32,
-    pub due: Timestamp,
-    pub error: Arc<str>,
-    pub digest: Option<Digest>,
-    /// It gave up its place: its own head in the record, not the lane's.
-    pub alone: bool,
-}
-
-impl Item {
-    pub fn new(routed: Routed) -> Self {
-        Self { routed: Some(routed.clone()), ..Self::in_log(routed.message.offset) }
-    }
-
-    /// An item that is only known by its offset.
-    pub fn in_log(offset: Offset) -> Self {
-        Self { offset, routed: None, attempt: 0, due: Timestamp(0), error: no_error(), digest: None, alone: false }
-    }
-
-    /// How the record names it.
-    pub fn head(&self, key: Option<Key>, scope: HeadScope) -> Head {
-        let Self { offset, attempt, due, error, digest, .. } = self;
-        Head { offset: *offset, key, attempt: *attempt, due: *due, error: error.clone(), digest: *digest, scope }
-    }
-
-    /// Bytes it holds in memory.
-    pub fn held_bytes(&self) -> usize {
-        self.routed.as_ref().map_or(0, |routed| routed.message.bytes())
-    }
-
-    /// Whether the log alone could bring it back as it is.
-    fn is_plain(&self) -> bool {
-        self.attempt == 0 && !self.alone
-    }
-}
-
-/// The shared empty error text: most items never fail.
-fn no_error() -> Arc<str> {
-    static EMPTY: std::sync::OnceLock<Arc<str>> = std::sync::OnceLock::new();
-    EMPTY.get_or_init(|| "".into()).clone()
-}
 
 /// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,20 +46,26 @@ pub struct Lane {
     pub hash: u64,
     /// `None`: holds the one message with `single`.
     pub key: Option<Key>,
-    single: Offset,
+    single: WorkId,
     /// The first is the next to run.
-    pub items: VecDeque<Item>,
+    pub items: Items,
     pub more: Option<More>,
     pub phase: Phase,
     /// The offset of the lane's head in the record as of the last commit that was staged.
     pub recorded: Option<Offset>,
     /// In the list of lanes that changed since the last commit was staged.
-    pub dirty: bool,
+    changed: bool,
 }
 
 impl Lane {
     pub fn is_done(&self) -> bool {
         self.items.is_empty() && self.more.is_none()
+    }
+
+    /// It waits long and gave its memory back: what comes after stays in the log too.
+    pub fn is_shed(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Paused)
+            && self.items.front().is_some_and(|item| item.routed.is_none())
     }
 
     /// Whether it should be filled again from the log now: not while its first item waits for a retry.
@@ -124,11 +78,11 @@ impl Lane {
     /// The head that stands for the lane in the record; `None` when it is done.
     pub fn head(&self) -> Option<Head> {
         let scope = if self.key.is_some() { HeadScope::Lane } else { HeadScope::Message };
-        if let Some(item) = self.items.iter().find(|item| !item.alone) {
-            return Some(item.head(self.key.clone(), scope));
+        let own = self.items.iter().find(|item| !item.alone && item.work.offset().is_some());
+        match own {
+            Some(item) => item.head(self.key.clone(), scope),
+            None => Item::in_log(self.more?.own).head(self.key.clone(), HeadScope::After),
         }
-        let more = self.more?;
-        Some(Item::in_log(more.own).head(self.key.clone(), HeadScope::After))
     }
 
     /// Leaves a message in the log that came while the lane holds no more.
@@ -136,7 +90,7 @@ impl Lane {
         match &mut self.more {
             Some(more) => more.last = more.last.max(offset),
             None => {
-                let held = self.items.iter().filter(|item| !item.alone).map(|item| item.offset).max();
+                let held = self.items.iter().filter(|item| !item.alone).filter_map(|item| item.work.offset()).max();
                 // A lane without an own item that leaves one in the log: everything before `offset` is settled or alone,
                 // and the previous offset cannot be named, so the item itself is held instead (the caller's bound).
                 let Some(after) = held else { return self.items.push_back(Item::in_log(offset)) };
@@ -147,16 +101,17 @@ impl Lane {
 
     /// Drops what the log can bring back, all but the first item. Returns the bytes freed.
     pub fn shed(&mut self) -> usize {
+        // What is not in the log stays.
+        let Some(first) = self.items.front().and_then(|item| item.work.offset()) else { return 0 };
         let before: usize = self.items.iter().map(Item::held_bytes).sum();
         if self.key.is_some()
             && self.items.len() > 1
             && self.items.iter().skip(1).all(Item::is_plain)
-            && !self.items[0].alone
+            && self.items.front().is_some_and(|first| !first.alone)
         {
-            let last = self.items.back().map_or(Offset::START, |item| item.offset);
-            self.items.truncate(1);
-            let after = self.items[0].offset;
-            self.more = Some(More { after, last: self.more.map_or(last, |more| more.last), own: after });
+            let last = self.items.back().and_then(|item| item.work.offset()).unwrap_or(first);
+            self.items.keep_first();
+            self.more = Some(More { after: first, last: self.more.map_or(last, |more| more.last), own: first });
         }
         if let Some(first) = self.items.front_mut() {
             first.routed = None;
@@ -170,6 +125,8 @@ impl Lane {
 pub struct Lanes {
     lanes: Slab<Lane>,
     index: HashTable<usize>,
+    /// Lanes whose head may differ from the record's.
+    changed: Vec<usize>,
 }
 
 impl Lanes {
@@ -190,11 +147,11 @@ impl Lanes {
         self.index.find(spread(hash), |&lane| self.lanes[lane].key.as_ref() == Some(key)).copied()
     }
 
-    /// The lane of a key, or the lane of the message at `offset` when there is no key; made if it is not there.
-    pub fn of(&mut self, hash: u64, key: Option<&Key>, offset: Offset) -> usize {
+    /// The lane of a key, or the lane of this work alone when there is no key; made if it is not there.
+    pub fn of(&mut self, hash: u64, key: Option<&Key>, work: WorkId) -> usize {
         let found = self.index.find(spread(hash), |&lane| {
             let lane = &self.lanes[lane];
-            lane.key.as_ref() == key && (key.is_some() || lane.single == offset)
+            lane.key.as_ref() == key && (key.is_some() || lane.single == work)
         });
         if let Some(&lane) = found {
             return lane;
@@ -202,12 +159,12 @@ impl Lanes {
         let lane = self.lanes.insert(Lane {
             hash,
             key: key.cloned(),
-            single: offset,
-            items: VecDeque::with_capacity(1),
+            single: work,
+            items: Items::default(),
             more: None,
             phase: Phase::Empty,
             recorded: None,
-            dirty: false,
+            changed: false,
         });
         self.index.insert_unique(spread(hash), lane, |&lane| spread(self.lanes[lane].hash));
         lane
@@ -221,12 +178,35 @@ impl Lanes {
         }
     }
 
+    /// The lane's head may have changed.
+    pub fn touch(&mut self, lane: usize) {
+        if let Some(touched) = self.lanes.get_mut(lane)
+            && !touched.changed
+        {
+            touched.changed = true;
+            self.changed.push(lane);
+        }
+    }
+
+    pub fn have_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The lanes that were touched since the last call.
+    pub fn take_changed(&mut self) -> Vec<usize> {
+        let mut changed = std::mem::take(&mut self.changed);
+        // A lane that went and came again under the same number is listed twice.
+        changed.retain(|&lane| self.lanes.get_mut(lane).is_some_and(|lane| std::mem::take(&mut lane.changed)));
+        changed
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Lane)> {
         self.lanes.iter()
     }
 }
 
-/// The table takes its buckets from the low bits, which all keys of a shard have in common.
-fn spread(hash: u64) -> u64 {
+/// What a table of keys takes the hash of a key as: its buckets come from the low bits, which all keys of a shard have in
+/// common.
+pub fn spread(hash: u64) -> u64 {
     hash.rotate_left(32)
 }

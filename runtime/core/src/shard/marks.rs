@@ -19,7 +19,7 @@ const SAMPLES_MAX: usize = 8192;
 pub struct Marks {
     window: Duration,
     marks_max: usize,
-    times: HashMap<IdHash, Timestamp, BuildHasherDefault<FirstWord>>,
+    times: ById<Timestamp>,
     /// In the order they were made.
     order: VecDeque<Mark>,
     /// Offsets and times of some of the messages taken up since `settled`, ascending.
@@ -120,7 +120,10 @@ impl Marks {
 
 /// An [`IdHash`] is a cryptographic hash already: its first 64 bits serve as they are.
 #[derive(Debug, Default)]
-struct FirstWord(u64);
+pub struct FirstWord(u64);
+
+/// A table by id that hashes no id again.
+pub type ById<V> = HashMap<IdHash, V, BuildHasherDefault<FirstWord>>;
 
 impl Hasher for FirstWord {
     fn write(&mut self, bytes: &[u8]) {

@@ -20,58 +20,53 @@ impl Stamp {
     }
 }
 
-/// The heads of the record as of the last commit that was staged.
-#[derive(Debug, Default)]
-pub struct Ledger {
-    heads: BTreeMap<Offset, Stamp>,
+/// The heads of the record as of the last commit that was staged, and what changed since.
+#[derive(Debug)]
+pub struct Open {
+    recorded: BTreeMap<Offset, Stamp>,
+    /// The last word on an offset counts.
+    changes: HashMap<Offset, Option<Head>>,
 }
 
-/// The heads one commit changes. The last word on an offset counts.
-#[derive(Debug, Default)]
-pub struct Changes {
-    heads: HashMap<Offset, Option<Head>>,
-}
+impl Open {
+    pub fn new(recorded: &[Head]) -> Self {
+        let recorded = recorded.iter().map(|head| (head.offset, Stamp::of(head))).collect();
+        Self { recorded, changes: HashMap::new() }
+    }
 
-impl Changes {
     pub fn put(&mut self, head: Head) {
-        self.heads.insert(head.offset, Some(head));
+        self.changes.insert(head.offset, Some(head));
     }
 
     /// A message with a head of its own is settled.
     pub fn settle(&mut self, offset: Offset) {
-        self.heads.insert(offset, None);
+        self.changes.insert(offset, None);
     }
 
     /// A lane's head moved on from here.
     pub fn drop(&mut self, offset: Offset) {
         // A head put by another lane or by a skipped message at the same offset stays.
-        self.heads.entry(offset).or_insert(None);
-    }
-}
-
-impl Ledger {
-    pub fn new(recorded: &[Head]) -> Self {
-        Self { heads: recorded.iter().map(|head| (head.offset, Stamp::of(head))).collect() }
+        self.changes.entry(offset).or_insert(None);
     }
 
     /// The oldest unsettled message is not before this; `None`: everything taken up is settled.
     pub fn oldest(&self) -> Option<Offset> {
-        self.heads.keys().next().copied()
+        self.recorded.keys().next().copied()
     }
 
-    /// Reduces changes to what differs from the record, and takes them as recorded: heads to put, offsets to drop.
-    pub fn apply(&mut self, changes: Changes) -> (Vec<Head>, Vec<Offset>) {
+    /// Reduces the changes to what differs from the record, and takes them as recorded: heads to put, offsets to drop.
+    pub fn stage(&mut self) -> (Vec<Head>, Vec<Offset>) {
         let (mut put, mut drop) = (Vec::new(), Vec::new());
-        for (offset, head) in changes.heads {
+        for (offset, head) in self.changes.drain() {
             match head {
                 Some(head) => {
                     let stamp = Stamp::of(&head);
-                    if self.heads.insert(offset, stamp) != Some(stamp) {
+                    if self.recorded.insert(offset, stamp) != Some(stamp) {
                         put.push(head);
                     }
                 }
                 None => {
-                    if self.heads.remove(&offset).is_some() {
+                    if self.recorded.remove(&offset).is_some() {
                         drop.push(offset);
                     }
                 }

@@ -1,72 +1,83 @@
 //! What a shard needs read from the log (states, messages it no longer holds, the rest of a lane) and what it makes of
 //! the answers.
 
-use super::lanes::{Item, Phase};
-use super::{Bounds, FETCHES_MAX, Needs, Scan, Shard};
+use super::Shard;
+use super::items::Item;
+use super::lanes::Phase;
+use super::wanted::WaitsFor;
 use crate::clock::Timestamp;
+use crate::commit::DeadQuery;
 use crate::effects::Entries;
 use crate::message::{Key, Message, Offset};
 use crate::routing::{Routed, Routing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// What a shard needs read from the log. Each need is handed out once and must be answered.
+#[derive(Debug, Default)]
+pub struct Needs {
+    /// Keys whose state is wanted: answer with [`Shard::loaded`].
+    pub load: Vec<Key>,
+    /// Messages wanted back: answer with [`Shard::fetched`].
+    pub fetch: Vec<Offset>,
+    /// A range to read the handler's messages of: answer with [`Shard::scanned`].
+    pub scan: Option<Scan>,
+    /// Dead letters that an operator's command is about: answer with [`Shard::dead_found`].
+    pub dead: Option<DeadQuery>,
+}
+
+/// Messages with `after < offset <= upto` are wanted, in order, as many as fit one read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scan {
+    pub after: Offset,
+    pub upto: Offset,
+}
+
 impl Shard {
     /// What must be read from the log. Empty most of the time.
     pub fn take_needs(&mut self) -> Needs {
-        let room = self.state.loads_max().saturating_sub(self.loads_in_flight);
-        let load: Vec<Key> = self.wanted_load.drain(..room.min(self.wanted_load.len())).collect();
-        self.loads_in_flight += load.len();
-        let mut needs = Needs { load, ..Needs::default() };
+        let load = self.wanted.states.take(self.state.loads_max());
+        let mut fetch = Vec::new();
         // Not all at once: after a long stop every open head may be due. But one when nothing else moves: what is held in
         // memory may be waiting behind it.
-        let stuck = self.fetching.is_empty() && self.ready.is_empty() && self.running == 0;
-        while (self.held_bytes < self.setup.bounds.held_bytes_max || (stuck && needs.fetch.is_empty()))
-            && self.fetching.len() < FETCHES_MAX
-            && let Some((offset, lane)) = self.wanted_fetch.pop_front()
+        let stuck = self.wanted.messages.is_idle() && self.runs.is_stuck();
+        while (!self.held.is_full() || (stuck && fetch.is_empty()))
+            && let Some(offset) = self.wanted.messages.take()
         {
-            if self.fetching.insert(offset, lane).is_none() {
-                needs.fetch.push(offset);
-            }
+            fetch.push(offset);
         }
-        if self.scanning.is_empty() && !self.hungry.is_empty() {
-            needs.scan = self.next_scan();
-        }
-        needs.dead = self.next_dead_letters();
-        needs
+        Needs { load, fetch, scan: self.next_scan(), dead: self.next_dead_letters() }
     }
 
     /// The range that the hungry lanes miss; they become the lanes the scan is for.
     fn next_scan(&mut self) -> Option<Scan> {
-        let mut hungry = std::mem::take(&mut self.hungry);
-        hungry.sort_unstable();
-        hungry.dedup();
+        let mut hungry = self.wanted.scans.take_hungry();
         hungry.retain(|&at| self.wants_fill(at));
         let mores = || hungry.iter().filter_map(|&at| self.lanes.get(at)?.more);
         let scan = Scan { after: mores().map(|more| more.after).min()?, upto: mores().map(|more| more.last).max()? };
-        self.scanning = hungry;
+        self.wanted.scans.begin(hungry);
         Some(scan)
     }
 
     /// Whether the lane is to be filled from the log now. One that still holds something asks again when that is settled
     /// and there is room; an empty one must be served.
     pub(super) fn wants_fill(&self, at: usize) -> bool {
-        let Bounds { lane_items_max, held_bytes_max, .. } = self.setup.bounds;
         self.lanes.get(at).is_some_and(|lane| {
             lane.phase != Phase::Paused
-                && lane.is_hungry(lane_items_max)
-                && (lane.items.is_empty() || self.held_bytes < held_bytes_max)
+                && lane.is_hungry(self.setup.bounds.lane_items_max)
+                && (lane.items.is_empty() || !self.held.is_full())
         })
     }
 
     /// Takes loaded states.
     pub fn loaded(&mut self, states: Vec<(Key, Entries)>) {
-        self.loads_in_flight = self.loads_in_flight.saturating_sub(states.len());
         // Before they come: what was not used for long makes room for them.
-        self.state.trim(self.committed);
+        self.state.trim(self.commits.durable());
         for (key, entries) in states {
-            self.loading.remove(&key);
-            let lane = self.lanes.find(Routing::lane_hash(Some(&key), Offset::START), &key);
-            self.state.loaded(key, entries);
+            self.wanted.states.came(&key);
+            let hash = Routing::lane_hash(Some(&key), Offset::START);
+            let lane = self.lanes.find(hash, &key);
+            self.state.loaded(hash, key, entries);
             if let Some(at) = lane
                 && self.lanes.get(at).is_some_and(|lane| lane.phase == Phase::Loading)
             {
@@ -78,36 +89,32 @@ impl Shard {
     /// Takes fetched messages, routed again; `None` where the log no longer has it.
     pub fn fetched(&mut self, messages: Vec<(Offset, Option<Routed>)>) {
         for (offset, routed) in messages {
-            let Some(lane) = self.fetching.remove(&offset) else { continue };
-            let routed = routed.unwrap_or_else(|| gone(offset, self.lanes.get(lane).and_then(|lane| lane.key.clone())));
-            let bytes = routed.message.bytes();
-            if lane == usize::MAX {
-                self.skipped_wanted.remove(&offset);
-                if let Some(item) = self.skipped.get_mut(&offset) {
-                    if item.routed.is_none() {
-                        item.routed = Some(routed);
-                        self.held_bytes += bytes;
+            match self.wanted.messages.came(offset) {
+                None => {}
+                Some(WaitsFor::Lane(at)) => self.fetched_for_lane(at, offset, routed),
+                Some(WaitsFor::Skipped) => {
+                    if let Some(item) = self.skipped.get_mut(offset) {
+                        self.held.take_back(item, || routed.unwrap_or_else(|| gone(offset, None)));
+                        self.rejoin(offset);
                     }
-                    self.rejoin(offset);
                 }
-                continue;
             }
-            let Some(waiting) = self.lanes.get_mut(lane) else { continue };
-            let Some(item) = waiting.items.front_mut().filter(|item| item.offset == offset) else { continue };
-            // It may have been asked for twice.
-            if item.routed.is_none() {
-                item.routed = Some(routed);
-                self.held_bytes += bytes;
-            }
-            if waiting.phase == Phase::Fetching {
-                self.prepare(lane);
-            }
+        }
+    }
+
+    fn fetched_for_lane(&mut self, at: usize, offset: Offset, routed: Option<Routed>) {
+        let Some(lane) = self.lanes.get_mut(at) else { return };
+        let Some(item) = lane.items.front_mut().filter(|item| item.work == offset.into()) else { return };
+        let key = &lane.key;
+        self.held.take_back(item, || routed.unwrap_or_else(|| gone(offset, key.clone())));
+        if lane.phase == Phase::Fetching {
+            self.prepare(at);
         }
     }
 
     /// Takes what a scan read: this shard's messages after `scan.after` and up to `upto`, routed again.
     pub fn scanned(&mut self, scan: Scan, messages: Vec<Routed>, upto: Offset) {
-        let mut stalled: BTreeMap<usize, bool> = self.scanning.drain(..).map(|at| (at, false)).collect();
+        let mut stalled: BTreeMap<usize, bool> = self.wanted.scans.end().into_iter().map(|at| (at, false)).collect();
         let mut fed = Vec::new();
         for routed in messages {
             let offset = routed.message.offset;
@@ -115,26 +122,24 @@ impl Shard {
             let Some(stalled) = stalled.get_mut(&at).filter(|stalled| !**stalled) else { continue };
             let Some(lane) = self.lanes.get_mut(at) else { continue };
             let Some(more) = lane.more.as_mut().filter(|more| more.after >= scan.after) else { continue };
-            if offset <= more.after || offset > more.last || self.skipped.contains_key(&offset) {
+            if offset <= more.after || offset > more.last || self.skipped.contains(offset) {
                 continue;
             }
-            if lane.items.len() >= self.setup.bounds.lane_items_max
-                || (self.held_bytes >= self.setup.bounds.held_bytes_max && !lane.items.is_empty())
-            {
+            if lane.items.len() >= self.setup.bounds.lane_items_max || (self.held.is_full() && !lane.items.is_empty()) {
                 // Its rest begins here: what follows in this scan would leave a gap.
                 *stalled = true;
                 continue;
             }
             (more.after, more.own) = (offset, offset);
             let item = Item::new(routed);
-            self.held_bytes += item.held_bytes();
+            self.held.take(&item);
             if lane.items.is_empty() {
                 fed.push(at);
             }
             lane.items.push_back(item);
         }
         // Only where the head moved: there may be many thousand lanes.
-        fed.into_iter().for_each(|at| self.mark_dirty(at));
+        fed.into_iter().for_each(|at| self.lanes.touch(at));
         for (at, stalled) in stalled {
             let Some(lane) = self.lanes.get_mut(at) else { continue };
             if let Some(more) = lane.more.as_mut().filter(|more| !stalled && more.after >= scan.after) {
@@ -145,14 +150,14 @@ impl Shard {
             }
             // Nothing of it is left: its head must not stay in the record.
             let (phase, done) = (lane.phase, lane.is_done());
-            self.flush |= done;
             if done {
-                self.mark_dirty(at);
+                self.position.flush();
+                self.lanes.touch(at);
             }
             if phase == Phase::Empty {
                 self.resume(at);
             } else if self.wants_fill(at) {
-                self.hungry.push(at);
+                self.wanted.scans.want(at);
             }
         }
     }

@@ -1,12 +1,11 @@
 //! The outcomes a shard has reached and not yet committed, coalesced into what the next commit will write.
 
-use crate::clock::Timestamp;
+use super::Report;
 use crate::commit::{DeadLetter, Delayed, KeyWrites, Mark};
 use crate::effects::StateWrite;
-use crate::message::{Key, Message, NewMessage};
+use crate::message::{Key, NewMessage, WorkId};
 use crate::pipeline::Settled;
-use crate::topic::Topic;
-use hashbrown::HashMap;
+use crate::routing::Routed;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,20 +13,6 @@ use std::sync::Arc;
 pub const OUTCOMES_MAX: usize = 4096;
 /// Likewise in bytes of outputs, state and dead letters (8 MiB).
 pub const BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// What happened in a commit, to be counted once it is durable.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Report {
-    pub settled: Vec<(Topic, Settled)>,
-    /// Guest counters by name.
-    pub counts: Vec<(Arc<str>, u64)>,
-    pub marks_evicted: u64,
-    pub dead: Vec<DeadLetter>,
-    /// Dead letters that were retried or dropped.
-    pub dead_removed: u64,
-    /// The log's time of the oldest message among them.
-    pub oldest: Option<Timestamp>,
-}
 
 /// The content of the commit to come.
 #[derive(Debug, Default)]
@@ -40,12 +25,27 @@ pub struct Staged {
     /// Numbers of dead letters that go.
     pub dead_drop: Vec<u64>,
     pub report: Report,
-    state: Vec<KeyWrites>,
-    state_of: HashMap<Key, usize>,
+    /// What was settled last: in a cautious commit the only one.
+    last: Option<WorkId>,
+    pub state: Vec<KeyWrites>,
     bytes: usize,
 }
 
+/// Room made for the next commit before it is needed: as many outcomes as the last one had, and no more than this.
+const ROOM_MAX: usize = 256;
+
 impl Staged {
+    /// An empty one that will hold about as much as this one.
+    pub fn of_its_size(&self) -> Self {
+        let room = |len: usize| len.min(ROOM_MAX);
+        Self {
+            marks: Vec::with_capacity(room(self.marks.len())),
+            outputs: Vec::with_capacity(room(self.outputs.len())),
+            state: Vec::with_capacity(room(self.state.len())),
+            ..Self::default()
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.report.settled.is_empty() && self.outputs.is_empty() && self.dead_drop.is_empty()
     }
@@ -54,10 +54,14 @@ impl Staged {
         self.report.settled.len() >= OUTCOMES_MAX || self.bytes >= BYTES_MAX
     }
 
-    pub fn settled(&mut self, message: &Message, settled: Settled) {
-        self.report.settled.push((message.topic.clone(), settled));
-        let oldest = self.report.oldest.map_or(message.time, |oldest| oldest.min(message.time));
-        self.report.oldest = Some(oldest);
+    pub fn settled(&mut self, routed: &Routed, outcome: Settled) {
+        self.last = Some(routed.work());
+        self.report.settled(routed, outcome);
+    }
+
+    /// What was settled, if it was one alone.
+    pub fn only(&self) -> Option<WorkId> {
+        self.last.filter(|_| self.report.settled.len() == 1)
     }
 
     pub fn output(&mut self, message: NewMessage) {
@@ -93,19 +97,18 @@ impl Staged {
         }
     }
 
-    /// Adds the writes of a run; the last write to an entry wins.
-    pub fn write(&mut self, key: &Key, writes: Vec<StateWrite>) {
+    /// How many keys have writes.
+    pub fn keys_written(&self) -> usize {
+        self.state.len()
+    }
+
+    /// Adds the writes of a run to those of its key, which are `at` this place or the next; the last write to an entry wins.
+    pub fn write(&mut self, at: usize, key: &Key, writes: Vec<StateWrite>) {
         self.bytes +=
             writes.iter().map(|write| write.value.as_ref().map_or(0, |value| value.len()) + 32).sum::<usize>();
-        let at = match self.state_of.get(key) {
-            Some(&at) => at,
-            None => {
-                self.state_of.insert(key.clone(), self.state.len());
-                self.state.push(KeyWrites { key: key.clone(), writes });
-                return;
-            }
+        let Some(KeyWrites { writes: held, .. }) = self.state.get_mut(at) else {
+            return self.state.push(KeyWrites { key: key.clone(), writes });
         };
-        let held = &mut self.state[at].writes;
         for write in writes {
             match held.iter_mut().find(|other| other.entry == write.entry) {
                 Some(other) => *other = write,
@@ -121,10 +124,5 @@ impl Staged {
                 None => self.report.counts.push((name, by)),
             }
         }
-    }
-
-    pub fn take_state(&mut self) -> Vec<KeyWrites> {
-        self.state_of.clear();
-        std::mem::take(&mut self.state)
     }
 }

@@ -2,17 +2,18 @@
 //!
 //! A key with an uncommitted write is never evicted, so a load can never bring back an older value.
 
+use super::lanes::spread;
 use crate::effects::{Entries, StateWrite};
 use crate::message::Key;
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use std::collections::VecDeque;
 
-/// A bounded cache of states by key (second-chance eviction).
+/// A bounded cache of states by key (second-chance eviction). Who asks has the hash of the key already: it comes along.
 #[derive(Debug)]
 pub struct StateCache {
-    keys: HashMap<Key, Cached>,
+    keys: HashTable<Cached>,
     /// Every cached key once, in the order they came or were given their second chance.
-    queue: VecDeque<Key>,
+    queue: VecDeque<(u64, Key)>,
     bytes: usize,
     bytes_max: usize,
     /// The largest state that was loaded of late, decaying.
@@ -25,21 +26,25 @@ const LOAD_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 struct Cached {
+    hash: u64,
+    key: Key,
     entries: Entries,
     bytes: usize,
     /// The number of the commit that carries the last write.
     written_in: u64,
+    /// Where in that commit they are.
+    staged_at: usize,
     used: bool,
 }
 
 impl StateCache {
     pub fn new(bytes_max: usize) -> Self {
-        Self { keys: HashMap::new(), queue: VecDeque::new(), bytes: 0, bytes_max, large: 0 }
+        Self { keys: HashTable::new(), queue: VecDeque::new(), bytes: 0, bytes_max, large: 0 }
     }
 
     /// The state of a key, if it is here.
-    pub fn get(&mut self, key: &Key) -> Option<&Entries> {
-        let cached = self.keys.get_mut(key)?;
+    pub fn get(&mut self, hash: u64, key: &Key) -> Option<&Entries> {
+        let cached = self.find(hash, key)?;
         cached.used = true;
         Some(&cached.entries)
     }
@@ -50,24 +55,28 @@ impl StateCache {
     }
 
     /// Takes what the log loaded. What is here already is newer and stays.
-    pub fn loaded(&mut self, key: Key, entries: Entries) {
+    pub fn loaded(&mut self, hash: u64, key: Key, entries: Entries) {
         self.large = entries.bytes().max(self.large - self.large / 64);
-        if !self.keys.contains_key(&key) {
-            self.insert(key, entries, 0);
+        if self.find(hash, &key).is_none() {
+            self.insert(hash, key, entries);
         }
     }
 
-    /// Applies writes that the commit with this number will carry.
-    pub fn write(&mut self, key: &Key, writes: &[StateWrite], commit_number: u64) {
-        if !self.keys.contains_key(key) {
-            self.insert(key.clone(), Entries::default(), commit_number);
+    /// Applies writes that the commit with this number will carry. Returns where in it the writes of the key are: at
+    /// `next`, if these are the first.
+    pub fn write(&mut self, hash: u64, key: &Key, writes: &[StateWrite], commit_number: u64, next: usize) -> usize {
+        if self.find(hash, key).is_none() {
+            self.insert(hash, key.clone(), Entries::default());
         }
-        let Some(cached) = self.keys.get_mut(key) else { return };
+        let Some(cached) = self.keys.find_mut(spread(hash), |cached| cached.key == *key) else { return next };
         writes.iter().for_each(|write| cached.entries.apply(write));
         let bytes = weight(key, &cached.entries);
         self.bytes = self.bytes - cached.bytes + bytes;
         cached.bytes = bytes;
-        cached.written_in = commit_number;
+        if cached.written_in != commit_number {
+            (cached.written_in, cached.staged_at) = (commit_number, next);
+        }
+        cached.staged_at
     }
 
     /// Commits up to this number are durable: keys last written by them may go when room is needed.
@@ -76,23 +85,29 @@ impl StateCache {
         let mut looks = self.queue.len() * 2;
         while self.bytes > self.bytes_max && looks > 0 {
             looks -= 1;
-            let Some(key) = self.queue.pop_front() else { return };
-            let Some(cached) = self.keys.get_mut(&key) else { continue };
+            let Some((hash, key)) = self.queue.pop_front() else { return };
+            let Ok(mut entry) = self.keys.find_entry(spread(hash), |cached| cached.key == key) else { continue };
+            let cached = entry.get_mut();
             if cached.used || cached.written_in > committed {
                 cached.used = false;
-                self.queue.push_back(key);
+                self.queue.push_back((hash, key));
             } else {
                 self.bytes -= cached.bytes;
-                self.keys.remove(&key);
+                entry.remove();
             }
         }
     }
 
-    fn insert(&mut self, key: Key, entries: Entries, written_in: u64) {
+    fn find(&mut self, hash: u64, key: &Key) -> Option<&mut Cached> {
+        self.keys.find_mut(spread(hash), |cached| cached.key == *key)
+    }
+
+    fn insert(&mut self, hash: u64, key: Key, entries: Entries) {
         let bytes = weight(&key, &entries);
         self.bytes += bytes;
-        self.queue.push_back(key.clone());
-        self.keys.insert(key, Cached { entries, bytes, written_in, used: true });
+        self.queue.push_back((hash, key.clone()));
+        let cached = Cached { hash, key, entries, bytes, written_in: 0, staged_at: 0, used: true };
+        self.keys.insert_unique(spread(hash), cached, |cached| spread(cached.hash));
     }
 }
 
@@ -116,12 +131,12 @@ mod tests {
     fn a_key_with_an_uncommitted_write_stays_however_full_the_cache_is() {
         let mut cache = StateCache::new(1000);
         for number in 0..100 {
-            cache.write(&key(number), &write("v"), number as u64 + 1);
+            cache.write(number as u64, &key(number), &write("v"), number as u64 + 1, 0);
         }
         cache.trim(50);
         assert!(cache.bytes <= 50 * 300, "{}", cache.bytes);
         for number in 50..100 {
-            assert!(cache.get(&key(number)).is_some(), "{number}");
+            assert!(cache.get(number as u64, &key(number)).is_some(), "{number}");
         }
         cache.trim(100);
         cache.trim(100);
@@ -131,8 +146,15 @@ mod tests {
     #[test]
     fn a_load_never_replaces_a_newer_write() {
         let mut cache = StateCache::new(1000);
-        cache.write(&key(1), &write("new"), 1);
-        cache.loaded(key(1), Entries::default());
-        assert_eq!(cache.get(&key(1)).unwrap().get("e").unwrap(), "new");
+        cache.write(1, &key(1), &write("new"), 1, 0);
+        cache.loaded(1, key(1), Entries::default());
+        assert_eq!(cache.get(1, &key(1)).unwrap().get("e").unwrap(), "new");
+    }
+
+    #[test]
+    fn the_writes_of_a_key_have_one_place_in_each_commit() {
+        let mut cache = StateCache::new(1000);
+        let mut at = |hash, number, next| cache.write(hash, &key(7), &write("v"), number, next);
+        assert_eq!((at(5, 1, 0), at(5, 1, 3), at(5, 2, 4)), (0, 0, 4));
     }
 }

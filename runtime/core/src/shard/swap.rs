@@ -26,9 +26,9 @@ impl Shard {
             }
             self.prepare(at);
         }
-        let skipped: Vec<Offset> = self.skipped.keys().copied().collect();
+        let skipped: Vec<Offset> = self.skipped.offsets().collect();
         for offset in skipped {
-            if let Some(item) = self.skipped.get_mut(&offset) {
+            if let Some(item) = self.skipped.get_mut(offset) {
                 item.due = item.due.min(now);
             }
             self.rejoin(offset);
@@ -38,11 +38,10 @@ impl Shard {
     /// A run that was handed out and did not take place: it is ready again.
     pub fn withdraw(&mut self, at: usize) {
         let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Running) else { return };
-        self.running -= 1;
         lane.phase = Phase::Ready;
-        self.ready.push_front(at);
+        self.runs.put_back(at);
         if let Some(routed) = lane.items.front().and_then(|item| item.routed.clone()) {
-            self.release_twins(&routed);
+            self.end_run(&routed);
         }
     }
 }

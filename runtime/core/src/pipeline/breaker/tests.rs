@@ -212,3 +212,19 @@ fn only_what_the_handler_did_counts() {
     }
     assert_eq!(Sample::of(&Ok(Effects::default())), Sample::Success);
 }
+
+#[test]
+fn a_calm_breaker_gives_out_the_ticket_it_names_and_a_success_changes_nothing() {
+    let now = clock::instant();
+    let mut breaker = with(Trip::Consecutive { failures: 2 });
+    let calm = breaker.calm().unwrap();
+    assert_eq!(run(&mut breaker, Sample::Success, now), [None, None]);
+    assert_eq!((breaker.calm(), ticket(&mut breaker, now).generation()), (Some(calm), calm));
+    assert_eq!(breaker.report(Ticket::calm(calm), Sample::Failure, now, MIDDLE), [Some(Event::Fail), None]);
+    assert_eq!(breaker.calm(), None, "a success would take the failure back");
+    let opened = breaker.report(Ticket::calm(calm), Sample::Failure, now, MIDDLE);
+    assert!(matches!(opened[1], Some(Event::Tripped { .. })) && breaker.calm().is_none());
+    // Who counts successes has to hear of each.
+    let rate = Trip::Rate { percent: 50, samples: 2, window: SECOND };
+    assert_eq!(with(rate).calm(), None);
+}

@@ -1,0 +1,142 @@
+//! The work that waits in a lane, in order.
+
+use crate::clock::Timestamp;
+use crate::commit::{Head, HeadScope};
+use crate::handler::Digest;
+use crate::message::{Key, Offset, WorkId};
+use crate::routing::Routed;
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+
+/// Unsettled work of a lane: a message of the log, or a request.
+#[derive(Clone, Debug)]
+pub struct Item {
+    pub work: WorkId,
+    /// `None`: only in the log, to be fetched before it can run.
+    pub routed: Option<Routed>,
+    /// Failed tries so far.
+    pub attempt: u32,
+    pub due: Timestamp,
+    /// It gave up its place: its own head in the record, not the lane's.
+    pub alone: bool,
+    /// How the last try failed. Most items never fail.
+    pub failed: Option<Box<Failed>>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Failed {
+    pub error: Arc<str>,
+    pub digest: Option<Digest>,
+}
+
+impl Item {
+    pub fn new(routed: Routed) -> Self {
+        Self { work: routed.work(), routed: Some(routed), ..Self::in_log(Offset::START) }
+    }
+
+    /// An item that is only known by its offset.
+    pub fn in_log(offset: Offset) -> Self {
+        Self { work: offset.into(), routed: None, attempt: 0, due: Timestamp(0), alone: false, failed: None }
+    }
+
+    /// As the record names it, with what it implies about its key.
+    pub fn recorded(head: &Head) -> Self {
+        let Head { offset, attempt, due, error, digest, .. } = head;
+        let failed = (*attempt > 0).then(|| Box::new(Failed { error: error.clone(), digest: *digest }));
+        let alone = head.scope == HeadScope::Message && head.key.is_some();
+        Self { attempt: *attempt, due: *due, alone, failed, ..Self::in_log(*offset) }
+    }
+
+    /// How the record names it; only what is in the log is named there.
+    pub fn head(&self, key: Option<Key>, scope: HeadScope) -> Option<Head> {
+        let error = self.failed.as_ref().map_or_else(no_error, |failed| failed.error.clone());
+        let (attempt, due, digest) = (self.attempt, self.due, self.digest());
+        Some(Head { offset: self.work.offset()?, key, attempt, due, error, digest, scope })
+    }
+
+    /// The module that failed last.
+    pub fn digest(&self) -> Option<Digest> {
+        self.failed.as_ref()?.digest
+    }
+
+    /// Bytes it holds in memory.
+    pub fn held_bytes(&self) -> usize {
+        self.routed.as_ref().map_or(0, |routed| routed.message.bytes())
+    }
+
+    /// Whether the log alone could bring it back as it is.
+    pub fn is_plain(&self) -> bool {
+        self.attempt == 0 && !self.alone && self.work.offset().is_some()
+    }
+}
+
+/// The shared empty error text.
+fn no_error() -> Arc<str> {
+    static EMPTY: OnceLock<Arc<str>> = OnceLock::new();
+    EMPTY.get_or_init(|| "".into()).clone()
+}
+
+/// The queue of a lane. Most hold one item for a moment: it lies in the lane itself, without an allocation of its own.
+#[derive(Debug, Default)]
+pub struct Items {
+    /// `None`: there is none.
+    first: Option<Item>,
+    rest: VecDeque<Item>,
+}
+
+impl Items {
+    pub fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub fn front(&self) -> Option<&Item> {
+        self.first.as_ref()
+    }
+
+    pub fn front_mut(&mut self) -> Option<&mut Item> {
+        self.first.as_mut()
+    }
+
+    pub fn back(&self) -> Option<&Item> {
+        self.rest.back().or(self.first.as_ref())
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Item> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    pub fn push_back(&mut self, item: Item) {
+        match &self.first {
+            None => self.first = Some(item),
+            Some(_) => self.rest.push_back(item),
+        }
+    }
+
+    pub fn push_front(&mut self, item: Item) {
+        if let Some(second) = self.first.replace(item) {
+            self.rest.push_front(second);
+        }
+    }
+
+    /// Puts it behind the first, or in its place if there is none.
+    pub fn push_second(&mut self, item: Item) {
+        match &self.first {
+            None => self.first = Some(item),
+            Some(_) => self.rest.push_front(item),
+        }
+    }
+
+    pub fn pop_front(&mut self) -> Option<Item> {
+        let next = self.rest.pop_front();
+        std::mem::replace(&mut self.first, next)
+    }
+
+    /// Drops all but the first.
+    pub fn keep_first(&mut self) {
+        self.rest = VecDeque::new();
+    }
+}

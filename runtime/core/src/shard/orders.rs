@@ -1,0 +1,96 @@
+//! What operators asked of a shard: what is in force, and the dead letters that the command under way is about.
+
+use crate::commit::{Control, DeadAction, DeadFilter, DeadOrder, DeadQuery, NumberedDeadLetter};
+use crate::control::{Applied, Command};
+use crate::handler::ShardId;
+use crate::message::{NewMessage, Offset};
+use crate::routing::reserved;
+use hashbrown::HashSet;
+
+/// Dead letters taken up at a time, and bytes of them: they are in one commit.
+const LETTERS_MAX: usize = 256;
+const LETTER_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+#[derive(Debug)]
+pub struct Orders {
+    control: Control,
+    /// Since the last commit that was staged.
+    changed: bool,
+    /// Letters up to this number were taken up by the first job under way.
+    above: u64,
+    /// An answer about dead letters is awaited.
+    reading: bool,
+    /// Dead letters whose removal is not yet durable: the log still shows them, and another command may mean them too.
+    removing: HashSet<u64>,
+}
+
+impl Orders {
+    /// What the record says.
+    pub fn new(control: Control) -> Self {
+        Self { control, changed: false, above: 0, reading: false, removing: HashSet::new() }
+    }
+
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Takes a command in force.
+    pub fn apply(&mut self, offset: Offset, command: Command) -> Applied {
+        let applied = self.control.apply(offset, command);
+        self.changed |= applied == Applied::Done;
+        applied
+    }
+
+    pub fn have_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// For the commit that is being staged: what is in force, if that changed since the last one.
+    pub fn take_changed(&mut self) -> Option<Control> {
+        std::mem::take(&mut self.changed).then(|| self.control.clone())
+    }
+
+    /// The dead letters that the oldest command under way is about and that were not yet taken up.
+    pub fn next_letters(&mut self, shard: &ShardId) -> Option<DeadQuery> {
+        if self.reading {
+            return None;
+        }
+        let job = self.control.jobs.first()?;
+        self.reading = true;
+        Some(DeadQuery {
+            filter: DeadFilter { handler: Some(shard.handler.clone()), shard: Some(shard.index), ..job.filter.clone() },
+            order: DeadOrder::Oldest { above: self.above },
+            letters_max: LETTERS_MAX,
+            bytes_max: LETTER_BYTES_MAX,
+        })
+    }
+
+    /// Takes the letters that were asked for; none: the command is done. Returns those that go, each with the message
+    /// that it returns as.
+    pub fn found(&mut self, letters: Vec<NumberedDeadLetter>) -> Vec<(u64, Option<NewMessage>)> {
+        self.reading = false;
+        let Some(job) = self.control.jobs.first() else { return Vec::new() };
+        if letters.is_empty() {
+            self.control.jobs.remove(0);
+            (self.changed, self.above) = (true, 0);
+            return Vec::new();
+        }
+        let returns = job.action == DeadAction::Retry;
+        let mut going = Vec::with_capacity(letters.len());
+        for NumberedDeadLetter { number, letter } in letters {
+            self.above = self.above.max(number);
+            if self.removing.insert(number) {
+                // At the end of the log, and so of its key's lane, in the order in which the letters died.
+                going.push((number, returns.then(|| reserved::returned(&letter))));
+            }
+        }
+        going
+    }
+
+    /// The removal of these letters is durable.
+    pub fn removed(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            self.removing.remove(number);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What the outputs of one run have from their input: ids that are the same at every try, hops, the trace.
+
+use crate::commit::Term;
+use crate::effects::Outgoing;
+use crate::handler::ShardId;
+use crate::message::{Headers, IdHash, NewMessage, WorkId};
+use crate::routing::Routed;
+use crate::trace::{self, Trace};
+use std::sync::Arc;
+
+pub struct Origin {
+    /// 128 bits that no other input of any handler has.
+    seed: u128,
+    hops: u8,
+    trace: Option<Trace>,
+}
+
+impl Origin {
+    pub fn of(shard: &ShardId, term: Term, routed: &Routed) -> Self {
+        use sha2::Digest as _;
+        let mut hash = sha2::Sha256::new();
+        hash.update(shard.handler.as_str().as_bytes());
+        match (routed.id, routed.work()) {
+            (Some(IdHash(id)), _) => {
+                hash.update([0]);
+                hash.update(id.to_le_bytes());
+            }
+            (None, WorkId::Offset(offset)) => {
+                hash.update([1]);
+                hash.update(offset.0.to_le_bytes());
+            }
+            // Tickets are given out anew in each term of each shard.
+            (None, WorkId::Ticket(ticket)) => {
+                hash.update([2]);
+                hash.update(shard.index.to_le_bytes());
+                hash.update(term.0.to_le_bytes());
+                hash.update(ticket.to_le_bytes());
+            }
+        }
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash.finalize()[..16]);
+        let message = &routed.message;
+        let (hops, trace) = (message.hops.saturating_add(1), Trace::of(&message.headers));
+        Self { seed: u128::from_le_bytes(half), hops, trace }
+    }
+
+    /// The message that the run's output with this index becomes.
+    pub fn message(&self, index: usize, output: Outgoing) -> NewMessage {
+        let Outgoing { topic, key, id, headers, body, delay: _ } = output;
+        let id = id.unwrap_or_else(|| self.id(index));
+        let headers = match &self.trace {
+            Some(trace) if headers.get(trace::HEADER).is_none() => {
+                let own = headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+                Headers::new(own.chain([(trace::HEADER.to_owned(), trace.to_string())]).collect())
+            }
+            _ => headers,
+        };
+        NewMessage { topic, key, id: Some(id), headers, body, hops: self.hops }
+    }
+
+    fn id(&self, index: usize) -> Arc<str> {
+        id(self.seed, index)
+    }
+}
+
+/// The seed in 32 digits, a dash, and the index: by hand, since there is one for every output and the formatting of a
+/// 128-bit number costs more than all else here.
+fn id(seed: u128, index: usize) -> Arc<str> {
+    let mut text = [b'-'; 33 + 20];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(seed.to_be_bytes()) {
+        digits.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    // From the last digit to the first.
+    let (mut rest, mut from) = (index, text.len());
+    loop {
+        from -= 1;
+        text[from] = b'0' + u8::try_from(rest % 10).expect("less than ten");
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    let digits = text.len() - from;
+    text.copy_within(from.., 33);
+    std::str::from_utf8(&text[..33 + digits]).expect("digits and a dash").into()
+}
+
+/// A digit of a hexadecimal number.
+fn digit(value: u8) -> u8 {
+    if value < 10 { b'0' + value } else { b'a' + value - 10 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_the_seed_in_hex_and_the_index() {
+        for (seed, index) in [(0, 0), (1, 9), (u128::MAX, 10), (0x0123_4567_89ab_cdef, 255), (2, usize::MAX)] {
+            assert_eq!(*id(seed, index), *format!("{seed:032x}-{index}"));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Runs: which is next, and what its result makes of the message and its lane.
+
+use super::Shard;
+use super::items::{Failed, Item};
+use super::lanes::Phase;
+use super::timers::Timer;
+use crate::clock::Timestamp;
+use crate::commit::{DeadLetter, HeadScope, Mark};
+use crate::effects::{Effects, Entries};
+use crate::handler::{Digest, OnFailure};
+use crate::invoke::{Call, Failure};
+use crate::message::IdHash;
+use crate::pipeline::{self, Admission, Outcome, Settled, Verdict};
+use crate::routing::Routed;
+
+/// A run to make. Answer it with [`Shard::finish`].
+#[derive(Debug)]
+pub struct Run {
+    /// Names the run among those in flight.
+    pub lane: usize,
+    pub call: Call,
+}
+
+impl Shard {
+    /// The next run to make; settles what needs none (duplicates, what cannot run) on the way.
+    pub fn next_run(&mut self, now: Timestamp) -> Option<Run> {
+        while self.may_act() {
+            let at = self.runs.next_ready()?;
+            let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Ready) else { continue };
+            let Some(item) = lane.items.front() else { continue };
+            let Some(routed) = &item.routed else { continue };
+            if lane.key.as_ref().is_some_and(|key| self.orders.control().paused_keys.contains(key)) {
+                lane.phase = Phase::Paused;
+                self.held.give(lane.shed());
+                self.lanes.touch(at);
+                continue;
+            }
+            let (policy, message) = (&*self.setup.policy, &routed.message);
+            let id = routed.id.filter(|_| pipeline::deduplicates(policy, message));
+            if self.runs.waits_for_twin(id, at) {
+                lane.phase = Phase::Twin;
+                continue;
+            }
+            let marks = &self.marks;
+            let admission = match self.caution.condemns(item.work) {
+                Some(reason) => {
+                    Admission::Dead(Verdict { kind: "uncommittable", error: pipeline::clip(reason.to_owned()) })
+                }
+                None => pipeline::admit(routed, policy, |routed| {
+                    id.is_some_and(|id| marks.as_ref().is_some_and(|marks| marks.done(id, routed.message.time)))
+                }),
+            };
+            match admission {
+                Admission::Run => {
+                    let state = match &routed.key {
+                        Some(key) if self.setup.uses_state => match self.state.get(routed.hash, key) {
+                            Some(entries) => entries.clone(),
+                            // Evicted since it became ready.
+                            None => {
+                                self.resume(at);
+                                continue;
+                            }
+                        },
+                        _ => Entries::default(),
+                    };
+                    let call = Call {
+                        message: message.clone(),
+                        key: routed.key.clone(),
+                        attempt: item.attempt.saturating_add(1),
+                        state,
+                    };
+                    lane.phase = Phase::Running;
+                    self.runs.begin(id);
+                    return Some(Run { lane: at, call });
+                }
+                Admission::Duplicate => {
+                    self.staged.settled(routed, Settled::Duplicate);
+                    self.pop_first(at);
+                }
+                Admission::Dead(verdict) => {
+                    let attempts = item.attempt;
+                    let Some(routed) = self.take_first(at) else { continue };
+                    self.give_up(at, routed, verdict, attempts, None, now);
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes the result of a run. `random` is uniform in [0, 1).
+    pub fn finish(
+        &mut self,
+        at: usize,
+        result: Result<Effects, Failure>,
+        digest: Option<Digest>,
+        random: f64,
+        now: Timestamp,
+    ) {
+        let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Running) else { return };
+        let Some(item) = lane.items.front() else { return };
+        let attempt = item.attempt.saturating_add(1);
+        lane.phase = Phase::Empty;
+        let Some(routed) = self.take_first(at) else { return };
+        let id = self.end_run(&routed);
+        match pipeline::settle(result, attempt, &self.setup.policy, random, now) {
+            Outcome::Done(effects) => {
+                if let (Some(id), Some(marks)) = (id, &mut self.marks) {
+                    // The mark is in the same commit as the effects: a crash before it redelivers, and nothing was done.
+                    let mark = Mark { id, time: routed.message.time };
+                    marks.insert(mark);
+                    self.staged.marks.push(mark);
+                }
+                self.stage_effects(&routed, effects, now);
+                self.staged.settled(&routed, Settled::Done);
+                self.pop_first(at);
+            }
+            Outcome::Retry { due, error } => {
+                self.staged.settled(&routed, Settled::Retry);
+                if let Some(item) = self.lanes.get_mut(at).and_then(|lane| lane.items.front_mut()) {
+                    self.held.take_back(item, || routed);
+                }
+                self.put_off(at, attempt, due, Failed { error, digest }, now);
+            }
+            Outcome::Dead(verdict) => self.give_up(at, routed, verdict, attempt, digest, now),
+        }
+    }
+
+    /// A message is in a sandbox no more: who waits for its id goes on. The id, if it is remembered.
+    pub(super) fn end_run(&mut self, routed: &Routed) -> Option<IdHash> {
+        let id = routed.id.filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
+        self.runs.end(id).into_iter().for_each(|twin| self.resume(twin));
+        id
+    }
+
+    /// The message of the lane's first item, whose place stays.
+    fn take_first(&mut self, at: usize) -> Option<Routed> {
+        let routed = self.lanes.get_mut(at)?.items.front_mut()?.routed.take()?;
+        self.held.give(routed.message.bytes());
+        Some(routed)
+    }
+
+    /// The first item of the lane is settled.
+    fn pop_first(&mut self, at: usize) {
+        let Some(lane) = self.lanes.get_mut(at) else { return };
+        lane.phase = Phase::Empty;
+        if let Some(item) = lane.items.pop_front() {
+            self.held.give(item.held_bytes());
+            if item.alone
+                && let Some(offset) = item.work.offset()
+            {
+                self.open.settle(offset);
+            }
+        }
+        self.lanes.touch(at);
+        self.resume(at);
+    }
+
+    fn put_off(&mut self, at: usize, attempt: u32, due: Timestamp, failed: Failed, now: Timestamp) {
+        let skip = self.setup.policy.on_failure == OnFailure::Skip;
+        let long = due.since(now) > self.setup.bounds.shed_after;
+        let Some(lane) = self.lanes.get_mut(at) else { return };
+        // Messages that gave up their place before cannot stand for the lane.
+        let is_last_own = lane.items.iter().skip(1).all(|item| item.alone);
+        let Some(item) = lane.items.front_mut() else { return };
+        (item.attempt, item.due, item.failed) = (attempt, due, Some(Box::new(failed)));
+        // With the next message only in the log its offset is not known, so the lane's head could not move on: it waits.
+        let gives_up_place = skip && lane.key.is_some() && !(is_last_own && lane.more.is_some());
+        if (gives_up_place || item.alone)
+            && let Some(offset) = item.work.offset()
+        {
+            let Some(mut item) = lane.items.pop_front() else { return };
+            item.alone = true;
+            if long {
+                self.held.give(item.held_bytes());
+                item.routed = None;
+            }
+            self.timers.set(due, Timer::Skipped(offset));
+            item.head(lane.key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
+            self.skipped.insert(offset, item);
+        } else if long {
+            self.held.give(lane.shed());
+        }
+        self.lanes.touch(at);
+        self.resume(at);
+    }
+
+    /// The first item of the lane, whose message this is, becomes a dead letter.
+    fn give_up(
+        &mut self,
+        at: usize,
+        routed: Routed,
+        verdict: Verdict,
+        attempts: u32,
+        digest: Option<Digest>,
+        now: Timestamp,
+    ) {
+        let before = self.lanes.get(at).and_then(|lane| lane.items.front()).and_then(Item::digest);
+        self.staged.settled(&routed, Settled::Dead);
+        self.staged.dead(DeadLetter {
+            shard: self.setup.id.clone(),
+            message: routed.message,
+            key: routed.key,
+            attempts,
+            kind: verdict.kind.to_owned(),
+            error: verdict.error,
+            digest: digest.or(before),
+            time: now,
+        });
+        self.pop_first(at);
+    }
+}

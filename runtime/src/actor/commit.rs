@@ -1,0 +1,54 @@
+//! Commits: one under way at a time; what it did is counted when it is durable.
+
+use super::Actor;
+use crate::clock;
+use crate::commit::CommitError;
+use crate::shard::Report;
+use crate::telemetry::events;
+use futures_util::FutureExt;
+
+impl Actor<'_> {
+    pub(super) fn send_commit(&mut self) {
+        if self.commit.is_some() {
+            return;
+        }
+        let (newest, known) = self.commands.newest();
+        if newest <= self.shard.controlled() {
+            self.shard.commands_reached(known);
+        }
+        let Some(commit) = self.shard.stage() else { return };
+        self.commit_began = clock::instant();
+        let committer = self.parts.committer.clone();
+        self.commit = Some(async move { committer.commit(commit).await }.boxed());
+    }
+
+    pub(super) fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), CommitError> {
+        self.commit = None;
+        events::commit_answered(&self.parts.commit_metrics, &result);
+        result?;
+        self.progressed = true;
+        let report = self.shard.committed();
+        self.count(report);
+        Ok(())
+    }
+
+    /// Counts what a commit did, now that it is durable: an aborted run counts nothing.
+    fn count(&mut self, report: Report) {
+        let metrics = &self.parts.metrics;
+        report.settled.iter().for_each(|(topic, counts)| self.staged_counts.messages(topic, counts));
+        report.counts.iter().for_each(|(name, by)| self.staged_counts.guest(name, *by));
+        self.staged_counts.count();
+        report.traced.iter().for_each(|traced| events::traced(&self.parts.id, traced));
+        report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
+        self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
+        if let Some(oldest) = report.oldest {
+            metrics.settled_after(clock::now().since(oldest));
+        }
+        if report.marks_evicted > 0 {
+            events::marks_evicted(metrics, report.marks_evicted);
+        }
+        self.parts.commit_metrics.observe(self.commit_began.elapsed(), report.settled.len());
+        let shard = &self.shard;
+        self.gauges.show([shard.open_len(), shard.marks_len(), shard.delayed_len(), self.queue.len()]);
+    }
+}

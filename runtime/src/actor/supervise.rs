@@ -1,0 +1,86 @@
+//! Keeps a shard at work, whatever happens: claims it, and claims it again after any doubt about its record.
+
+use super::{Actor, Parts};
+use crate::commit::CommitError;
+use crate::shard::{Bounds, Caution, Setup, Shard};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Waits between tries to claim.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the shard until `stop`, whatever happens: a bug that makes it panic must not leave its messages lying.
+pub async fn run(parts: Parts) {
+    let mut pause = Pause::default();
+    while AssertUnwindSafe(drive(parts.clone())).catch_unwind().await.is_err() {
+        tracing::error!(shard = %parts.id, "the shard panicked (a bug: please report it), claiming it again");
+        pause.wait(&parts.stop).await;
+    }
+}
+
+async fn drive(parts: Parts) {
+    let mut caution = Caution::default();
+    let mut pause = Pause::default();
+    while !parts.stop.is_cancelled() {
+        let claim = match parts.log.claim(parts.id.clone(), parts.routing.start()).await {
+            Ok(claim) => claim,
+            Err(error) => {
+                tracing::warn!(shard = %parts.id, %error, "failed to claim the shard, trying again");
+                pause.wait(&parts.stop).await;
+                continue;
+            }
+        };
+        let inbox = parts.reader.join(&parts.id, claim.record.read);
+        let version = parts.version.borrow().clone();
+        let setup = Setup {
+            id: parts.id.clone(),
+            routing: parts.routing.clone(),
+            policy: version.policy.clone(),
+            uses_state: version.invoke.uses_state(),
+            digest: version.invoke.digest(),
+            bounds: Bounds::default(),
+        };
+        let shard = Shard::new(setup, claim, std::mem::take(&mut caution));
+        if shard.control().tripped {
+            parts.gate.trip();
+        }
+        let mut actor = Actor::new(&parts, shard, inbox, version);
+        match actor.work().await {
+            Ok(()) => break,
+            Err(error) => {
+                caution = match &error {
+                    CommitError::Refused { reason, .. } => actor.shard.caution_after_refusal(reason),
+                    _ => actor.shard.caution().clone(),
+                };
+                tracing::warn!(shard = %parts.id, %error, "claiming the shard again");
+                if actor.progressed {
+                    pause = Pause::default();
+                }
+            }
+        }
+        drop(actor);
+        pause.wait(&parts.stop).await;
+    }
+    parts.reader.leave(&parts.id);
+}
+
+/// Growing, jittered waits between failures.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(PAUSE_MIN)
+    }
+}
+
+impl Pause {
+    async fn wait(&mut self, stop: &CancellationToken) {
+        let wait = self.0.mul_f64(rand::random::<f64>());
+        self.0 = (self.0 * 2).min(PAUSE_MAX);
+        // Safe to cancel: a sleep holds nothing.
+        let _ = tokio::time::timeout(wait, stop.cancelled()).await;
+    }
+}

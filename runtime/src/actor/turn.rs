@@ -1,0 +1,185 @@
+//! A turn: runs are started one after the other, until nothing can be started or other tasks are due.
+//!
+//! A run is polled in place, since most guests never wait; one that waits, or computes for longer than a tick, gets a task
+//! of its own.
+
+use super::Actor;
+use crate::clock;
+use crate::effects::Effects;
+use crate::gate::{Gate, Pass, Shut};
+use crate::handler::Digest;
+use crate::invoke::Failure;
+use crate::pipeline::breaker::Sample;
+use crate::reader::Delivery;
+use crate::shard::Run;
+use crate::telemetry::HandlerMetrics;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Runs, and time, before other tasks get a turn.
+const TURN_RUNS: usize = 64;
+const TURN_TIME: Duration = Duration::from_micros(500);
+
+/// Why a turn of work ended.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Turn {
+    /// Nothing to start until something arrives.
+    Idle,
+    /// Its share of the time is used up.
+    Spent,
+    /// All permits of the handler are taken.
+    NoPermit,
+    /// The handler's gate is shut, until a time or a change.
+    Shut(Shut),
+}
+
+/// A run that did not complete at once has a task of its own: a guest that computes for long must not hold the shard,
+/// and two of them may use two cores.
+pub(super) type Pending<'p> = BoxFuture<'p, Finished<'p>>;
+
+pub(super) struct Finished<'p> {
+    lane: usize,
+    result: Result<Effects, Failure>,
+    started: Instant,
+    /// Of the version that ran.
+    digest: Option<Digest>,
+    pass: Pass<'p>,
+    // Held until the run ends.
+    _permit: OwnedSemaphorePermit,
+}
+
+/// A run under way, as metrics show it, however it ends.
+struct Running(Arc<HandlerMetrics>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.dec();
+    }
+}
+
+impl<'p> Actor<'p> {
+    /// Takes messages up and starts runs, until nothing can be started or the turn is over.
+    pub(super) async fn start_runs(&mut self) -> Turn {
+        let mut permit = self.spare.take();
+        if !self.heard {
+            return Turn::Idle;
+        }
+        let gate: &'p Gate = &self.parts.gate;
+        self.gate_changes.mark_unchanged();
+        let begun = clock::instant();
+        if let Some(shut) = gate.shut(begun) {
+            // What is due goes on being due, and nothing is taken up.
+            self.shard.wake(clock::steady_at(begun));
+            return Turn::Shut(shut);
+        }
+        // The clock is looked at once a run: where one ends the next begins.
+        let mut now = begun;
+        for _ in 0..TURN_RUNS {
+            let started = now;
+            self.shard.wake(clock::steady_at(started));
+            let held = match permit.take() {
+                Some(permit) => permit,
+                None => match self.version.permits.clone().try_acquire_owned() {
+                    Ok(permit) => permit,
+                    Err(_) => return Turn::NoPermit,
+                },
+            };
+            let Some(run) = self.next_run(clock::steady_at(started)) else { return Turn::Idle };
+            let pass = match gate.pass(started) {
+                Ok(pass) => pass,
+                Err(shut) => {
+                    self.shard.withdraw(run.lane);
+                    return Turn::Shut(shut);
+                }
+            };
+            let mut call = self.version.invoke.call(run.call);
+            // Most guests never wait: polled here they cost no task.
+            let polled = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+            now = clock::instant();
+            match polled {
+                Poll::Ready(result) => {
+                    let digest = result.as_ref().err().and_then(|_| self.version.invoke.digest());
+                    self.finish(run.lane, result, now - started, digest, pass, now);
+                    permit = Some(held);
+                }
+                Poll::Pending => {
+                    self.parts.metrics.running.inc();
+                    let running = Running(self.parts.metrics.clone());
+                    let task = AbortOnDropHandle::new(tokio::spawn(call));
+                    let (lane, digest, _permit) = (run.lane, self.version.invoke.digest(), held);
+                    self.runs.push(Box::pin(async move {
+                        let result = task.await.unwrap_or_else(|panic| {
+                            Err(Failure::Host { reason: format!("the run ended badly: {panic}") })
+                        });
+                        drop(running);
+                        Finished { lane, result, started, digest, pass, _permit }
+                    }));
+                }
+            }
+            // A guest that waits may have computed for its first tick.
+            if now - begun > TURN_TIME {
+                return Turn::Spent;
+            }
+        }
+        Turn::Spent
+    }
+
+    /// The next run, taking up one message after the other until there is one.
+    fn next_run(&mut self, now: clock::Timestamp) -> Option<Run> {
+        loop {
+            if let Some(run) = self.shard.next_run(now) {
+                return Some(run);
+            }
+            if !self.shard.wants_messages() {
+                return None;
+            }
+            match self.queue.pop_front() {
+                Some(routed) => self.shard.offer(routed),
+                None => {
+                    if let Some(upto) = self.queue_upto.take() {
+                        self.shard.reached(upto, false);
+                    }
+                    let delivery = self.inbox.try_next()?;
+                    self.take(delivery);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, delivery: Delivery) {
+        // An empty delivery says only how far the log is: worth writing down.
+        if delivery.messages.is_empty() && self.queue.is_empty() {
+            self.shard.reached(delivery.upto, true);
+        }
+        self.queue.extend(delivery.messages);
+        self.queue_upto = Some(delivery.upto);
+    }
+
+    fn finish(
+        &mut self,
+        lane: usize,
+        result: Result<Effects, Failure>,
+        took: Duration,
+        digest: Option<Digest>,
+        pass: Pass<'_>,
+        now: Instant,
+    ) {
+        pass.report(Sample::of(&result));
+        match &result {
+            Ok(_) => self.calls.ok(took),
+            Err(failure) => self.calls.failed(failure.kind(), took),
+        }
+        let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
+        self.shard.finish(lane, result, digest, random, clock::steady_at(now));
+    }
+
+    pub(super) fn finished(&mut self, finished: Finished<'_>) {
+        let Finished { lane, result, started, digest, pass, _permit } = finished;
+        let now = clock::instant();
+        self.finish(lane, result, now - started, digest, pass, now);
+    }
+}
