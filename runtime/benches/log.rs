@@ -1,7 +1,8 @@
 //! Question: what does the embedded log do per second by itself: no Wasm, no shards, no reader?
 //! Expected: one message at a time is bounded by fsync (some thousand a second); 256 to 1024 rows in a transaction give
 //! some hundred thousand. The commits write what a handler's commit writes: output, state, mark and position. Their
-//! rate is the limit that end-to-end numbers are compared with.
+//! rate is the limit that end-to-end numbers are compared with. `writer` is the processor time of the thread that
+//! writes, per message: what is left of a core for the rest of the way.
 //!
 //! `cargo bench --bench log [-- FILTER]`; the data goes below `SLUICEBOX_BENCH_DIR`, or the system's temporary folder.
 
@@ -59,6 +60,18 @@ fn commit(shard: &ShardId, term: Term, number: u64, topic: &Topic, first: usize,
     }
 }
 
+/// Processor time that the log's writer threads took so far; only differences mean something, and only while they live.
+fn writer_cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let writers = tasks
+        .map(|task| task.path())
+        .filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == "log writer"));
+    let nanoseconds = writers.filter_map(|task| {
+        std::fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
 struct Bench {
     filter: Option<String>,
     topic: Topic,
@@ -73,20 +86,21 @@ impl Bench {
     /// for the time it returns is not measured.
     async fn measure<F: Future<Output = Duration>>(&self, name: &str, messages: usize, mut step: impl FnMut() -> F) {
         let mut took: Vec<Duration> = vec![];
-        let started = instant();
+        let (started, writer_before) = (instant(), writer_cpu());
         while started.elapsed() < MEASURED {
             took.push(step().await);
         }
-        self.print(name, messages, took);
+        self.print(name, messages, took, writer_cpu().saturating_sub(writer_before));
     }
 
-    fn print(&self, name: &str, messages: usize, mut took: Vec<Duration>) {
+    fn print(&self, name: &str, messages: usize, mut took: Vec<Duration>, writer: Duration) {
         let total: Duration = took.iter().sum();
-        let rate = (took.len() * messages) as f64 / total.as_secs_f64();
+        let count = (took.len() * messages) as f64;
+        let (rate, writer_micros) = (count / total.as_secs_f64(), writer.as_secs_f64() * 1e6 / count);
         took.sort();
         let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
         println!(
-            "{name:<44} {rate:>9.0} messages/s   p50 {:>7.3} ms   p99 {:>7.3} ms   {:>6} calls",
+            "{name:<44} {rate:>9.0} messages/s   writer {writer_micros:>6.2} µs   p50 {:>7.3} ms   p99 {:>7.3} ms   {:>6} calls",
             at(0.5),
             at(0.99),
             took.len()
@@ -168,7 +182,7 @@ async fn callers_at_once(bench: &Bench) {
             continue;
         }
         let (_directory, log) = open();
-        let started = instant();
+        let (started, writer_before) = (instant(), writer_cpu());
         let tasks = (0..callers).map(|caller| {
             let (log, topic) = (log.clone(), bench.topic.clone());
             tokio::spawn(async move {
@@ -184,7 +198,9 @@ async fn callers_at_once(bench: &Bench) {
         for task in tasks.collect::<Vec<_>>() {
             total += task.await.expect("a caller");
         }
-        println!("{name:<44} {:>9.0} messages/s", f64::from(total) / started.elapsed().as_secs_f64());
+        let writer_micros = writer_cpu().saturating_sub(writer_before).as_secs_f64() * 1e6 / f64::from(total);
+        let rate = f64::from(total) / started.elapsed().as_secs_f64();
+        println!("{name:<44} {rate:>9.0} messages/s   writer {writer_micros:>6.2} µs");
     }
 }
 
@@ -258,14 +274,14 @@ async fn trims(bench: &Bench) {
         }
         let trim =
             Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: count };
-        let mut took: Vec<Duration> = vec![];
+        let (mut took, writer_before): (Vec<Duration>, _) = (vec![], writer_cpu());
         for _ in 0..ROUNDS {
             let started = instant();
             let trimmed = log.trim(trim.clone()).await.expect("a trim");
             assert_eq!(trimmed.deleted, count as u64);
             took.push(started.elapsed());
         }
-        bench.print(&name, count, took);
+        bench.print(&name, count, took, writer_cpu().saturating_sub(writer_before));
     }
 }
 
