@@ -1,11 +1,13 @@
 //! Question: what does the embedded log do per second by itself: no Wasm, no shards, no reader?
 //! Expected: one message at a time is bounded by fsync (some thousand a second); 256 to 1024 rows in a transaction give
 //! some hundred thousand. The commits write what a handler's commit writes: output, state, mark and position. Their
-//! rate is the limit that end-to-end numbers are compared with.
+//! rate is the limit that end-to-end numbers are compared with. `writer` is the processor time of the thread that
+//! writes, per message: what is left of a core for the rest of the way.
 //!
 //! `cargo bench --bench log [-- FILTER]`; the data goes below `SLUICEBOX_BENCH_DIR`, or the system's temporary folder.
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use sluicebox::bench::machine;
 use sluicebox::clock::{Timestamp, instant};
 use sluicebox::commit::{Head, HeadScope, KeyWrites, Mark, Record, ShardCommit, Term};
@@ -59,6 +61,18 @@ fn commit(shard: &ShardId, term: Term, number: u64, topic: &Topic, first: usize,
     }
 }
 
+/// Processor time that the log's writer threads took so far; only differences mean something, and only while they live.
+fn writer_cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let writers = tasks
+        .map(|task| task.path())
+        .filter(|task| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == "log writer"));
+    let nanoseconds = writers.filter_map(|task| {
+        std::fs::read_to_string(task.join("schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
 struct Bench {
     filter: Option<String>,
     topic: Topic,
@@ -73,20 +87,21 @@ impl Bench {
     /// for the time it returns is not measured.
     async fn measure<F: Future<Output = Duration>>(&self, name: &str, messages: usize, mut step: impl FnMut() -> F) {
         let mut took: Vec<Duration> = vec![];
-        let started = instant();
+        let (started, writer_before) = (instant(), writer_cpu());
         while started.elapsed() < MEASURED {
             took.push(step().await);
         }
-        self.print(name, messages, took);
+        self.print(name, messages, took, writer_cpu().saturating_sub(writer_before));
     }
 
-    fn print(&self, name: &str, messages: usize, mut took: Vec<Duration>) {
+    fn print(&self, name: &str, messages: usize, mut took: Vec<Duration>, writer: Duration) {
         let total: Duration = took.iter().sum();
-        let rate = (took.len() * messages) as f64 / total.as_secs_f64();
+        let count = (took.len() * messages) as f64;
+        let (rate, writer_micros) = (count / total.as_secs_f64(), writer.as_secs_f64() * 1e6 / count);
         took.sort();
         let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
         println!(
-            "{name:<44} {rate:>9.0} messages/s   p50 {:>7.3} ms   p99 {:>7.3} ms   {:>6} calls",
+            "{name:<44} {rate:>9.0} messages/s   writer {writer_micros:>6.2} µs   p50 {:>7.3} ms   p99 {:>7.3} ms   {:>6} calls",
             at(0.5),
             at(0.99),
             took.len()
@@ -129,7 +144,7 @@ async fn commits(bench: &Bench) {
             continue;
         }
         let (_directory, log) = open();
-        // One transaction holds the commits of all shards, as the committer merges them.
+        // All shards commit at once, and the log merges what waits.
         let shards = if count == 1 { 1 } else { SHARDS };
         let mut claims = vec![];
         for index in 0..shards {
@@ -150,7 +165,7 @@ async fn commits(bench: &Bench) {
                 .collect();
             async {
                 let started = instant();
-                let answers = log.commit(commits).await;
+                let answers = join_all(commits.into_iter().map(|commit| log.commit(commit))).await;
                 let took = started.elapsed();
                 assert!(answers.iter().all(Result::is_ok), "{answers:?}");
                 took
@@ -168,7 +183,7 @@ async fn callers_at_once(bench: &Bench) {
             continue;
         }
         let (_directory, log) = open();
-        let started = instant();
+        let (started, writer_before) = (instant(), writer_cpu());
         let tasks = (0..callers).map(|caller| {
             let (log, topic) = (log.clone(), bench.topic.clone());
             tokio::spawn(async move {
@@ -184,7 +199,9 @@ async fn callers_at_once(bench: &Bench) {
         for task in tasks.collect::<Vec<_>>() {
             total += task.await.expect("a caller");
         }
-        println!("{name:<44} {:>9.0} messages/s", f64::from(total) / started.elapsed().as_secs_f64());
+        let writer_micros = writer_cpu().saturating_sub(writer_before).as_secs_f64() * 1e6 / f64::from(total);
+        let rate = f64::from(total) / started.elapsed().as_secs_f64();
+        println!("{name:<44} {rate:>9.0} messages/s   writer {writer_micros:>6.2} µs");
     }
 }
 
@@ -227,8 +244,7 @@ async fn reads(bench: &Bench) {
     let handler = HandlerName::parse("bench").expect("a name");
     let shard = ShardId { handler: handler.clone(), index: 0 };
     let term = log.claim(shard.clone(), Offset::START).await.expect("a claim").term;
-    let answers = log.commit(vec![commit(&shard, term, 1, &bench.topic, 0, KEYS)]).await;
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    log.commit(commit(&shard, term, 1, &bench.topic, 0, KEYS)).await.expect("a commit");
     for count in [1, 64, 1024] {
         let mut first = 0;
         let step = || {
@@ -258,14 +274,14 @@ async fn trims(bench: &Bench) {
         }
         let trim =
             Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: count };
-        let mut took: Vec<Duration> = vec![];
+        let (mut took, writer_before): (Vec<Duration>, _) = (vec![], writer_cpu());
         for _ in 0..ROUNDS {
             let started = instant();
             let trimmed = log.trim(trim.clone()).await.expect("a trim");
             assert_eq!(trimmed.deleted, count as u64);
             took.push(started.elapsed());
         }
-        bench.print(&name, count, took);
+        bench.print(&name, count, took, writer_cpu().saturating_sub(writer_before));
     }
 }
 
@@ -292,13 +308,13 @@ async fn start(bench: &Bench) {
             commit.open_put = (1..=heads).map(head).collect();
             commit
         });
-        let answers = log.commit(commits.collect()).await;
+        let answers = join_all(commits.map(|commit| log.commit(commit))).await;
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
     drop(log);
     let started = instant();
     let log = EmbeddedLog::open(directory.path(), Options::default()).expect("the log again");
-    let records = futures_util::future::join_all((0..SHARDS).map(|index| log.claim(shard(index), Offset::START))).await;
+    let records = join_all((0..SHARDS).map(|index| log.claim(shard(index), Offset::START))).await;
     let took = started.elapsed();
     let count = |count: fn(&Record) -> usize| -> usize {
         records.iter().map(|claim| count(&claim.as_ref().expect("a claim").record)).sum()

@@ -88,7 +88,7 @@ impl Host {
     ) -> Result<Self, StartError> {
         let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
-        let committer = Committer::start(log.clone());
+        let committer = Committer::new(log.clone());
         let (pins, holders) = (watch::Sender::default(), watch::Sender::default());
         let parts = Parts { log, reader, committer, follower, metrics, pins, holders };
         let host = Self { parts, changing: Mutex::default(), running: RwLock::default() };

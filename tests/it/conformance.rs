@@ -1,6 +1,7 @@
 //! What every kind of log promises, as one suite that runs on each of them.
 //!
-//! A kind is a line in `on_every_kind!` and a function in `harness/logs.rs` that makes a fresh log.
+//! A kind is a line in `on_every_kind!`, and in `harness/logs.rs` a function that makes a fresh log and an entry in
+//! `KINDS`. Where kinds may differ the suite asks what the log says of itself in `Guarantees`, never what it is called.
 
 /// Runs each claim on a fresh log of every kind.
 macro_rules! on_every_kind {
@@ -24,12 +25,23 @@ macro_rules! on_every_kind {
     };
 }
 
+use futures_util::future::join_all;
+use sluicebox::commit::{CommitError, ShardCommit};
+use sluicebox::log::Log;
+
+/// Hands these commits over in this order before any of them is answered, so that a kind may merge them; the answers are
+/// in the same order.
+async fn commit_at_once(log: &dyn Log, commits: Vec<ShardCommit>) -> Vec<Result<(), CommitError>> {
+    join_all(commits.into_iter().map(|commit| log.commit(commit))).await
+}
+
 mod append;
 mod commit;
 mod dead;
 mod disk;
 mod embedded;
 mod forget;
+mod guarantees;
 mod kill;
 mod migration;
 mod read;

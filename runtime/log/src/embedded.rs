@@ -16,13 +16,13 @@ mod failure;
 mod forget;
 mod format;
 mod lock;
+mod log_state;
 mod queries;
 mod readers;
 mod requests;
 mod room;
 mod rows;
 mod shard;
-mod shared;
 mod statements;
 mod tables;
 mod trim;
@@ -32,15 +32,16 @@ pub use self::backup::{BackupError, Copied};
 
 use self::failure::Failure;
 use self::lock::Lock;
+use self::log_state::LogState;
 use self::queries::Reader;
 use self::readers::{Length, Readers};
 use self::requests::Request;
 use self::room::Room;
-use self::shared::Shared;
 use self::trim::Looked;
-use self::writer::{Parts, Unanswered, Writer};
-use super::{Batch, Guarantees, Log, LogError};
-use super::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use self::writer::{Unanswered, Writer, WriterResources};
+use crate::contract::{Batch, Guarantees, Log};
+use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use crate::error::LogError;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
@@ -89,7 +90,7 @@ impl Default for Options {
 
 /// A log in a directory. Dropping it waits until everything it took is written.
 pub struct EmbeddedLog {
-    shared: Arc<Shared>,
+    state: Arc<LogState>,
     readers: Arc<Readers>,
     access: Access,
 }
@@ -113,18 +114,30 @@ impl EmbeddedLog {
         let room = Room::limit(&connection, directory.to_owned(), options.bytes_max, options.disk_reserve_bytes)?;
         let readers = open_readers(&path, &options)?;
         let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
-        let shared = Arc::new(Shared::new(end));
+        let state = Arc::new(LogState::new(end));
         let second_connection = format::open_to_checkpoint(&path)?;
         let Options { clock, lock_wait, .. } = options;
-        let parts = Parts { lock, connection, second_connection, shared: shared.clone(), clock, room, lock_wait };
-        let writer = Writer::start(parts)?;
-        Ok(Self { shared, readers, access: Access::ReadWrite(writer) })
+        let resources =
+            WriterResources { lock, connection, second_connection, state: state.clone(), clock, room, lock_wait };
+        let writer = Writer::start(resources)?;
+        Ok(Self { state, readers, access: Access::ReadWrite(writer) })
     }
 
     /// Opens the log in `directory` to look at it, also while a host works on it. Whatever writes is refused.
     pub fn open_read_only(directory: &Path) -> Result<Self, LogError> {
         let readers = open_readers(&format::database(directory), &Options::default())?;
-        Ok(Self { shared: Arc::new(Shared::new(Offset::START)), readers, access: Access::ReadOnly })
+        Ok(Self { state: Arc::new(LogState::new(Offset::START)), readers, access: Access::ReadOnly })
+    }
+
+    /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
+    /// `progress` hears the bytes done and in all. A host can be started on the copy. Blocks on the disk.
+    pub fn backup(
+        directory: &Path,
+        modules: &Path,
+        to: &Path,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Copied, BackupError> {
+        backup::back_up(directory, modules, to, progress)
     }
 
     fn writer(&self) -> Result<&Writer, LogError> {
@@ -139,13 +152,13 @@ impl EmbeddedLog {
         length: Length,
         query: impl FnOnce(&mut Reader) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, LogError> {
-        self.shared.check()?;
+        self.state.check()?;
         Ok(self.readers.run(length, query).await?)
     }
 
     /// `Err` when the writer ended without an answer.
     fn unanswered(&self, unanswered: Unanswered) -> LogError {
-        match (self.shared.check(), unanswered) {
+        match (self.state.check(), unanswered) {
             (Err(stopped), _) => stopped.into(),
             (Ok(()), Unanswered::NotTaken) => LogError::Unavailable { reason: "it was closed".into() },
             (Ok(()), Unanswered::Lost) => LogError::Unknown { reason: "its writer ended".into() },
@@ -180,6 +193,8 @@ impl Log for EmbeddedLog {
             survives_power_loss: true,
             times_never_fall: true,
             several_hosts: false,
+            lag_is_exact: true,
+            measures_bytes: true,
             summary: format!(
                 "SQLite {} with a write-ahead log and `synchronous = FULL`: every acknowledged write was synced to the \
                  disk and outlives kill -9 and the loss of power, if the disk keeps what it acknowledged",
@@ -210,7 +225,7 @@ impl Log for EmbeddedLog {
     fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>> {
         Box::pin(async {
             match self.access {
-                Access::ReadWrite(_) => self.shared.check_open().map(|()| self.shared.live.end()),
+                Access::ReadWrite(_) => self.state.check_open().map(|()| self.state.live.end()),
                 Access::ReadOnly => self.query(Length::Short, |reader| reader.end()).await,
             }
         })
@@ -223,8 +238,8 @@ impl Log for EmbeddedLog {
     fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>> {
         Box::pin(async {
             self.writer()?;
-            self.shared.check()?;
-            self.shared.live.tail().ok_or_else(|| self.unanswered(Unanswered::NotTaken))
+            self.state.check()?;
+            self.state.live.tail().ok_or_else(|| self.unanswered(Unanswered::NotTaken))
         })
     }
 
@@ -245,24 +260,21 @@ impl Log for EmbeddedLog {
         Box::pin(self.query(Length::Short, move |reader| reader.load(&shard.handler, &keys)))
     }
 
-    fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async move {
-            let shards: Vec<ShardId> = commits.iter().map(|commit| commit.shard.clone()).collect();
-            let not_taken = |reason: String| -> Vec<Result<(), CommitError>> {
-                let each = |shard| Err(CommitError::Unavailable { shard, reason: reason.clone() });
-                shards.iter().cloned().map(each).collect()
-            };
+            let shard = commit.shard.clone();
             let writer = match self.writer() {
                 Ok(writer) => writer,
-                Err(error) => return not_taken(error.to_string()),
+                Err(error) => return Err(CommitError::Unavailable { shard, reason: error.to_string() }),
             };
-            match writer.ask(|answer| Request::Commit { commits, answer }).await {
-                Ok(answers) => answers,
-                Err(Unanswered::NotTaken) => not_taken(self.unanswered(Unanswered::NotTaken).to_string()),
-                Err(Unanswered::Lost) => {
-                    let reason = self.unanswered(Unanswered::Lost).to_string();
-                    let each = |shard| Err(CommitError::Unknown { shard, reason: reason.clone() });
-                    shards.iter().cloned().map(each).collect()
+            match writer.ask(|answer| Request::Commit { commit: Box::new(commit), answer }).await {
+                Ok(answer) => answer,
+                Err(unanswered) => {
+                    let reason = self.unanswered(unanswered).to_string();
+                    Err(match unanswered {
+                        Unanswered::NotTaken => CommitError::Unavailable { shard, reason },
+                        Unanswered::Lost => CommitError::Unknown { shard, reason },
+                    })
                 }
             }
         })

@@ -4,7 +4,7 @@
 //! [`Lagged`] when it was too slow to be waited for: the log never waits for a tail. A batch is kept until every tail
 //! took it, within bounds on batches and bytes (tokio's broadcast channel bounds only how many).
 
-use super::{Batch, Lagged, Tail};
+use crate::contract::{Batch, Lagged, Tail};
 use futures_util::future::BoxFuture;
 use sluicebox_core::message::Offset;
 use std::collections::VecDeque;

@@ -8,9 +8,10 @@ mod core;
 
 pub use self::core::MemoryCore;
 
-use super::live::Live;
-use super::{Batch, Guarantees, Log, LogError};
-use super::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use crate::contract::{Batch, Guarantees, Log};
+use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use crate::error::LogError;
+use crate::live::Live;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
@@ -69,6 +70,8 @@ impl Log for MemoryLog {
             survives_power_loss: false,
             times_never_fall: true,
             several_hosts: false,
+            lag_is_exact: true,
+            measures_bytes: true,
             summary: "everything is lost when the process ends: the log is in memory only".into(),
         }
     }
@@ -112,12 +115,12 @@ impl Log for MemoryLog {
         Box::pin(async move { Ok(self.core().load(&shard.handler, &keys)) })
     }
 
-    fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
         Box::pin(async {
             let mut core = self.core();
-            let (answers, batch) = core.commit(commits, (self.clock)());
+            let batch = core.commit(commit, (self.clock)())?;
             self.live.announce(batch);
-            answers
+            Ok(())
         })
     }
 

@@ -1,5 +1,6 @@
 //! Commits: fenced, atomic per shard, answered per shard; and the state they write.
 
+use super::commit_at_once;
 use crate::harness::everything;
 use crate::harness::logs::{commit, key, message, shard};
 use bytes::Bytes;
@@ -47,22 +48,22 @@ on_every_kind! {
         assert!(second.term > first.term);
         assert_eq!(second.record.read, Offset(7), "a start is for shards the log does not know");
         log.claim(b, Offset(9)).await.unwrap();
-        assert_eq!(log.commit(vec![ShardCommit { read: Offset(8), ..commit(&a, second.term, 1) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { read: Offset(8), ..commit(&a, second.term, 1) }).await, Ok(()));
         let third = log.claim(a, Offset(9)).await.unwrap();
         assert_eq!((third.record.read, third.record.commit_number), (Offset(8), 1));
     }
 
     async fn a_fenced_commit_writes_nothing(log) {
         let id = shard("h", 0);
-        let fenced = [Err(CommitError::Fenced { shard: id.clone() })];
+        let fenced = Err(CommitError::Fenced { shard: id.clone() });
         let nobody = commit(&id, Default::default(), 1);
-        assert_eq!(log.commit(vec![traces(nobody, "unclaimed")]).await, fenced);
+        assert_eq!(log.commit(traces(nobody, "unclaimed")).await, fenced);
         let old = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let new = log.claim(id.clone(), Offset::START).await.unwrap().term;
-        assert_eq!(log.commit(vec![traces(commit(&id, old, 1), "old term")]).await, fenced);
-        assert_eq!(log.commit(vec![traces(commit(&id, new, 2), "a number too high")]).await, fenced);
-        assert_eq!(log.commit(vec![traces(commit(&id, new, 1), "good")]).await, [Ok(())]);
-        assert_eq!(log.commit(vec![traces(commit(&id, new, 1), "number again")]).await, fenced);
+        assert_eq!(log.commit(traces(commit(&id, old, 1), "old term")).await, fenced);
+        assert_eq!(log.commit(traces(commit(&id, new, 2), "a number too high")).await, fenced);
+        assert_eq!(log.commit(traces(commit(&id, new, 1), "good")).await, Ok(()));
+        assert_eq!(log.commit(traces(commit(&id, new, 1), "number again")).await, fenced);
         for text in ["unclaimed", "old term", "a number too high", "number again"] {
             assert!(!is_whole(&*log, &id, text).await, "{text}");
         }
@@ -81,8 +82,7 @@ on_every_kind! {
             (0..6).map(|at| traces(commit(&ids[at], terms[at], 1), &text(at))).collect();
         commits[3].outputs.push(message("out", vec![0; BODY_BYTES_MAX + 1]));
         commits[4].state[0].writes.push(StateWrite { entry: "e".into(), value: Some(vec![0; VALUE_BYTES_MAX + 1].into()) });
-        let answers = log.commit(commits).await;
-        assert_eq!(answers.len(), 6);
+        let answers = commit_at_once(&*log, commits).await;
         for at in [0, 2, 5] {
             assert_eq!(answers[at], Ok(()));
         }
@@ -99,7 +99,7 @@ on_every_kind! {
         let id = shard("h", 0);
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let good = ShardCommit { read: Offset(5), controlled: Offset(5), ..commit(&id, term, 1) };
-        assert_eq!(log.commit(vec![good]).await, [Ok(())]);
+        assert_eq!(log.commit(good).await, Ok(()));
         let long_name = StateWrite { entry: "x".repeat(ENTRY_NAME_BYTES_MAX + 1).into(), value: None };
         let bad = [
             ShardCommit { read: Offset(4), ..commit(&id, term, 2) },
@@ -108,19 +108,19 @@ on_every_kind! {
         ];
         for bad in bad {
             for _ in 0..2 {
-                let answers = log.commit(vec![bad.clone()]).await;
-                assert!(matches!(answers[0], Err(CommitError::Refused { .. })), "{answers:?}");
+                let answer = log.commit(bad.clone()).await;
+                assert!(matches!(answer, Err(CommitError::Refused { .. })), "{answer:?}");
             }
         }
         let good = ShardCommit { read: Offset(6), ..commit(&id, term, 2) };
-        assert_eq!(log.commit(vec![good]).await, [Ok(())]);
+        assert_eq!(log.commit(good).await, Ok(()));
     }
 
-    async fn commits_of_one_shard_in_one_call_follow_each_other(log) {
+    async fn commits_of_one_shard_at_once_follow_each_other(log) {
         let id = shard("h", 0);
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let commits = [1, 2, 2, 3].map(|number| traces(commit(&id, term, number), &format!("n{number}")));
-        let answers = log.commit(commits.to_vec()).await;
+        let answers = commit_at_once(&*log, commits.to_vec()).await;
         let fenced = Err(CommitError::Fenced { shard: id.clone() });
         assert_eq!(answers, [Ok(()), Ok(()), fenced, Ok(())]);
         assert_eq!(log.claim(id, Offset::START).await.unwrap().record.commit_number, 3);
@@ -136,7 +136,7 @@ on_every_kind! {
                 for number in 1..=25 {
                     log.append(vec![message("foreign", "")]).await.unwrap();
                     let outputs = (0..3u8).map(|at| message("out", vec![who as u8, number as u8, at])).collect();
-                    assert_eq!(log.commit(vec![ShardCommit { outputs, ..commit(&id, term, number) }]).await, [Ok(())]);
+                    assert_eq!(log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await, Ok(()));
                 }
             }));
         }
@@ -167,7 +167,7 @@ on_every_kind! {
                 commits[0].state.push(write("k7", "e", None));
                 commits[0].state.push(write("k8", "never there", None));
             }
-            assert_eq!(log.commit(commits).await, [Ok(()), Ok(())]);
+            assert_eq!(commit_at_once(&*log, commits).await, [Ok(()), Ok(())]);
             let keys = vec![key("absent"), key("k"), key("k7")];
             let state = log.load(id.clone(), keys).await.unwrap();
             assert_eq!(state[0].len(), 0);
@@ -188,7 +188,7 @@ on_every_kind! {
                 let text = format!("k{index}");
                 for number in 1..=40 {
                     let state = vec![write(&text, "n", Some(&number.to_string()))];
-                    assert_eq!(log.commit(vec![ShardCommit { state, ..commit(&id, term, number) }]).await, [Ok(())]);
+                    assert_eq!(log.commit(ShardCommit { state, ..commit(&id, term, number) }).await, Ok(()));
                     let loaded = log.load(id.clone(), vec![key(&text)]).await.unwrap();
                     assert_eq!(loaded[0].get("n").unwrap(), &number.to_string());
                 }

@@ -57,7 +57,7 @@ async fn write(log: &dyn Log, letters: &[DeadLetter]) {
         let (term, number) = numbers.get_mut(id).unwrap();
         *number += 1;
         let dead = vec![letter.clone()];
-        assert_eq!(log.commit(vec![ShardCommit { dead, ..commit(id, *term, *number) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { dead, ..commit(id, *term, *number) }).await, Ok(()));
     }
 }
 
@@ -71,7 +71,7 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let bare = DeadLetter { key: None, digest: None, attempts: 0, ..letter(&id, "") };
         let written = vec![letter(&id, "ключ"), bare];
-        assert_eq!(log.commit(vec![ShardCommit { dead: written.clone(), ..commit(&id, term, 1) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { dead: written.clone(), ..commit(&id, term, 1) }).await, Ok(()));
         let found = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
         assert!(found[0].number > found[1].number);
         let found: Vec<DeadLetter> = found.into_iter().rev().map(|dead| dead.letter).collect();
@@ -84,7 +84,7 @@ on_every_kind! {
             let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
             for number in 1..=5u64 {
                 let dead = vec![letter(id, &format!("{}{number}", id.handler))];
-                assert_eq!(log.commit(vec![ShardCommit { dead, ..commit(id, term, number) }]).await, [Ok(())]);
+                assert_eq!(log.commit(ShardCommit { dead, ..commit(id, term, number) }).await, Ok(()));
             }
         }
         let all = DeadQuery::newest(DeadFilter::default(), usize::MAX);
@@ -180,11 +180,11 @@ on_every_kind! {
         let claim = log.claim(a.clone(), Offset::START).await.unwrap();
         let (term, number) = (claim.term, claim.record.commit_number + 1);
         let fenced = ShardCommit { dead_drop: everything.clone(), ..commit(&a, term, number + 1) };
-        assert!(log.commit(vec![fenced]).await[0].is_err());
+        assert!(log.commit(fenced).await.is_err());
         assert_eq!(log.dead_count(DeadFilter::default()).await.unwrap().letters, 3);
         let outputs = vec![message("again", "a2")];
         let drop = ShardCommit { dead_drop: vec![everything[0], everything[1], u64::MAX], outputs, ..commit(&a, term, number) };
-        assert_eq!(log.commit(vec![drop]).await, [Ok(())]);
+        assert_eq!(log.commit(drop).await, Ok(()));
         assert_eq!(listed(&*log, DeadQuery::newest(DeadFilter::default(), 10)).await, ["b1", "a1"]);
     }
 
@@ -201,7 +201,7 @@ on_every_kind! {
                 let dead = vec![letter(id, &format!("{} {number}", id.index))];
                 ShardCommit { dead, dead_max: 5, ..commit(id, *term, number) }
             });
-            assert_eq!(log.commit(commits.collect()).await, [Ok(()), Ok(())]);
+            assert_eq!(crate::conformance::commit_at_once(&*log, commits.collect()).await, [Ok(()), Ok(())]);
             let count = log.dead_count(of_handler(&ids[0])).await.unwrap();
             assert_eq!(count.letters, (2 * number).min(5));
         }
@@ -209,11 +209,11 @@ on_every_kind! {
         assert_eq!(listed(&*log, DeadQuery::newest(of_handler(&ids[0]), 10)).await, expected);
         // Without any new letter, when the setting was lowered; and none is kept at 0.
         let lowered = ShardCommit { dead_max: 2, ..commit(&ids[1], terms[1], 11) };
-        assert_eq!(log.commit(vec![lowered]).await, [Ok(())]);
+        assert_eq!(log.commit(lowered).await, Ok(()));
         assert_eq!(listed(&*log, DeadQuery::newest(of_handler(&ids[0]), 10)).await, expected[..2]);
         let newest = log.dead(DeadQuery::newest(of_handler(&ids[0]), 1)).await.unwrap()[0].number;
         let none = ShardCommit { dead: vec![letter(&ids[1], "x")], dead_drop: vec![newest], dead_max: 0, ..commit(&ids[1], terms[1], 12) };
-        assert_eq!(log.commit(vec![none]).await, [Ok(())]);
+        assert_eq!(log.commit(none).await, Ok(()));
         assert_eq!(listed(&*log, DeadQuery::newest(DeadFilter::default(), 10)).await, ["other"]);
     }
 
@@ -222,7 +222,8 @@ on_every_kind! {
         let claim = log.claim(id.clone(), Offset::START).await.unwrap();
         let control = Control { paused: true, ..Control::default() };
         let paused = ShardCommit { control: Some(control.clone()), ..commit(&id, claim.term, 1) };
-        assert_eq!(log.commit(vec![paused, commit(&id, claim.term, 2)]).await, [Ok(()), Ok(())]);
+        assert_eq!(log.commit(paused).await, Ok(()));
+        assert_eq!(log.commit(commit(&id, claim.term, 2)).await, Ok(()));
         assert_eq!(log.status().await.unwrap()[0].control, control);
     }
 
@@ -249,11 +250,15 @@ on_every_kind! {
             dead: vec![letter(&first, "e")],
             ..commit(&first, term, 1)
         };
-        assert_eq!(log.commit(vec![full]).await, [Ok(())]);
+        assert_eq!(log.commit(full).await, Ok(()));
         let expected = [
             ShardStatus { shard: first, term, commit_number: 1, read: offsets[1], open: 1, marks: 2, dead: 1, delayed: 1, behind: 2, control: Control::default() },
             ShardStatus { shard: second, term: second_term, commit_number: 0, read: offsets[3], open: 0, marks: 0, dead: 0, delayed: 0, behind: 0, control: Control::default() },
         ];
-        assert_eq!(log.status().await.unwrap(), expected);
+        let mut status = log.status().await.unwrap();
+        if !log.guarantees().lag_is_exact {
+            status.iter_mut().zip(&expected).for_each(|(found, expected)| found.behind = expected.behind);
+        }
+        assert_eq!(status, expected);
     }
 }

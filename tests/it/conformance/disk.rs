@@ -1,5 +1,6 @@
 //! The embedded log on a disk that is full, broken or held by someone else.
 
+use super::commit_at_once;
 use crate::harness::logs::{commit, message, shard};
 use crate::harness::{again, disk, everything};
 use futures_util::future::join_all;
@@ -70,7 +71,7 @@ fn on_a_full_disk_nothing_is_lost_and_it_goes_on_when_there_is_room() {
                 number += 1;
                 assert!(number < 1000, "the disk is not full");
                 let outputs = vec![message("a", "")];
-                match log.commit(vec![ShardCommit { outputs, ..commit(&id, term, number) }]).await.remove(0) {
+                match log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await {
                     Ok(()) => again::say(log.end().await.unwrap()),
                     Err(error) => break error,
                 }
@@ -78,7 +79,7 @@ fn on_a_full_disk_nothing_is_lost_and_it_goes_on_when_there_is_room() {
             assert!(matches!(error, CommitError::Unavailable { .. }), "{error}");
             assert!(matches!(log.append(body()).await, Err(LogError::Full { .. })));
             disk::leave_room(u64::MAX);
-            assert_eq!(log.commit(vec![commit(&id, term, number)]).await, [Ok(())], "the same commit, again");
+            assert_eq!(log.commit(commit(&id, term, number)).await, Ok(()), "the same commit, again");
             again::say(log.append(body()).await.unwrap()[0]);
         }
     };
@@ -115,11 +116,11 @@ fn what_does_not_fit_fails_alone() {
         small.extend((0..5).map(|_| append(10_000)));
         let committed = {
             let (log, commit) = (log.clone(), ShardCommit { outputs: vec![message("a", "")], ..commit(&id, term, 1) });
-            tokio::spawn(async move { log.commit(vec![commit]).await })
+            tokio::spawn(async move { log.commit(commit).await })
         };
         let merged = {
             let log = log.clone();
-            tokio::spawn(async move { log.commit(merged).await })
+            tokio::spawn(async move { commit_at_once(&*log, merged).await })
         };
         let waiting = tokio::time::timeout(Duration::from_millis(200), std::future::pending::<()>());
         assert!(waiting.await.is_err() && !first.is_finished());
@@ -129,7 +130,7 @@ fn what_does_not_fit_fails_alone() {
         for small in small {
             small.await.unwrap().unwrap();
         }
-        assert_eq!(committed.await.unwrap(), [Ok(())]);
+        assert_eq!(committed.await.unwrap(), Ok(()));
         let merged = merged.await.unwrap();
         let large = [large.await.unwrap(), larger.await.unwrap()];
         let refused = large.iter().filter(|result| matches!(result, Err(LogError::Full { .. }))).count();
@@ -177,7 +178,7 @@ async fn appends_leave_the_last_of_the_disk_to_the_work_under_way() {
     let error = log.append(vec![message("a", "x")]).await.unwrap_err();
     assert!(matches!(&error, LogError::Full { reason } if reason.contains("kept for the work under way")), "{error}");
     let outputs = vec![message("a", "y")];
-    assert_eq!(log.commit(vec![ShardCommit { outputs, ..commit(&id, term, 1) }]).await, [Ok(())]);
+    assert_eq!(log.commit(ShardCommit { outputs, ..commit(&id, term, 1) }).await, Ok(()));
     assert_eq!(everything(&log).await.len(), 1);
 }
 
@@ -203,10 +204,10 @@ async fn a_process_that_does_not_let_go_of_the_database_stops_nothing() {
     let other = hold(directory.path());
     let appends = join_all((0..3).map(|_| log.append(vec![message("a", "x")]))).await;
     assert!(appends.iter().all(|answer| matches!(answer, Err(LogError::Unavailable { .. }))), "{appends:?}");
-    let answers = log.commit(vec![commit(&id, term, 1)]).await;
-    assert!(matches!(answers[0], Err(CommitError::Unavailable { .. })), "{answers:?}");
+    let answer = log.commit(commit(&id, term, 1)).await;
+    assert!(matches!(answer, Err(CommitError::Unavailable { .. })), "{answer:?}");
     assert_eq!(everything(&log).await.len(), 0, "reads go on");
     drop(other);
     log.append(vec![message("a", "x")]).await.unwrap();
-    assert_eq!(log.commit(vec![commit(&id, term, 1)]).await, [Ok(())]);
+    assert_eq!(log.commit(commit(&id, term, 1)).await, Ok(()));
 }

@@ -48,7 +48,7 @@ async fn everything_is_still_there_after_a_restart() {
             outputs: vec![message("a.b", "3")],
             ..commit(&id, claim.term, 1)
         };
-        assert_eq!(log.commit(vec![full]).await, [Ok(())]);
+        assert_eq!(log.commit(full).await, Ok(()));
         log.put_routings(0, vec![routing.clone()]).await.unwrap();
         let record = log.claim(id.clone(), Offset::START).await.unwrap();
         (everything(&log).await, record, log.status().await.unwrap())
@@ -164,8 +164,8 @@ async fn who_only_looks_cannot_write() {
     assert!(matches!(view.claim(shard("h", 0), Offset::START).await, Err(LogError::Refused { .. })));
     assert!(matches!(view.put_routings(0, vec![]).await, Err(LogError::Refused { .. })));
     assert!(matches!(view.tail().await, Err(LogError::Refused { .. })));
-    let answers = view.commit(vec![commit(&shard("h", 0), Default::default(), 1)]).await;
-    assert!(matches!(answers[0], Err(CommitError::Unavailable { .. })));
+    let answer = view.commit(commit(&shard("h", 0), Default::default(), 1)).await;
+    assert!(matches!(answer, Err(CommitError::Unavailable { .. })));
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     let mut committed = 0;
     let error = loop {
         let outputs = vec![body()];
-        match log.commit(vec![ShardCommit { outputs, ..commit(&id, term, committed + 1) }]).await.remove(0) {
+        match log.commit(ShardCommit { outputs, ..commit(&id, term, committed + 1) }).await {
             Ok(()) => committed += 1,
             Err(error) => break error,
         }
@@ -200,7 +200,7 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     // What was refused left nothing behind, and what fits is still taken.
     let all = everything(&log).await;
     assert_eq!(all.len() as u64, appended + committed);
-    assert_eq!(log.commit(vec![ShardCommit { read: Offset(1), ..commit(&id, term, committed + 1) }]).await, [Ok(())]);
+    assert_eq!(log.commit(ShardCommit { read: Offset(1), ..commit(&id, term, committed + 1) }).await, Ok(()));
     assert!(matches!(log.append(vec![body()]).await, Err(LogError::Full { .. })));
     drop(log);
     let log = EmbeddedLog::open(directory.path(), limited()).unwrap();
@@ -230,8 +230,8 @@ fn append_until_it_stops(directory: &Path) {
         assert!(matches!(log.read(read_all(">")).await, Err(LogError::Unavailable { .. })));
         assert!(matches!(log.end().await, Err(LogError::Unavailable { .. })));
         assert!(log.tail().await.is_err());
-        let answers = log.commit(vec![commit(&id, term, 1)]).await;
-        assert!(matches!(answers[0], Err(CommitError::Unavailable { .. })), "{answers:?}");
+        let answer = log.commit(commit(&id, term, 1)).await;
+        assert!(matches!(answer, Err(CommitError::Unavailable { .. })), "{answer:?}");
         while let Some(next) = tail.next().await {
             next.unwrap();
         }

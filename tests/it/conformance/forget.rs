@@ -68,7 +68,7 @@ on_every_kind! {
         for id in &ids {
             commits.push(traces(&*log, id).await);
         }
-        assert_eq!(log.commit(commits).await, [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(crate::conformance::commit_at_once(&*log, commits).await, [Ok(()), Ok(()), Ok(())]);
         log.put_routings(0, vec![routing(&ids[0]), routing(&ids[2])]).await.unwrap();
         let before = log.status().await.unwrap();
         let version = log.routings().await.unwrap().version;
@@ -94,10 +94,10 @@ on_every_kind! {
         let id = shard("h", 0);
         let first = traces(&*log, &id).await;
         let term = first.term;
-        assert_eq!(log.commit(vec![first]).await, [Ok(())]);
+        assert_eq!(log.commit(first).await, Ok(()));
         log.forget(id.handler.clone()).await.unwrap();
-        let late = log.commit(vec![commit(&id, term, 2)]).await;
-        assert_eq!(late, [Err(CommitError::Fenced { shard: id.clone() })]);
+        let late = log.commit(commit(&id, term, 2)).await;
+        assert_eq!(late, Err(CommitError::Fenced { shard: id.clone() }));
 
         let offsets = log.append(vec![message("a", ""), message("a", "")]).await.unwrap();
         let claim = log.claim(id.clone(), offsets[0]).await.unwrap();
@@ -106,7 +106,7 @@ on_every_kind! {
         assert!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].is_empty());
         let second = traces(&*log, &id).await;
         let read = offsets[0];
-        assert_eq!(log.commit(vec![ShardCommit { read, dead_max: 1, ..second }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { read, dead_max: 1, ..second }).await, Ok(()));
         // What comes for others later does not touch the new one.
         log.forget(shard("nobody", 0).handler).await.unwrap();
         assert_eq!(log.dead_count(DeadFilter::default()).await.unwrap().letters, 1);
@@ -125,7 +125,7 @@ fn forget_much(directory: &Path) {
         let write = || StateWrite { entry: "e".into(), value: Some("v".into()) };
         let keys = (0..ENTRIES).map(|number| key(&number.to_string()));
         commit.state = keys.map(|key| KeyWrites { key, writes: vec![write()] }).collect();
-        assert_eq!(log.commit(vec![commit]).await, [Ok(())]);
+        assert_eq!(log.commit(commit).await, Ok(()));
         log.forget(id.handler).await.unwrap();
         again::say("forgotten");
     });
@@ -163,7 +163,7 @@ fn what_a_crash_leaves_of_a_forgotten_handler_is_hidden_and_deleted_by_the_next_
             let again = traces(&log, &id).await;
             assert_eq!(again.number, 1);
             assert!(log.load(id.clone(), vec![key("7")]).await.unwrap()[0].is_empty());
-            assert_eq!(log.commit(vec![again]).await, [Ok(())]);
+            assert_eq!(log.commit(again).await, Ok(()));
             log.forget(shard("nobody", 0).handler).await.unwrap();
             assert_eq!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].get("e").unwrap(), "v");
         });

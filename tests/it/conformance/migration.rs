@@ -103,7 +103,7 @@ async fn a_database_of_format_1_is_migrated_with_all_that_is_in_it() {
     assert_eq!((claim.record.controlled, claim.record.control), (Offset(2), Control::default()));
     assert_eq!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].get("e").unwrap(), "v");
     let next = ShardCommit { read: Offset(2), ..commit(&id, claim.term, 8) };
-    assert_eq!(log.commit(vec![next]).await, [Ok(())]);
+    assert_eq!(log.commit(next).await, Ok(()));
     drop(log);
 
     // It has the shape of one that was made now, and opens as such.

@@ -88,7 +88,8 @@ on_every_kind! {
         assert!(next > gone[4]);
         assert_eq!(tail.next().await.unwrap().unwrap().upto, next);
         log.claim(shard("h", 0), Offset::START).await.unwrap();
-        assert_eq!(log.status().await.unwrap()[0].behind, 1, "what was deleted is behind nobody");
+        let behind = log.status().await.unwrap()[0].behind;
+        assert!(behind == 1 || !log.guarantees().lag_is_exact, "what was deleted is behind nobody, not {behind}");
     }
 
     async fn nothing_that_a_holder_has_not_taken_up_goes(log) {
@@ -111,15 +112,15 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let open_put = vec![head(messages[4]), head(messages[1])];
         let read = messages[5];
-        assert_eq!(log.commit(vec![ShardCommit { read, open_put, ..commit(&id, term, 1) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { read, open_put, ..commit(&id, term, 1) }).await, Ok(()));
         assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
         assert_eq!(offsets(&*log).await, messages[1..]);
         let open_drop = vec![messages[1]];
-        assert_eq!(log.commit(vec![ShardCommit { read, open_drop, ..commit(&id, term, 2) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 2) }).await, Ok(()));
         assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
         assert_eq!(offsets(&*log).await, messages[4..]);
         let open_drop = vec![messages[4]];
-        assert_eq!(log.commit(vec![ShardCommit { read, open_drop, ..commit(&id, term, 3) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 3) }).await, Ok(()));
         let trimmed = to_the_end(&*log, &all(&["h"])).await;
         assert_eq!((trimmed.held_by, offsets(&*log).await), (None, vec![]));
     }
@@ -129,7 +130,7 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let messages = append(&*log, 4).await;
         let (read, controlled) = (messages[3], messages[0]);
-        assert_eq!(log.commit(vec![ShardCommit { read, controlled, ..commit(&id, term, 1) }]).await, [Ok(())]);
+        assert_eq!(log.commit(ShardCommit { read, controlled, ..commit(&id, term, 1) }).await, Ok(()));
         assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
         assert_eq!(offsets(&*log).await, messages[1..]);
     }
@@ -161,6 +162,10 @@ on_every_kind! {
         let before = offsets(&*log).await;
         let unlimited = Trim { older_than: None, ..all(&[]) };
         let bytes = log.trim(unlimited.clone()).await.unwrap().bytes;
+        if !log.guarantees().measures_bytes {
+            assert_eq!(bytes, 0);
+            return;
+        }
         assert!(bytes >= 500 * 5_000, "{bytes}");
         let half = Trim { bytes_max: Some(bytes / 2), messages_max: 7, ..unlimited.clone() };
         let trimmed = to_the_end(&*log, &half).await;
@@ -213,7 +218,7 @@ async fn with_trimming_a_log_of_bounded_size_takes_appends_for_ever() {
         let read = *log.append(vec![message("a", vec![7; 20_000]); 10]).await.unwrap().last().unwrap();
         let outputs = vec![message("out", vec![7; 1_000])];
         let handled = ShardCommit { read, outputs, ..commit(&id, term, number) };
-        assert_eq!(log.commit(vec![handled]).await, [Ok(())]);
+        assert_eq!(log.commit(handled).await, Ok(()));
         let trimmed = to_the_end(&log, &trim).await;
         assert!(trimmed.bytes <= bytes_max / 10 * 9 && trimmed.held_by.is_none(), "{trimmed:?}");
     }

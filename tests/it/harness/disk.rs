@@ -63,11 +63,21 @@ fn full_device() -> c_int {
 /// Takes the place of the C library's for all that is linked into the test binary.
 #[unsafe(no_mangle)]
 extern "C" fn fsync(file: c_int) -> c_int {
+    sync_with(file, |file| rustix::fs::fsync(file))
+}
+
+/// Which of both SQLite calls was decided when it was compiled.
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(file: c_int) -> c_int {
+    sync_with(file, |file| rustix::fs::fdatasync(file))
+}
+
+fn sync_with(file: c_int, sync: fn(BorrowedFd<'_>) -> rustix::io::Result<()>) -> c_int {
     if SYNC_FAILS.load(Ordering::SeqCst) {
         return -1;
     }
     // SAFETY: the caller holds the file open. This asks the kernel directly, so it does not come back here.
-    match rustix::fs::fsync(unsafe { BorrowedFd::borrow_raw(file) }) {
+    match sync(unsafe { BorrowedFd::borrow_raw(file) }) {
         Ok(()) => 0,
         Err(_) => -1,
     }

@@ -6,10 +6,18 @@ use sluicebox::commit::{ShardCommit, Term};
 use sluicebox::handler::{HandlerName, ShardId};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::memory::MemoryLog;
-use sluicebox::log::{Log, ReadRequest};
+use sluicebox::log::{Log, LogError, ReadRequest};
 use sluicebox::message::{Key, NewMessage, Offset};
 use sluicebox::topic::{Pattern, Topic};
+use std::path::Path;
 use std::sync::Arc;
+
+/// Opens a kind of log on a directory, which some kinds have no use for.
+pub type Open = fn(&Path) -> Result<Arc<dyn Log>, LogError>;
+
+/// Every kind of log.
+pub const KINDS: [Open; 2] =
+    [|_| Ok(Arc::new(MemoryLog::new())), |directory| Ok(Arc::new(EmbeddedLog::open(directory, Options::default())?))];
 
 /// An empty log, and what must live as long as it.
 pub struct Fresh {

@@ -24,7 +24,7 @@ impl World {
             .log
             .dead(&DeadQuery::newest(DeadFilter { numbers: dropped.clone(), ..Default::default() }, usize::MAX));
         let returned = commit.outputs.iter().filter(|output| output.headers.get(OFFSET_HEADER).is_some()).count();
-        let answer = self.log.commit(vec![commit], self.log_clock).0.pop().unwrap();
+        let answer = self.log.commit(commit, self.log_clock).map(drop);
         if answer.is_ok() && !dropped.is_empty() {
             assert!(returned <= dropped.len(), "more letters return than go");
             self.removed.extend(letters.into_iter().map(|dead| (shard.handler.clone(), dead.letter.message.offset)));

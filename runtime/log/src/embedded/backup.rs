@@ -7,12 +7,11 @@
 //! cannot start over meanwhile. A copy under way is a directory of another name, and gets its own when everything in it is
 //! on the disk.
 
-use super::EmbeddedLog;
 use super::failure::Failure;
 use super::format;
 use super::lock::Lock;
 use super::queries::Reader;
-use crate::LogError;
+use crate::error::LogError;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use sluicebox_core::message::Offset;
@@ -64,45 +63,42 @@ impl From<rusqlite::Error> for BackupError {
     }
 }
 
-impl EmbeddedLog {
-    /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
-    /// `progress` hears the bytes done and in all. A host can be started on the copy. Blocks on the disk.
-    pub fn backup(
-        directory: &Path,
-        modules: &Path,
-        to: &Path,
-        progress: impl FnMut(u64, u64),
-    ) -> Result<Copied, BackupError> {
-        let source = format::open_to_read(&format::database(directory), 0)
-            .map_err(|source| BackupError::Source { directory: directory.to_owned(), source })?;
-        let name = to.file_name().ok_or_else(|| BackupError::Nameless { to: to.to_owned() })?;
+/// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
+/// `progress` hears the bytes done and in all. A host can be started on the copy. Blocks on the disk.
+pub(super) fn back_up(
+    directory: &Path,
+    modules: &Path,
+    to: &Path,
+    progress: impl FnMut(u64, u64),
+) -> Result<Copied, BackupError> {
+    let source = format::open_to_read(&format::database(directory), 0)
+        .map_err(|source| BackupError::Source { directory: directory.to_owned(), source })?;
+    let name = to.file_name().ok_or_else(|| BackupError::Nameless { to: to.to_owned() })?;
+    check_absent(to)?;
+    let parent = match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut partial_name = name.to_owned();
+    partial_name.push(".partial");
+    let partial = parent.join(partial_name);
+    files("make", &partial, fs::create_dir_all(&partial))?;
+    // Two copies to one place would write into each other. What an earlier one left that was killed is cleared away.
+    let lock = Lock::take(&partial.join(LOCK)).map_err(|error| BackupError::UnderWay { reason: error.to_string() })?;
+    let copied = clear(&partial).and_then(|()| copy(modules, source, &partial, progress));
+    let done = copied.and_then(|copied| {
         check_absent(to)?;
-        let parent = match to.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut partial_name = name.to_owned();
-        partial_name.push(".partial");
-        let partial = parent.join(partial_name);
-        files("make", &partial, fs::create_dir_all(&partial))?;
-        // Two copies to one place would write into each other. What an earlier one left that was killed is cleared away.
-        let lock =
-            Lock::take(&partial.join(LOCK)).map_err(|error| BackupError::UnderWay { reason: error.to_string() })?;
-        let copied = clear(&partial).and_then(|()| copy(modules, source, &partial, progress));
-        let done = copied.and_then(|copied| {
-            check_absent(to)?;
-            files("rename to its own name", &partial, fs::rename(&partial, to))?;
-            // DURABLE: the name of the copy, whose content was synced before.
-            sync(parent)?;
-            Ok(copied)
-        });
-        if done.is_err() {
-            // The error is what matters; what stays has a name that says what it is.
-            let _ = fs::remove_dir_all(&partial);
-        }
-        drop(lock);
-        done
+        files("rename to its own name", &partial, fs::rename(&partial, to))?;
+        // DURABLE: the name of the copy, whose content was synced before.
+        sync(parent)?;
+        Ok(copied)
+    });
+    if done.is_err() {
+        // The error is what matters; what stays has a name that says what it is.
+        let _ = fs::remove_dir_all(&partial);
     }
+    drop(lock);
+    done
 }
 
 fn check_absent(to: &Path) -> Result<(), BackupError> {

@@ -10,7 +10,7 @@
 //! file is cut after all.
 
 use super::failure::Failure;
-use super::shared::Shared;
+use super::log_state::LogState;
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 
 /// When to do what, in pages of the write-ahead log.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+struct Thresholds {
     /// The checkpointer copies when this many were added: rarely enough that pages written again and again are copied
     /// once, often enough that the rest is short when the bound is reached.
     until_checkpoint: u32,
@@ -31,7 +31,7 @@ struct Bounds {
     left_max: u32,
 }
 
-impl Bounds {
+impl Thresholds {
     /// From here on the writer copies whatever is left: the checkpointer is slower than the commits.
     fn always(self) -> u32 {
         self.max.saturating_mul(8)
@@ -44,7 +44,7 @@ impl Bounds {
 }
 
 /// 16, 256, 64 and 64 MiB.
-const BOUNDS: Bounds = Bounds { until_checkpoint: 4096, max: 65536, until_retry: 16384, left_max: 16384 };
+const THRESHOLDS: Thresholds = Thresholds { until_checkpoint: 4096, max: 65536, until_retry: 16384, left_max: 16384 };
 
 /// The writer's side.
 pub(super) struct Checkpoints {
@@ -55,7 +55,7 @@ pub(super) struct Checkpoints {
     pages_at_last: u32,
     /// It starts over here: the maximum, or more after a try that failed.
     pages_bound: u32,
-    bounds: Bounds,
+    thresholds: Thresholds,
     /// `None` only while being dropped.
     wake: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -63,15 +63,19 @@ pub(super) struct Checkpoints {
 
 impl Checkpoints {
     /// Counts the pages that `writer` adds and starts the checkpointer on a connection of its own.
-    pub(super) fn start(writer: &mut Connection, connection: Connection, shared: Arc<Shared>) -> Result<Self, Failure> {
-        Self::start_with(BOUNDS, writer, connection, shared)
+    pub(super) fn start(
+        writer: &mut Connection,
+        connection: Connection,
+        state: Arc<LogState>,
+    ) -> Result<Self, Failure> {
+        Self::start_with(THRESHOLDS, writer, connection, state)
     }
 
     fn start_with(
-        bounds: Bounds,
+        thresholds: Thresholds,
         writer: &mut Connection,
         connection: Connection,
-        shared: Arc<Shared>,
+        state: Arc<LogState>,
     ) -> Result<Self, Failure> {
         let pages = Arc::new(AtomicU32::new(0));
         let counted = pages.clone();
@@ -85,10 +89,10 @@ impl Checkpoints {
         let copied_by_thread = copied.clone();
         let thread = std::thread::Builder::new()
             .name("checkpointer".into())
-            .spawn(move || run(&connection, &woken, &copied_by_thread, &shared))
+            .spawn(move || run(&connection, &woken, &copied_by_thread, &state))
             .map_err(|error| Failure::Broken(format!("failed to start the checkpointer: {error}")))?;
         let (wake, thread) = (Some(wake), Some(thread));
-        Ok(Self { pages, copied, pages_at_last: 0, pages_bound: bounds.max, bounds, wake, thread })
+        Ok(Self { pages, copied, pages_at_last: 0, pages_bound: thresholds.max, thresholds, wake, thread })
     }
 
     /// Called by the writer after each commit.
@@ -97,19 +101,19 @@ impl Checkpoints {
         if pages < self.pages_at_last {
             // SQLite started it over.
             self.pages_at_last = 0;
-            self.pages_bound = self.bounds.max;
+            self.pages_bound = self.thresholds.max;
         }
         let left = pages.saturating_sub(self.copied.load(Ordering::Relaxed));
-        if pages >= self.pages_bound && (left <= self.bounds.left_max || pages >= self.bounds.always()) {
-            let mode = if pages >= self.bounds.cut() { "TRUNCATE" } else { "RESTART" };
+        if pages >= self.pages_bound && (left <= self.thresholds.left_max || pages >= self.thresholds.always()) {
+            let mode = if pages >= self.thresholds.cut() { "TRUNCATE" } else { "RESTART" };
             let started_over = checkpoint(writer, mode)?.is_complete;
             if started_over {
                 self.copied.store(0, Ordering::Relaxed);
             }
             self.pages_at_last = if started_over { 0 } else { pages };
             self.pages_bound =
-                if started_over { self.bounds.max } else { pages.saturating_add(self.bounds.until_retry) };
-        } else if pages - self.pages_at_last >= self.bounds.until_checkpoint {
+                if started_over { self.thresholds.max } else { pages.saturating_add(self.thresholds.until_retry) };
+        } else if pages - self.pages_at_last >= self.thresholds.until_checkpoint {
             self.pages_at_last = pages;
             if let Some(wake) = &self.wake
                 && let Err(TrySendError::Disconnected(())) = wake.try_send(())
@@ -132,11 +136,11 @@ impl Drop for Checkpoints {
     }
 }
 
-fn run(connection: &Connection, woken: &Receiver<()>, copied: &AtomicU32, shared: &Shared) {
+fn run(connection: &Connection, woken: &Receiver<()>, copied: &AtomicU32, state: &LogState) {
     while let Ok(()) = woken.recv() {
         match checkpoint(connection, "PASSIVE") {
             Ok(checkpointed) => copied.store(checkpointed.copied, Ordering::Relaxed),
-            Err(failure) => return shared.stop(format!("failed to move pages into the database: {failure}")),
+            Err(failure) => return state.stop(format!("failed to move pages into the database: {failure}")),
         }
     }
 }
@@ -176,7 +180,7 @@ mod tests {
     use sluicebox_core::message::Offset;
     use std::time::Duration;
 
-    const SMALL: Bounds = Bounds { until_checkpoint: 20, max: 100, until_retry: 50, left_max: 50 };
+    const SMALL: Thresholds = Thresholds { until_checkpoint: 20, max: 100, until_retry: 50, left_max: 50 };
 
     struct Written {
         writer: Connection,
@@ -192,8 +196,8 @@ mod tests {
             let mut writer = format::open_or_create(&path, 1024 * 1024).unwrap();
             writer.busy_timeout(Duration::ZERO).unwrap();
             let second = format::open_to_checkpoint(&path).unwrap();
-            let shared = Arc::new(Shared::new(Offset::START));
-            let checkpoints = Checkpoints::start_with(SMALL, &mut writer, second, shared).unwrap();
+            let state = Arc::new(LogState::new(Offset::START));
+            let checkpoints = Checkpoints::start_with(SMALL, &mut writer, second, state).unwrap();
             Self { writer, checkpoints, path, _directory: directory }
         }
 

@@ -1,6 +1,6 @@
 //! What can go wrong with the database, told apart by what the log does next.
 
-use crate::LogError;
+use crate::error::LogError;
 use rusqlite::types::FromSqlError;
 
 /// A failed database operation.

@@ -1,7 +1,7 @@
 //! The database file: what it is called, how it is made, and which files are refused.
 
 use super::failure::Failure;
-use crate::LogError;
+use crate::error::LogError;
 use rusqlite::{Connection, OpenFlags};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

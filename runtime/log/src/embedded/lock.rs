@@ -1,6 +1,6 @@
 //! The lock file: one process at a time works on a data directory.
 
-use crate::LogError;
+use crate::error::LogError;
 use rustix::fs::FlockOperation;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};

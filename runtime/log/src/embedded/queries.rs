@@ -2,7 +2,8 @@
 
 use super::failure::Failure;
 use super::rows::{self, Bodies, int, uint};
-use crate::{Batch, ReadRequest, Routings, ShardStatus, routings};
+use crate::contract::{Batch, ReadRequest, Routings, ShardStatus};
+use crate::routings;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sluicebox_core::clock::Timestamp;

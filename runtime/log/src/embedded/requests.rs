@@ -3,7 +3,8 @@
 use super::failure::Failure;
 use super::tables::{Tables, Unwritten};
 use super::trim::Floor;
-use crate::{LogError, Trim, Trimmed};
+use crate::contract::{Trim, Trimmed};
+use crate::error::LogError;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{NewMessage, Offset};
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 /// left.
 pub(super) enum Request {
     Append { messages: Vec<NewMessage>, answer: oneshot::Sender<Result<Vec<Offset>, LogError>> },
-    Commit { commits: Vec<ShardCommit>, answer: oneshot::Sender<Vec<Result<(), CommitError>>> },
+    Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<(), CommitError>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
     Trim { trim: Trim, floor: Floor, answer: oneshot::Sender<Result<Trimmed, LogError>> },
@@ -25,7 +26,7 @@ pub(super) enum Request {
 /// What became of a request within its transaction.
 pub(super) enum Written {
     Append(Result<Vec<Offset>, LogError>),
-    Commit(Vec<Result<(), CommitError>>),
+    Commit(Result<(), CommitError>),
     Claim(Term),
     PutRoutings(Result<(), LogError>),
     Trim(Trimmed),
@@ -41,7 +42,7 @@ impl Request {
     pub(super) fn weight(&self) -> usize {
         match self {
             Request::Append { messages, .. } => messages.iter().map(NewMessage::bytes).sum(),
-            Request::Commit { commits, .. } => commits.iter().map(commit_weight).sum(),
+            Request::Commit { commit, .. } => commit_weight(commit),
             Request::Claim { .. } | Request::PutRoutings { .. } => 1024,
             Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
         }
@@ -61,9 +62,7 @@ impl Request {
     pub(super) fn write(&self, tables: &mut Tables<'_>) -> Result<Written, Failure> {
         Ok(match self {
             Request::Append { messages, .. } => Written::Append(tables.append(messages)?),
-            Request::Commit { commits, .. } => {
-                Written::Commit(commits.iter().map(|commit| tables.commit(commit)).collect::<Result<_, _>>()?)
-            }
+            Request::Commit { commit, .. } => Written::Commit(tables.commit(commit)?),
             Request::Claim { shard, start, .. } => Written::Claim(tables.claim(shard, *start)?),
             Request::PutRoutings { version, routings, .. } => {
                 Written::PutRoutings(tables.put_routings(*version, routings)?)
@@ -79,7 +78,7 @@ impl Request {
 
     /// Once its transaction is durable: hands over the messages that it brought into the log, and returns what answers
     /// it. An answer whose receiver is gone is dropped: the caller gave up waiting, the write stands.
-    pub(super) fn done(self, written: Written, mut arrive: impl FnMut(NewMessage)) -> Reply {
+    pub(super) fn done(self, written: Written, arrive: impl FnMut(NewMessage)) -> Reply {
         match (self, written) {
             (Request::Append { messages, answer }, Written::Append(result)) => {
                 if result.is_ok() {
@@ -87,10 +86,11 @@ impl Request {
                 }
                 Box::new(move || drop(answer.send(result)))
             }
-            (Request::Commit { commits, answer }, Written::Commit(results)) => {
-                let taken = commits.into_iter().zip(&results).filter(|(_, result)| result.is_ok());
-                taken.flat_map(|(commit, _)| commit.outputs).for_each(&mut arrive);
-                Box::new(move || drop(answer.send(results)))
+            (Request::Commit { commit, answer }, Written::Commit(result)) => {
+                if result.is_ok() {
+                    commit.outputs.into_iter().for_each(arrive);
+                }
+                Box::new(move || drop(answer.send(result)))
             }
             (Request::Claim { answer, .. }, Written::Claim(term)) => Box::new(move || drop(answer.send(Ok(term)))),
             (Request::PutRoutings { answer, .. }, Written::PutRoutings(result)) => {
@@ -100,32 +100,6 @@ impl Request {
             (Request::Forget { answer, .. }, Written::Forget) => Box::new(move || drop(answer.send(Ok(())))),
             (Request::Erase { answer }, Written::Erase(is_done)) => Box::new(move || drop(answer.send(Ok(is_done)))),
             _ => unreachable!("`write` answers each kind of request with its own kind of result"),
-        }
-    }
-
-    /// Commits of several shards as one request each, and what puts their answers together when all have one. `Err`: it
-    /// is in one piece.
-    pub(super) fn apart(self) -> Result<(Vec<Self>, Reply), Self> {
-        match self {
-            Request::Commit { commits, answer } if commits.len() > 1 => {
-                let shards: Vec<ShardId> = commits.iter().map(|commit| commit.shard.clone()).collect();
-                let (parts, answers): (Vec<_>, Vec<_>) = commits
-                    .into_iter()
-                    .map(|commit| {
-                        let (answer, answered) = oneshot::channel();
-                        (Request::Commit { commits: vec![commit], answer }, answered)
-                    })
-                    .unzip();
-                let gather = move || {
-                    let each = |(mut answered, shard): (oneshot::Receiver<Vec<_>>, ShardId)| {
-                        let lost = || CommitError::Unknown { shard, reason: "its writer ended".into() };
-                        answered.try_recv().ok().and_then(|mut answers| answers.pop()).unwrap_or_else(|| Err(lost()))
-                    };
-                    drop(answer.send(answers.into_iter().zip(shards).map(each).collect()));
-                };
-                Ok((parts, Box::new(gather)))
-            }
-            whole => Err(whole),
         }
     }
 
@@ -139,10 +113,7 @@ impl Request {
             Request::Trim { answer, .. } => drop(answer.send(Err(error()))),
             Request::Forget { answer, .. } => drop(answer.send(Err(error()))),
             Request::Erase { answer } => drop(answer.send(Err(error()))),
-            Request::Commit { commits, answer } => {
-                let each = |commit: ShardCommit| Err(commit_error(commit.shard, unwritten));
-                drop(answer.send(commits.into_iter().map(each).collect()));
-            }
+            Request::Commit { commit, answer } => drop(answer.send(Err(commit_error(commit.shard, unwritten)))),
         }
     }
 

@@ -12,8 +12,10 @@ use super::rows::{self, int};
 use super::shard::Shard;
 use super::statements::Statements;
 use super::trim::{self, Floor};
+use crate::contract::{Trim, Trimmed};
+use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
-use crate::{LogError, Trim, Trimmed, routings};
+use crate::routings;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
@@ -50,16 +52,16 @@ pub(super) enum Unwritten {
     Unknown(Failure),
 }
 
-/// Where the messages of a transaction are: after `last`, without gaps, all of one time.
+/// Gives the messages of a durable transaction their offsets and time: after `last`, without gaps, all of one time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct Stamper {
     pub(super) last: Offset,
     pub(super) time: Timestamp,
 }
 
-impl Place {
+impl Stamper {
     /// The next message of the transaction, in the order in which they were written.
-    pub(super) fn take(&mut self, message: NewMessage) -> Message {
+    pub(super) fn stamp(&mut self, message: NewMessage) -> Message {
         self.last.0 += 1;
         Message::from_new(message, self.last, self.time)
     }
@@ -104,8 +106,8 @@ impl<'c> Tables<'c> {
         Ok(())
     }
 
-    /// Makes the transaction durable and returns where its messages are.
-    pub(super) fn finish(&mut self) -> Result<Place, Unwritten> {
+    /// Makes the transaction durable and returns what stamps its messages.
+    pub(super) fn finish(&mut self) -> Result<Stamper, Unwritten> {
         if self.end > self.before {
             let end = params![int(self.end.0), int(self.time.0)];
             self.sql.end_set.execute(end).map_err(|error| Unwritten::Nothing(error.into()))?;
@@ -117,7 +119,7 @@ impl<'c> Tables<'c> {
             busy @ Failure::Busy(_) => Unwritten::Nothing(busy),
             broken @ Failure::Broken(_) => Unwritten::Unknown(broken),
         })?;
-        Ok(Place { last: self.before, time: self.time })
+        Ok(Stamper { last: self.before, time: self.time })
     }
 
     /// Undoes the transaction. After an error the log must stop.

@@ -6,7 +6,7 @@
 use super::failure::Failure;
 use super::queries::Reader;
 use super::rows::{int, uint};
-use crate::{Trim, Trimmed};
+use crate::contract::{Trim, Trimmed};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::{HandlerName, ShardId};

@@ -4,11 +4,12 @@ use super::checkpoint::{self, Checkpoints};
 use super::crash::CrashPoint;
 use super::failure::Failure;
 use super::lock::Lock;
+use super::log_state::LogState;
 use super::requests::{Reply, Request, Written};
 use super::room::Room;
-use super::shared::Shared;
-use super::tables::{Place, Tables, Unwritten};
-use crate::{Batch, LogError};
+use super::tables::{Stamper, Tables, Unwritten};
+use crate::contract::Batch;
+use crate::error::LogError;
 use rusqlite::Connection;
 use sluicebox_core::clock::{Timestamp, instant};
 use std::sync::Arc;
@@ -31,11 +32,11 @@ pub(super) struct Writer {
 }
 
 /// What the thread owns.
-pub(super) struct Parts {
+pub(super) struct WriterResources {
     pub(super) connection: Connection,
     /// For the checkpointer.
     pub(super) second_connection: Connection,
-    pub(super) shared: Arc<Shared>,
+    pub(super) state: Arc<LogState>,
     /// Let go of when the thread has closed the database.
     pub(super) lock: Lock,
     pub(super) clock: fn() -> Timestamp,
@@ -45,9 +46,9 @@ pub(super) struct Parts {
 }
 
 impl Writer {
-    pub(super) fn start(parts: Parts) -> Result<Self, LogError> {
+    pub(super) fn start(resources: WriterResources) -> Result<Self, LogError> {
         let (requests, queue) = mpsc::channel(QUEUE_MAX);
-        let thread = std::thread::Builder::new().name("log writer".into()).spawn(move || run(parts, queue));
+        let thread = std::thread::Builder::new().name("log writer".into()).spawn(move || run(resources, queue));
         let thread =
             thread.map_err(|error| LogError::Unavailable { reason: format!("failed to start the writer: {error}") })?;
         Ok(Self { requests: Some(requests), thread: Some(thread) })
@@ -84,13 +85,13 @@ impl Drop for Writer {
     }
 }
 
-fn run(parts: Parts, mut queue: mpsc::Receiver<Request>) {
-    let shared = parts.shared.clone();
-    let _stop_on_panic = StopOnPanic(&shared);
-    match write(parts, &mut queue) {
-        Ok(()) => shared.live.close(),
+fn run(resources: WriterResources, mut queue: mpsc::Receiver<Request>) {
+    let state = resources.state.clone();
+    let _stop_on_panic = StopOnPanic(&state);
+    match write(resources, &mut queue) {
+        Ok(()) => state.live.close(),
         Err(failure) => {
-            let stopped = shared.stop_for(failure);
+            let stopped = state.stop_for(failure);
             queue.close();
             while let Some(request) = queue.blocking_recv() {
                 request.refuse(&stopped);
@@ -100,7 +101,7 @@ fn run(parts: Parts, mut queue: mpsc::Receiver<Request>) {
 }
 
 /// A panic of the writer must not leave tails and callers waiting.
-struct StopOnPanic<'s>(&'s Shared);
+struct StopOnPanic<'s>(&'s LogState);
 
 impl Drop for StopOnPanic<'_> {
     fn drop(&mut self) {
@@ -111,22 +112,22 @@ impl Drop for StopOnPanic<'_> {
 }
 
 /// Serves the queue until it is closed, or until the log must stop.
-fn write(parts: Parts, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failure> {
+fn write(resources: WriterResources, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failure> {
     // Dropped in reverse order: the lock is the last to go.
-    let Parts { lock: _lock, mut connection, second_connection, shared, clock, room, lock_wait } = parts;
+    let WriterResources { lock: _lock, mut connection, second_connection, state, clock, room, lock_wait } = resources;
     connection.busy_timeout(BUSY)?;
-    let checkpoints = Checkpoints::start(&mut connection, second_connection, shared.clone())?;
+    let checkpoints = Checkpoints::start(&mut connection, second_connection, state.clone())?;
     let tables = Tables::open(&connection, room)?;
     let crash = CrashPoint::from_environment();
     let mut transactions =
-        Transactions { tables, connection: &connection, checkpoints, shared, clock, lock_wait, crash };
+        Transactions { tables, connection: &connection, checkpoints, state, clock, lock_wait, crash };
     // What came while a group was put together and has a transaction to itself.
     let mut next = None;
     while let Some(first) = next.take().or_else(|| queue.blocking_recv()) {
         let group;
         (group, next) = waiting(first, queue);
         if let Err(failure) = transactions.write(group) {
-            let stopped = transactions.shared.stop_for(failure);
+            let stopped = transactions.state.stop_for(failure);
             next.into_iter().for_each(|request: Request| request.refuse(&stopped));
             return Err(stopped);
         }
@@ -161,7 +162,7 @@ struct Transactions<'c> {
     tables: Tables<'c>,
     connection: &'c Connection,
     checkpoints: Checkpoints,
-    shared: Arc<Shared>,
+    state: Arc<LogState>,
     clock: fn() -> Timestamp,
     lock_wait: Duration,
     crash: CrashPoint,
@@ -171,26 +172,17 @@ impl Transactions<'_> {
     /// Writes a group whole; when there is no room for that, in parts, so that whatever fits goes through. Everyone is
     /// answered. On an error the log must stop.
     fn write(&mut self, group: Vec<Request>) -> Result<(), Failure> {
-        let mut gathers = vec![];
-        let written = self.write_parts(group, &mut gathers);
-        gathers.into_iter().for_each(|gather| gather());
-        written
-    }
-
-    /// `gathers` are called when all parts were answered.
-    fn write_parts(&mut self, group: Vec<Request>, gathers: &mut Vec<Reply>) -> Result<(), Failure> {
         // At most the halves of halves of a group, and what was split off on the way.
         let mut groups = vec![group];
         while let Some(group) = groups.pop() {
-            let written = match self.shared.check().map_err(Unwritten::Nothing).and_then(|()| self.attempt(&group)) {
-                Ok((place, written)) => self.answer(group, place, written),
+            let written = match self.state.check().map_err(Unwritten::Nothing).and_then(|()| self.attempt(&group)) {
+                Ok((stamper, written)) => self.answer(group, stamper, written),
                 Err(unwritten) => {
                     let undone = self.tables.undo();
                     let group = match &unwritten {
                         Unwritten::Nothing(Failure::Full(_)) => match split(group) {
-                            Ok((parts, gather)) => {
-                                groups.extend(parts.into_iter().rev());
-                                gathers.extend(gather);
+                            Ok((first, second)) => {
+                                groups.extend([second, first]);
                                 vec![]
                             }
                             Err(one) => vec![one],
@@ -205,7 +197,7 @@ impl Transactions<'_> {
                 }
             };
             if let Err(failure) = written {
-                let stopped = self.shared.stop_for(failure);
+                let stopped = self.state.stop_for(failure);
                 groups.into_iter().flatten().for_each(|request| request.refuse(&stopped));
                 return Err(stopped);
             }
@@ -214,14 +206,14 @@ impl Transactions<'_> {
     }
 
     /// One transaction.
-    fn attempt(&mut self, group: &[Request]) -> Result<(Place, Vec<Written>), Unwritten> {
+    fn attempt(&mut self, group: &[Request]) -> Result<(Stamper, Vec<Written>), Unwritten> {
         self.begin().map_err(Unwritten::Nothing)?;
         let written = group.iter().map(|request| request.write(&mut self.tables));
         let written = written.collect::<Result<_, _>>().map_err(Unwritten::Nothing)?;
         self.crash.reach("before-commit");
-        let place = self.tables.finish()?;
+        let stamper = self.tables.finish()?;
         self.crash.reach("after-commit");
-        Ok((place, written))
+        Ok((stamper, written))
     }
 
     /// Waits for whoever else holds the database, within a bound.
@@ -247,34 +239,30 @@ impl Transactions<'_> {
         }
     }
 
-    fn answer(&mut self, group: Vec<Request>, mut place: Place, written: Vec<Written>) -> Result<(), Failure> {
+    fn answer(&mut self, group: Vec<Request>, mut stamper: Stamper, written: Vec<Written>) -> Result<(), Failure> {
         let mut messages = vec![];
-        let mut arrive = |message| messages.push(Arc::new(place.take(message)));
+        let mut arrive = |message| messages.push(Arc::new(stamper.stamp(message)));
         let replies: Vec<Reply> =
             group.into_iter().zip(written).map(|(request, written)| request.done(written, &mut arrive)).collect();
         // Before the answers: whoever was answered finds the messages at the end of the log.
-        self.shared.live.announce(Batch { messages, upto: place.last });
+        self.state.live.announce(Batch { messages, upto: stamper.last });
         replies.into_iter().for_each(|reply| reply());
         self.checkpoints.after_commit(self.connection)
     }
 }
 
-/// The work under way before what is new; then halves; then each shard for itself, with what puts their answers together.
-/// `Err`: nothing smaller can be made of it.
-fn split(mut group: Vec<Request>) -> Result<(Vec<Vec<Request>>, Option<Reply>), Request> {
+/// The work under way before what is new; then halves. `Err`: nothing smaller can be made of it.
+fn split(mut group: Vec<Request>) -> Result<(Vec<Request>, Vec<Request>), Request> {
     if group.iter().any(Request::is_append) && !group.iter().all(Request::is_append) {
         let (new, under_way) = group.into_iter().partition(Request::is_append);
-        return Ok((vec![under_way, new], None));
+        return Ok((under_way, new));
     }
     let second = group.split_off(group.len().div_ceil(2));
     match group.pop() {
-        Some(one) if group.is_empty() && second.is_empty() => {
-            let (parts, gather) = one.apart()?;
-            Ok((parts.into_iter().map(|part| vec![part]).collect(), Some(gather)))
-        }
+        Some(one) if group.is_empty() && second.is_empty() => Err(one),
         last => {
             group.extend(last);
-            Ok((vec![group, second], None))
+            Ok((group, second))
         }
     }
 }

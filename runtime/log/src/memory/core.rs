@@ -1,7 +1,8 @@
 //! The log in memory as a plain value: no task, no lock, no clock. Times are handed in.
 
+use crate::contract::{Batch, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
+use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
-use crate::{Batch, LogError, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
     Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, Mark,
@@ -64,7 +65,7 @@ impl MemoryCore {
         Batch { messages: self.messages[first..].to_vec(), upto: self.end() }
     }
 
-    /// See [`Log::read`](crate::Log::read).
+    /// See [`Log::read`](crate::contract::Log::read).
     pub fn read(&self, request: &ReadRequest) -> Batch {
         let mut batch = Batch { messages: vec![], upto: request.upto.min(self.end()).max(request.after) };
         let mut bytes = 0;
@@ -87,7 +88,7 @@ impl MemoryCore {
         batch
     }
 
-    /// See [`Log::fetch`](crate::Log::fetch).
+    /// See [`Log::fetch`](crate::contract::Log::fetch).
     pub fn fetch(&self, offsets: &[Offset]) -> Vec<Option<Arc<Message>>> {
         let find = |offset| self.messages.binary_search_by_key(offset, |message| message.offset).ok();
         offsets.iter().map(|offset| find(offset).map(|at| self.messages[at].clone())).collect()
@@ -140,14 +141,8 @@ impl MemoryCore {
         keys.iter().map(|key| state.and_then(|state| state.get(key)).cloned().unwrap_or_default()).collect()
     }
 
-    /// Writes each commit whole or not at all; returns one answer per commit and the outputs as stored.
-    pub fn commit(&mut self, commits: Vec<ShardCommit>, now: Timestamp) -> (Vec<Result<(), CommitError>>, Batch) {
-        let first = self.messages.len();
-        let answers = commits.into_iter().map(|commit| self.commit_one(commit, now)).collect();
-        (answers, Batch { messages: self.messages[first..].to_vec(), upto: self.end() })
-    }
-
-    fn commit_one(&mut self, commit: ShardCommit, now: Timestamp) -> Result<(), CommitError> {
+    /// Writes a commit whole or not at all; returns the outputs as stored.
+    pub fn commit(&mut self, commit: ShardCommit, now: Timestamp) -> Result<Batch, CommitError> {
         let fenced = || CommitError::Fenced { shard: commit.shard.clone() };
         let shard = self.shards.get_mut(&commit.shard).ok_or_else(fenced)?;
         if shard.term != commit.term || commit.number != shard.commit_number + 1 {
@@ -174,8 +169,7 @@ impl MemoryCore {
             self.dead.push(NumberedDeadLetter { number: self.dead_last, letter });
         }
         self.bound_dead(&commit.shard.handler, commit.dead_max);
-        self.append_checked(commit.outputs, now);
-        Ok(())
+        Ok(self.append_checked(commit.outputs, now))
     }
 
     /// All routings and their version.
@@ -229,7 +223,7 @@ impl MemoryCore {
         found.fold(DeadCount::default(), |count, dead| DeadCount { letters: count.letters + 1, newest: dead.number })
     }
 
-    /// See [`Log::trim`](crate::Log::trim). Bytes are those of the messages.
+    /// See [`Log::trim`](crate::contract::Log::trim). Bytes are those of the messages.
     pub fn trim(&mut self, trim: &Trim) -> Trimmed {
         let mut bytes: u64 = self.messages.iter().map(|message| message.bytes() as u64).sum();
         let (floor, holder) = self.floor(&trim.holders);
@@ -275,7 +269,7 @@ impl MemoryCore {
         floor
     }
 
-    /// See [`Log::forget`](crate::Log::forget).
+    /// See [`Log::forget`](crate::contract::Log::forget).
     pub fn forget(&mut self, handler: &HandlerName) {
         self.shards.retain(|id, _| id.handler != *handler);
         self.state.remove(handler);

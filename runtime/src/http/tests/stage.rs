@@ -123,5 +123,5 @@ pub(crate) async fn commit(log: &MemoryLog, shard: &ShardId, change: impl FnOnce
     };
     change(&mut commit);
     commit.read = commit.read.max(claim.record.read);
-    log.commit(vec![commit]).await.into_iter().collect::<Result<(), _>>().unwrap();
+    log.commit(commit).await.unwrap();
 }

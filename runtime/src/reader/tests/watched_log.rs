@@ -120,8 +120,8 @@ impl Log for WatchedLog {
         self.inner.load(shard, keys)
     }
 
-    fn commit(&self, commits: Vec<ShardCommit>) -> BoxFuture<'_, Vec<Result<(), CommitError>>> {
-        self.inner.commit(commits)
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+        self.inner.commit(commit)
     }
 
     fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>> {

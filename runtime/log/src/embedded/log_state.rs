@@ -1,19 +1,19 @@
 //! What the threads of an embedded log know of each other.
 
 use super::failure::Failure;
-use crate::LogError;
+use crate::error::LogError;
 use crate::live::Live;
 use sluicebox_core::message::Offset;
 use std::sync::OnceLock;
 
-/// Shared by the writer, the checkpointer and whoever calls.
+/// Whether the log goes on, and where it ends: held by the writer, the checkpointer and whoever calls.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct LogState {
     pub(super) live: Live,
     stopped: OnceLock<String>,
 }
 
-impl Shared {
+impl LogState {
     pub(super) fn new(end: Offset) -> Self {
         Self { live: Live::new(end), stopped: OnceLock::new() }
     }
@@ -40,7 +40,7 @@ impl Shared {
         self.stopped.get().map_or(Ok(()), |reason| Err(Failure::Broken(format!("it stopped: {reason}"))))
     }
 
-    /// As [`Shared::check`], for a caller of the log.
+    /// As [`LogState::check`], for a caller of the log.
     pub(super) fn check_open(&self) -> Result<(), LogError> {
         Ok(self.check()?)
     }

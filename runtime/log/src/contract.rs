@@ -1,0 +1,187 @@
+//! What every kind of log does, and in which words.
+//!
+//! What a kind guarantees:
+//! - `append` is durable when it returns, in the order of the list, adjacent or not.
+//! - `read` yields messages in offset order, each once, and never one whose commit may still fail.
+//! - `commit` is atomic, refuses an old term, and fails for no other shard's sake.
+//! - `load` is never older than the last acknowledged commit of the key's shard.
+//! - The tail delivers every message after its start once, in order, or says that it fell behind.
+
+use crate::error::LogError;
+use futures_util::future::BoxFuture;
+use sluicebox_core::clock::Timestamp;
+use sluicebox_core::commit::{
+    Claim, CommitError, Control, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit, Term,
+};
+use sluicebox_core::effects::Entries;
+use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::message::{Key, Message, NewMessage, Offset};
+use sluicebox_core::routing::Routing;
+use sluicebox_core::topic::Pattern;
+use std::sync::Arc;
+
+/// Messages in offset order and how far they reach.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub messages: Vec<Arc<Message>>,
+    /// Every matching message after the start and up to here is in `messages`. Nothing more may come although the batch
+    /// is empty, and more may come although `upto` did not move: a caller goes on until it is as far as it wants.
+    pub upto: Offset,
+}
+
+/// What to read: messages with `after < offset <= upto` that match one of `patterns`.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    pub after: Offset,
+    /// [`Offset::END`] for as far as is known now.
+    pub upto: Offset,
+    /// Empty: every topic.
+    pub patterns: Vec<Pattern>,
+    /// At most this many messages; at least 1.
+    pub messages_max: usize,
+    /// Stops after the message that reaches this many bytes.
+    pub bytes_max: usize,
+}
+
+/// The routings in the log and the version they were read at.
+#[derive(Clone, Debug, Default)]
+pub struct Routings {
+    pub version: u64,
+    pub routings: Vec<Routing>,
+}
+
+/// The durable position of one shard, for `status`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardStatus {
+    pub shard: ShardId,
+    pub term: Term,
+    pub commit_number: u64,
+    pub read: Offset,
+    pub open: u64,
+    pub marks: u64,
+    pub dead: u64,
+    pub delayed: u64,
+    /// Messages after `read`, of any topic; whether exactly is among the [`Guarantees`].
+    pub behind: u64,
+    /// What operators asked of it and is in force.
+    pub control: Control,
+}
+
+/// What `retain` lets go: messages that no holder needs and that are too old, or the oldest while there are too many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trim {
+    /// Messages older than this go.
+    pub older_than: Option<Timestamp>,
+    /// While the log takes more bytes than this, the oldest messages go.
+    pub bytes_max: Option<u64>,
+    /// Handlers whose shards still need what they have not settled: nothing at or after the oldest open head, or after
+    /// `read`, or after the last applied command, of any of their shards goes; nothing after a routing's start goes
+    /// for those that have a shard which was never claimed.
+    pub holders: Vec<HandlerName>,
+    /// Most messages deleted by one call: commits wait for it.
+    pub messages_max: usize,
+}
+
+/// What a trim did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    pub deleted: u64,
+    /// There is more to delete or to give back: call again.
+    pub more: bool,
+    /// Bytes the log takes now; whether it can say is among the [`Guarantees`].
+    pub bytes: u64,
+    /// The shard that kept messages which would have gone otherwise.
+    pub held_by: Option<ShardId>,
+}
+
+/// What this log really offers: printed at start, and the parameters of the conformance suite. Where kinds may differ
+/// there is a field for it; all else is the same for each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guarantees {
+    /// What the kind is called. For people: whoever wants to know what it does asks for one of the others.
+    pub kind: &'static str,
+    /// An acknowledged write outlives kill -9 of the host.
+    pub survives_process_death: bool,
+    /// An acknowledged write outlives loss of power.
+    pub survives_power_loss: bool,
+    /// The time of a message is never before that of the one before it, whatever the clock does.
+    pub times_never_fall: bool,
+    /// Several hosts may work on it at once.
+    pub several_hosts: bool,
+    /// `behind` in [`ShardStatus`] counts the messages; elsewhere it is about.
+    pub lag_is_exact: bool,
+    /// `bytes` in [`Trimmed`] says what the log takes and `bytes_max` in [`Trim`] holds; elsewhere it is 0.
+    pub measures_bytes: bool,
+    /// One sentence for people: what is in force and why.
+    pub summary: String,
+}
+
+/// The tail fell behind and lost messages after `last`: read them from the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lagged;
+
+/// The live end of the log, from the moment it was opened.
+pub trait Tail: Send {
+    /// Every message after this offset comes out of `next`.
+    fn start(&self) -> Offset;
+    /// The next durable messages, never an empty batch; `None` when the log was closed. Safe to cancel.
+    /// After [`Lagged`] it goes on with newer messages: the missing ones are those between the last `upto` and the
+    /// first offset of the next batch.
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Arc<Batch>, Lagged>>>;
+}
+
+/// A kind of log. Cheap to share; all methods may be called at once.
+pub trait Log: Send + Sync + 'static {
+    fn guarantees(&self) -> Guarantees;
+
+    /// Appends in order; durable when it returns. Checks [`NewMessage::check`] before it writes any of them.
+    fn append(&self, messages: Vec<NewMessage>) -> BoxFuture<'_, Result<Vec<Offset>, LogError>>;
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>>;
+
+    /// The messages at these offsets, in the same order; `None` only where it is certain that `retain` deleted it.
+    fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>>;
+
+    /// Offset of the last durable message; [`Offset::START`] when there is none.
+    fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>>;
+
+    /// Offset of the last message older than `time`: reading after it yields what came since.
+    fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>>;
+
+    fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>>;
+
+    /// Takes the shard over: raises its term and returns its record. A shard the log does not know starts with
+    /// `read = start`.
+    fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>>;
+
+    /// The state of these keys, which belong to this shard, in the same order; never older than the shard's last
+    /// acknowledged commit through this handle. Where several hosts share the log, a shard that another host has taken
+    /// over may be answered with [`LogError::Fenced`].
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>>;
+
+    /// Writes a shard's commit whole or not at all. Commits of many shards come at once; whether the kind merges those
+    /// that wait into one write is its own business, and none fails because of what it was merged with.
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>>;
+
+    fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>>;
+
+    /// Replaces all routings if their version is still `version`.
+    fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>>;
+
+    fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>>;
+
+    /// How many dead letters a filter means.
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>>;
+
+    /// Deletes old messages, as many as one step may.
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>>;
+
+    /// Deletes everything of a handler: routing, records, marks, state, delayed messages and dead letters. Claims and
+    /// commits of its shards that come later are those of a new handler, or fenced. Whether it is still in use the
+    /// caller knows. Unknown handlers are already forgotten. After an error or a crash what is
+    /// left is out of everyone's sight; any later call deletes it.
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// The durable position of every shard the log knows.
+    fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>>;
+}
