@@ -1,16 +1,17 @@
 //! The host's side of one sandbox: what the imports of its guest act on.
 
-use super::diagnostics::{Diagnostics, Sink};
+use super::diagnostics::{Diagnostics, Sink, locked};
 use super::limits::Limiter;
 use super::settings::Settings;
 use super::shares::Meter;
 use super::staged::Staged;
+use super::wasi;
 use sluicebox_core::effects::Effects;
 use sluicebox_core::invoke::Call;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 /// What every sandbox of a handler shares.
 pub(super) struct Shared {
@@ -94,15 +95,6 @@ impl Host {
         locked(self.shared_diagnostics())
     }
 
-    /// Both WASI's own table and its context, made when first used.
-    pub(super) fn wasi(&mut self) -> (&mut WasiCtx, &mut ResourceTable) {
-        if self.wasi.is_none() {
-            let diagnostics = self.shared_diagnostics().clone();
-            self.wasi = Some(Box::new(super::wasi::context(diagnostics)));
-        }
-        (self.wasi.as_mut().expect("made above"), &mut self.table)
-    }
-
     fn shared_diagnostics(&mut self) -> &Arc<Mutex<Diagnostics>> {
         self.diagnostics.get_or_insert_with(|| {
             let mut diagnostics = Diagnostics::new(self.shared.sink.clone(), self.shared.settings.handler.clone());
@@ -114,7 +106,13 @@ impl Host {
     }
 }
 
-/// A panic in a sink must not take the guest's diagnostics with it: the lines before it are still good.
-pub(super) fn locked(diagnostics: &Mutex<Diagnostics>) -> MutexGuard<'_, Diagnostics> {
-    diagnostics.lock().unwrap_or_else(PoisonError::into_inner)
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        if self.wasi.is_none() {
+            let diagnostics = self.shared_diagnostics().clone();
+            self.wasi = Some(Box::new(wasi::context(diagnostics)));
+        }
+        let ctx = self.wasi.as_mut().expect("made above");
+        WasiCtxView { ctx, table: &mut self.table }
+    }
 }

@@ -7,6 +7,7 @@ use super::bindings::sluicebox::handler::types;
 use super::bindings::{self, GuestPre};
 use super::host::{Bounds, Host, Shared};
 use super::limits::{CALL_BYTES_MAX, RESOURCES_MAX};
+use super::text::{REASON_BYTES_MAX, cut};
 use super::trap;
 use sluicebox_core::clock;
 use sluicebox_core::effects::{DELAY_MAX, Effects};
@@ -104,11 +105,11 @@ fn at_tick(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline>
 fn failed(failure: types::Failure) -> Failure {
     match failure {
         types::Failure::Reject(mut reason) => {
-            trap::cut(&mut reason, trap::REASON_BYTES_MAX);
+            cut(&mut reason, REASON_BYTES_MAX);
             Failure::Reject { reason }
         }
         types::Failure::Retry(types::RetryLater { mut reason, delay_ms }) => {
-            trap::cut(&mut reason, trap::REASON_BYTES_MAX);
+            cut(&mut reason, REASON_BYTES_MAX);
             Failure::Retry { reason, after: delay_ms.map(|ms| Duration::from_millis(ms).min(DELAY_MAX)) }
         }
     }

@@ -9,6 +9,7 @@
 //! wasmtime is named in this crate alone. What to run, and what becomes of the result, is for others.
 
 pub mod atomic_file;
+pub mod bare;
 mod bindings;
 mod cache;
 mod compile;
@@ -17,6 +18,7 @@ mod counters;
 mod deadline;
 mod diagnostics;
 mod engine;
+mod error;
 mod handler;
 mod host;
 mod idle;
@@ -28,17 +30,21 @@ mod link;
 mod logging;
 mod module;
 mod outbox;
+mod resources;
 mod settings;
 mod shares;
 mod staged;
+mod text;
 mod ticker;
 mod trap;
 mod wasi;
 
 pub use cache::CacheError;
 pub use diagnostics::{Level, Line, RUN_BYTES_MAX, Sink, tracing_sink};
+pub use error::LoadError;
 pub use handler::Handler;
-pub use module::{LoadError, MODULE_BYTES_MAX, Module};
+pub use limits::MODULE_BYTES_MAX;
+pub use module::Module;
 pub use settings::{Mode, Pool, Settings, WARM_RUNS};
 pub use staged::COUNTERS_MAX;
 
