@@ -142,9 +142,10 @@ trait Calls: Sync {
 }
 
 fn round(runtime: &Runtime, handler: &impl Calls, threads: usize) -> Round {
-    let call = call();
     let started = Instant::now();
     let work = || {
+        // As in a host, no two threads handle the same message.
+        let call = call();
         let _entered = runtime.enter();
         let processor_before = processor_seconds();
         let calls = handler.until(&call, started + ROUND);

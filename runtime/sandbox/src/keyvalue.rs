@@ -19,7 +19,7 @@ impl Host {
     /// The run, if its message has a key and with it state.
     fn keyed(&mut self) -> Result<&mut Run, Error> {
         let run = self.run_mut().map_err(Error::Other)?;
-        if run.call.key.is_none() {
+        if !run.has_key {
             return Err(refused("the message is handled without a key, and state belongs to a key"));
         }
         Ok(run)
