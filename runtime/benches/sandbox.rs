@@ -1,7 +1,8 @@
-//! What does one handler call cost, with a sandbox of its own and with a warm one?
+//! What does one handler call cost, with a sandbox of its own and with a warm one, and how much of that is wasmtime's own?
 //!
 //! The guest parses a JSON event of about 100 bytes, reads state, writes state and publishes (`tests/guests/bench`).
-//! Expected on one core of a current x86-64 machine with Linux 6.7 or newer and no swap: some 10 µs fresh, 2 µs warm.
+//! Expected on one core of a current x86-64 machine with Linux 6.7 or newer and no swap: some 10 µs fresh, 2 µs warm. The
+//! bare call is of the same component in the same engine with imports that do nothing; rounds of both take turns.
 //!
 //! `cargo bench --bench sandbox`, or `… -- warm` for one of them. `… -- idle` answers instead: what do 1,000 handlers of
 //! different code cost that have nothing to do? (Expected: less than 300 MiB, no processor time.)
@@ -16,9 +17,10 @@ use sluicebox::effects::Entries;
 use sluicebox::handler::HandlerName;
 use sluicebox::invoke::{Call, Invoke};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
-use sluicebox::sandbox::{Mode, Pool, Sandboxes, Settings, tracing_sink};
+use sluicebox::sandbox::{Handler, Mode, Pool, Sandboxes, Settings, bare, tracing_sink};
 use sluicebox::topic::{Pattern, Topic};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -54,9 +56,14 @@ fn main() {
             continue;
         }
         let handler = sandboxes.handler(&module, settings(mode)).expect("everything it imports is granted");
+        let bare = Bare { module: sandboxes.bare(&module).expect("everything is there"), mode };
         for threads in [1, 2] {
-            let rounds: Vec<Round> = (0..ROUNDS).map(|_| round(&runtime, &handler, threads)).collect();
-            report(name, threads, &rounds);
+            // In turns, so that what else the machine does meets both alike.
+            let rounds: Vec<(Round, Round)> =
+                (0..ROUNDS).map(|_| (round(&runtime, &handler, threads), round(&runtime, &bare, threads))).collect();
+            let call = report(name, threads, rounds.iter().map(|(call, _)| *call));
+            let bare = report("bare", threads, rounds.iter().map(|(_, bare)| *bare));
+            println!("{name:<5} on {threads} thread(s): {:.2} × the bare call's processor time", call / bare);
         }
     }
 }
@@ -128,13 +135,20 @@ struct Round {
     processor: f64,
 }
 
-fn round(runtime: &Runtime, handler: &impl Invoke, threads: usize) -> Round {
-    let call = call();
+/// What makes calls, one after the other, on one thread.
+trait Calls: Sync {
+    /// Makes the calls of one thread until the end, and says how many.
+    fn until(&self, call: &Call, end: Instant) -> u64;
+}
+
+fn round(runtime: &Runtime, handler: &impl Calls, threads: usize) -> Round {
     let started = Instant::now();
     let work = || {
+        // As in a host, no two threads handle the same message.
+        let call = call();
         let _entered = runtime.enter();
         let processor_before = processor_seconds();
-        let calls = calls_until(handler, &call, started + ROUND);
+        let calls = handler.until(&call, started + ROUND);
         (calls as f64, processor_seconds() - processor_before)
     };
     let (calls, processor) = std::thread::scope(|scope| {
@@ -155,25 +169,55 @@ fn schedstat_seconds(path: &Path) -> f64 {
     schedstat.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
 }
 
-fn calls_until(handler: &impl Invoke, call: &Call, end: Instant) -> u64 {
+impl Calls for Handler {
+    fn until(&self, call: &Call, end: Instant) -> u64 {
+        batches_until(end, || {
+            let effects = poll_to_end(self.call(call.clone())).expect("the guest does not fail");
+            assert_eq!((effects.outputs.len(), effects.writes.len()), (1, 1));
+        })
+    }
+}
+
+/// wasmtime's own call.
+struct Bare {
+    module: bare::Bare,
+    mode: Mode,
+}
+
+impl Calls for Bare {
+    fn until(&self, call: &Call, end: Instant) -> u64 {
+        let start = || poll_to_end(self.module.start()).expect("the guest starts");
+        let mut warm = start();
+        batches_until(end, || match self.mode {
+            Mode::Fresh => poll_to_end(start().call(call)).expect("the guest does not fail"),
+            Mode::Warm => poll_to_end(warm.call(call)).expect("the guest does not fail"),
+        })
+    }
+}
+
+fn batches_until(end: Instant, mut one: impl FnMut()) -> u64 {
+    const BATCH: u64 = 64;
     let mut calls = 0;
     while Instant::now() < end {
-        for _ in 0..64 {
-            let mut future = handler.call(call.clone());
-            // As a shard does: polled in place, and done at once unless the system took the processor away meanwhile.
-            let effects = loop {
-                if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    break result.expect("the guest does not fail");
-                }
-            };
-            assert_eq!((effects.outputs.len(), effects.writes.len()), (1, 1));
-            calls += 1;
-        }
+        (0..BATCH).for_each(|_| one());
+        calls += BATCH;
     }
     calls
 }
 
-fn report(name: &str, threads: usize, rounds: &[Round]) {
+/// As a shard does: polled in place, and done at once unless the system took the processor away meanwhile.
+fn poll_to_end<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+    }
+}
+
+/// Prints what a call took, and returns its processor time in seconds.
+fn report(name: &str, threads: usize, rounds: impl Iterator<Item = Round>) -> f64 {
+    let rounds: Vec<Round> = rounds.collect();
     let sorted = |value: fn(&Round) -> f64| {
         let mut values: Vec<f64> = rounds.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
@@ -189,6 +233,7 @@ fn report(name: &str, threads: usize, rounds: &[Round]) {
         processor[middle] * 1e6,
         threads as f64 / wall[middle],
     );
+    processor[middle]
 }
 
 fn call() -> Call {

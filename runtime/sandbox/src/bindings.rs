@@ -10,7 +10,7 @@ wasmtime::component::bindgen!({
     imports: { "wasi:keyvalue/atomics": trappable },
     ownership: Borrowing { duplicate_if_necessary: true },
     with: {
-        "wasi:keyvalue/store.bucket": super::keyvalue::Bucket,
-        "wasi:keyvalue/atomics.cas": super::keyvalue::Cas,
+        "wasi:keyvalue/store.bucket": super::resources::Bucket,
+        "wasi:keyvalue/atomics.cas": super::resources::Cas,
     },
 });

@@ -2,8 +2,8 @@
 //!
 //! So compiling delays no message, and takes the memory of one module, however many are loaded at once.
 
-use super::module::LoadError;
-use super::trap;
+use super::error::LoadError;
+use super::text::short;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -52,9 +52,7 @@ fn lower_priority() {
 
 fn describe(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    let mut reason = format!("the compiler failed on it: {}", text.unwrap_or("no reason given"));
-    trap::cut(&mut reason, trap::REASON_BYTES_MAX);
-    reason
+    short(format!("the compiler failed on it: {}", text.unwrap_or("no reason given")))
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Diagnostics: what a guest writes for people, through `wasi:logging`, stdout and stderr. Bounded for each run.
 
+use super::text::cut;
 use sluicebox_core::handler::HandlerName;
 use sluicebox_core::message::Offset;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most bytes of diagnostics kept of one run (16 KiB); the rest is cut off with a note.
 pub const RUN_BYTES_MAX: usize = 16 * 1024;
@@ -177,7 +178,7 @@ impl Diagnostics {
 
     fn remember(&mut self, line: &[u8]) {
         let mut text = clean(line);
-        super::trap::cut(&mut text, REASON_BYTES_MAX);
+        cut(&mut text, REASON_BYTES_MAX);
         match &mut self.panic {
             // Rust: "thread '<unnamed>' panicked at src/lib.rs:10:5:", then the message on a line of its own.
             None if text.contains("panicked at ") => {
@@ -217,6 +218,11 @@ impl Diagnostics {
     }
 }
 
+/// A panic in a sink must not take the guest's diagnostics with it: the lines before it are still good.
+pub(super) fn locked(diagnostics: &Mutex<Diagnostics>) -> MutexGuard<'_, Diagnostics> {
+    diagnostics.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Text without control characters and bad UTF-8.
 fn clean(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -238,7 +244,6 @@ fn without_directories(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     fn collecting() -> (Diagnostics, Arc<Mutex<Vec<String>>>) {
         let lines = Arc::new(Mutex::new(Vec::new()));

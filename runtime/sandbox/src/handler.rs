@@ -2,11 +2,11 @@
 
 use super::bindings::GuestPre;
 use super::deadline;
-use super::host::{Bounds, Host, Shared};
+use super::host::{Host, Profile, TimeBudget};
 use super::idle::{Idle, Warm};
 use super::instance::{Ended, Instance};
+use super::scheduler::Group;
 use super::settings::{Mode, Settings, WARM_RUNS};
-use super::shares::Member;
 use super::{Inner as Sandboxes, Module};
 use futures_util::future::BoxFuture;
 use rand::RngExt as _;
@@ -28,9 +28,8 @@ pub struct Handler(Arc<Version>);
 struct Version {
     sandboxes: Arc<Sandboxes>,
     component: GuestPre<Host>,
-    shared: Arc<Shared>,
+    profile: Arc<Profile>,
     idle: Idle,
-    member: Arc<Member>,
     /// Permits one sandbox takes.
     weight: u32,
     module: Module,
@@ -44,15 +43,15 @@ impl Handler {
         settings: Settings,
     ) -> Self {
         let weight = module.memories();
-        let member = Member::new(sandboxes.shares.clone(), settings.handler.clone());
-        let shared = Arc::new(Shared { settings, sink: sandboxes.sink.clone() });
-        let idle = Idle::new(sandboxes.places.clone(), weight);
-        Self(Arc::new(Version { sandboxes, component, shared, idle, member, weight, module: module.clone() }))
+        let group = Group::new(sandboxes.scheduler.clone(), settings.handler.clone());
+        let profile = Arc::new(Profile { settings, sink: sandboxes.sink.clone(), group });
+        let idle = Idle::new(sandboxes.idle.clone(), weight);
+        Self(Arc::new(Version { sandboxes, component, profile, idle, weight, module: module.clone() }))
     }
 
     /// Makes one sandbox and drops it: the last step before a version is put in force. Needs a tokio runtime.
     pub async fn try_out(&self) -> Result<(), Failure> {
-        self.0.by_deadline(|version, bounds| async move { version.start(bounds).await.map(drop) }).await
+        self.0.by_deadline(|version, budget| async move { version.start(budget).await.map(drop) }).await
     }
 }
 
@@ -61,7 +60,7 @@ impl Invoke for Handler {
     /// poll if a sandbox is free.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Effects, Failure>> {
         let version = self.0.clone();
-        Box::pin(async move { version.by_deadline(|version, bounds| version.run(call, bounds)).await })
+        Box::pin(async move { version.by_deadline(|version, budget| version.run(call, budget)).await })
     }
 
     fn uses_state(&self) -> bool {
@@ -75,20 +74,20 @@ impl Invoke for Handler {
 
 impl Version {
     /// Does something with a sandbox, once there is room for one, within the handler's time limit.
-    async fn by_deadline<'v, T, F>(&'v self, work: impl FnOnce(&'v Self, Bounds) -> F) -> Result<T, Failure>
+    async fn by_deadline<'v, T, F>(&'v self, work: impl FnOnce(&'v Self, TimeBudget) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>> + 'v,
     {
-        let limit = self.shared.settings.timeout;
+        let limit = self.profile.settings.timeout;
         // The wait for a sandbox is not the guest's: it neither uses up its time nor fails it. It ends, since whoever has
         // one is bound by a deadline. So is the wait for a turn where the handler's own runs crowd.
         let _permit = self.permit().await?;
-        let turn = self.member.turn().await;
+        let turn = self.profile.group.turn().await;
         let started = turn.began();
         let deadline = started.checked_add(limit).unwrap_or(started + TIMEOUT_MAX);
-        let _running = self.sandboxes.ticker.running();
+        self.sandboxes.ticker.wake_if_asleep();
         self.module.runs();
-        let work = pin!(work(self, Bounds { deadline, meter: turn.meter() }));
+        let work = pin!(work(self, TimeBudget { deadline, account: turn.account() }));
         let work = pin!(turn.run(work));
         deadline::by(deadline, work).await.unwrap_or(Err(Failure::Timeout { limit }))
     }
@@ -102,29 +101,30 @@ impl Version {
         permit.map_err(|_| Failure::Host { reason: "the host is stopping".into() })
     }
 
-    async fn start(&self, bounds: Bounds) -> Result<Instance, Failure> {
-        Instance::start(&self.component, &self.shared, bounds).await
+    async fn start(&self, budget: TimeBudget) -> Result<Instance, Failure> {
+        Instance::start(&self.component, &self.profile, budget).await
     }
 
-    async fn run(&self, call: Call, bounds: Bounds) -> Result<Effects, Failure> {
-        match self.shared.settings.mode {
-            Mode::Fresh => match self.start(bounds.clone()).await?.run(call, bounds).await {
+    async fn run(&self, call: Call, budget: TimeBudget) -> Result<Effects, Failure> {
+        match self.profile.settings.mode {
+            Mode::Fresh => match self.start(budget.clone()).await?.run(call, budget).await {
                 Ended::Returned(result) => result,
                 Ended::Broken(failure) => Err(failure),
             },
-            Mode::Warm => self.run_warm(call, bounds).await,
+            Mode::Warm => self.run_warm(call, budget).await,
         }
     }
 
-    async fn run_warm(&self, call: Call, bounds: Bounds) -> Result<Effects, Failure> {
+    async fn run_warm(&self, call: Call, budget: TimeBudget) -> Result<Effects, Failure> {
         let mut warm = match self.idle.take() {
             Some(warm) => warm,
-            None => Warm { instance: self.start(bounds.clone()).await?, runs_left: runs() },
+            None => Warm::new(self.start(budget.clone()).await?, runs()),
         };
-        match warm.instance.run(call, bounds).await {
+        let ended = warm.run(call, budget).await;
+        match ended {
             Ended::Returned(result) => {
                 warm.runs_left -= 1;
-                let watermark_bytes = self.shared.settings.memory_bytes / 2;
+                let watermark_bytes = self.profile.settings.memory_bytes / 2;
                 if warm.runs_left > 0 && warm.instance.memory_bytes() as u64 <= watermark_bytes {
                     self.idle.keep(warm);
                 }

@@ -1,42 +1,45 @@
 //! The host's side of one sandbox: what the imports of its guest act on.
 
-use super::diagnostics::{Diagnostics, Sink};
+use super::diagnostics::{Diagnostics, Sink, locked};
 use super::limits::Limiter;
+use super::scheduler::{Account, Group};
 use super::settings::Settings;
-use super::shares::Meter;
 use super::staged::Staged;
-use sluicebox_core::effects::Effects;
-use sluicebox_core::invoke::Call;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use super::wasi;
+use sluicebox_core::effects::{Effects, Entries};
+use sluicebox_core::message::Offset;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use wasmtime::component::ResourceTable;
-use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-/// What every sandbox of a handler shares.
-pub(super) struct Shared {
+/// What all sandboxes of one version of a handler have in common.
+pub(super) struct Profile {
     pub(super) settings: Settings,
     pub(super) sink: Sink,
+    pub(super) group: Arc<Group>,
 }
 
 /// One message being handled.
 pub(super) struct Run {
-    pub(super) call: Call,
+    offset: Offset,
+    pub(super) has_key: bool,
     pub(super) staged: Staged,
 }
 
 /// What bounds the processor time of a run.
 #[derive(Clone)]
-pub(super) struct Bounds {
+pub(super) struct TimeBudget {
     /// The guest is stopped at the first tick after it.
     pub(super) deadline: Instant,
-    pub(super) meter: Meter,
+    pub(super) account: Account,
 }
 
 /// The data of a store. Most calls use neither WASI nor diagnostics, so both are made when first used.
 pub(super) struct Host {
-    shared: Arc<Shared>,
+    profile: Arc<Profile>,
     pub(super) limiter: Limiter,
-    pub(super) bounds: Bounds,
+    pub(super) budget: TimeBudget,
     run: Option<Run>,
     table: ResourceTable,
     wasi: Option<Box<WasiCtx>>,
@@ -44,15 +47,20 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(shared: Arc<Shared>, bounds: Bounds) -> Self {
+    pub(super) fn new(profile: Arc<Profile>, budget: TimeBudget) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(super::limits::RESOURCES_MAX);
-        let limiter = Limiter::new(shared.settings.memory_bytes);
-        Self { shared, limiter, bounds, run: None, table, wasi: None, diagnostics: None }
+        let limiter = Limiter::new(profile.settings.memory_bytes);
+        Self { profile, limiter, budget, run: None, table, wasi: None, diagnostics: None }
     }
 
     pub(super) fn settings(&self) -> &Settings {
-        &self.shared.settings
+        &self.profile.settings
+    }
+
+    /// The handler it runs for, among those that share the processor.
+    pub(super) fn group(&self) -> &Arc<Group> {
+        &self.profile.group
     }
 
     pub(super) fn table(&mut self) -> &mut ResourceTable {
@@ -60,14 +68,13 @@ impl Host {
     }
 
     /// Begins a message.
-    pub(super) fn begin(&mut self, mut call: Call, bounds: Bounds) {
-        self.bounds = bounds;
+    pub(super) fn begin(&mut self, offset: Offset, has_key: bool, state: Entries, budget: TimeBudget) {
+        self.budget = budget;
         self.limiter.reset();
         if let Some(diagnostics) = &self.diagnostics {
-            locked(diagnostics).begin(call.message.offset);
+            locked(diagnostics).begin(offset);
         }
-        let staged = Staged::new(std::mem::take(&mut call.state));
-        self.run = Some(Run { call, staged });
+        self.run = Some(Run { offset, has_key, staged: Staged::new(state) });
     }
 
     /// Ends the message and returns what the run asked for.
@@ -91,30 +98,27 @@ impl Host {
     }
 
     pub(super) fn diagnostics(&mut self) -> MutexGuard<'_, Diagnostics> {
-        locked(self.shared_diagnostics())
+        locked(self.own_diagnostics())
     }
 
-    /// Both WASI's own table and its context, made when first used.
-    pub(super) fn wasi(&mut self) -> (&mut WasiCtx, &mut ResourceTable) {
-        if self.wasi.is_none() {
-            let diagnostics = self.shared_diagnostics().clone();
-            self.wasi = Some(Box::new(super::wasi::context(diagnostics)));
-        }
-        (self.wasi.as_mut().expect("made above"), &mut self.table)
-    }
-
-    fn shared_diagnostics(&mut self) -> &Arc<Mutex<Diagnostics>> {
+    fn own_diagnostics(&mut self) -> &Arc<Mutex<Diagnostics>> {
         self.diagnostics.get_or_insert_with(|| {
-            let mut diagnostics = Diagnostics::new(self.shared.sink.clone(), self.shared.settings.handler.clone());
+            let mut diagnostics = Diagnostics::new(self.profile.sink.clone(), self.profile.settings.handler.clone());
             if let Some(run) = &self.run {
-                diagnostics.begin(run.call.message.offset);
+                diagnostics.begin(run.offset);
             }
             Arc::new(Mutex::new(diagnostics))
         })
     }
 }
 
-/// A panic in a sink must not take the guest's diagnostics with it: the lines before it are still good.
-pub(super) fn locked(diagnostics: &Mutex<Diagnostics>) -> MutexGuard<'_, Diagnostics> {
-    diagnostics.lock().unwrap_or_else(PoisonError::into_inner)
+impl WasiView for Host {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        if self.wasi.is_none() {
+            let diagnostics = self.own_diagnostics().clone();
+            self.wasi = Some(Box::new(wasi::context(diagnostics)));
+        }
+        let ctx = self.wasi.as_mut().expect("made above");
+        WasiCtxView { ctx, table: &mut self.table }
+    }
 }

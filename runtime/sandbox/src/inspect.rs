@@ -9,8 +9,8 @@ mod function;
 mod instances;
 mod types;
 
+use super::error::LoadError;
 use super::limits::{TABLE_ELEMENTS_MAX, TABLES_MAX};
-use super::module::LoadError;
 use function::Code;
 use instances::Instances;
 use wasmparser::{BinaryReaderError, CompositeInnerType, Encoding, Parser, Payload, SectionLimited};

@@ -5,8 +5,9 @@
 
 use super::bindings::sluicebox::handler::types;
 use super::bindings::{self, GuestPre};
-use super::host::{Bounds, Host, Shared};
+use super::host::{Host, Profile, TimeBudget};
 use super::limits::{CALL_BYTES_MAX, RESOURCES_MAX};
+use super::text::{REASON_BYTES_MAX, cut};
 use super::trap;
 use sluicebox_core::clock;
 use sluicebox_core::effects::{DELAY_MAX, Effects};
@@ -39,11 +40,11 @@ impl Instance {
     /// Makes a sandbox. The guest's own start code runs under the deadline.
     pub(super) async fn start(
         component: &GuestPre<Host>,
-        shared: &Arc<Shared>,
-        bounds: Bounds,
+        profile: &Arc<Profile>,
+        budget: TimeBudget,
     ) -> Result<Self, Failure> {
-        let limit = shared.settings.timeout;
-        let mut store = Store::new(component.engine(), Host::new(shared.clone(), bounds));
+        let limit = profile.settings.timeout;
+        let mut store = Store::new(component.engine(), Host::new(profile.clone(), budget));
         store.limiter(|host| &mut host.limiter);
         store.set_hostcall_fuel(CALL_BYTES_MAX);
         store.set_max_component_handles(RESOURCES_MAX);
@@ -56,8 +57,8 @@ impl Instance {
     }
 
     /// Handles one message.
-    pub(super) async fn run(&mut self, call: Call, bounds: Bounds) -> Ended {
-        let (message, key) = (call.message.clone(), call.key.clone());
+    pub(super) async fn run(&mut self, call: Call, budget: TimeBudget) -> Ended {
+        let Call { message, key, attempt, state } = call;
         let headers: Vec<(&str, &str)> = message.headers.iter().collect();
         let param = types::Message {
             id: message.id.as_deref(),
@@ -66,10 +67,10 @@ impl Instance {
             headers: &headers,
             body: &message.body,
             time: message.time.0,
-            attempt: call.attempt,
+            attempt,
             offset: Some(message.offset.0),
         };
-        self.store.data_mut().begin(call, bounds);
+        self.store.data_mut().begin(message.offset, key.is_some(), state, budget);
         self.store.set_epoch_deadline(FIRST_TICKS);
         let returned = self.exports.sluicebox_handler_handler().call_handle(&mut self.store, param).await;
         match returned {
@@ -90,11 +91,12 @@ impl Instance {
 
 /// Called in the guest at its first loop or call after a tick: lets it go on, makes it wait for its turn, or stops it.
 fn at_tick(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline> {
-    let (now, bounds) = (clock::instant(), &store.data().bounds);
-    if now >= bounds.deadline {
+    let host = store.data();
+    let (now, budget) = (clock::instant(), &host.budget);
+    if now >= budget.deadline {
         return Ok(UpdateDeadline::Interrupt);
     }
-    Ok(match bounds.meter.at_tick(now) {
+    Ok(match host.group().at_tick(&budget.account, now) {
         None => UpdateDeadline::Continue(TICKS),
         Some(rest) => UpdateDeadline::YieldCustom(TICKS, rest),
     })
@@ -104,11 +106,11 @@ fn at_tick(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline>
 fn failed(failure: types::Failure) -> Failure {
     match failure {
         types::Failure::Reject(mut reason) => {
-            trap::cut(&mut reason, trap::REASON_BYTES_MAX);
+            cut(&mut reason, REASON_BYTES_MAX);
             Failure::Reject { reason }
         }
         types::Failure::Retry(types::RetryLater { mut reason, delay_ms }) => {
-            trap::cut(&mut reason, trap::REASON_BYTES_MAX);
+            cut(&mut reason, REASON_BYTES_MAX);
             Failure::Retry { reason, after: delay_ms.map(|ms| Duration::from_millis(ms).min(DELAY_MAX)) }
         }
     }

@@ -2,6 +2,7 @@
 
 use super::bindings::wasi::keyvalue::{atomics, store};
 use super::host::{Host, Run};
+use super::resources::{Bucket, Cas};
 use bytes::Bytes;
 use sluicebox_core::effects::Entries;
 use store::{Error, KeyResponse};
@@ -9,15 +10,6 @@ use wasmtime::component::Resource;
 
 /// Names in one page of `list-keys`.
 const PAGE_ENTRIES: usize = 64;
-
-/// The only bucket there is: the entries of the key. It holds nothing, so a handle to it needs no table.
-pub struct Bucket;
-
-/// What an entry was when the guest began a compare-and-swap.
-pub struct Cas {
-    entry: String,
-    seen: Option<Bytes>,
-}
 
 fn refused(reason: impl ToString) -> Error {
     Error::Other(reason.to_string())
@@ -27,7 +19,7 @@ impl Host {
     /// The run, if its message has a key and with it state.
     fn keyed(&mut self) -> Result<&mut Run, Error> {
         let run = self.run_mut().map_err(Error::Other)?;
-        if run.call.key.is_none() {
+        if !run.has_key {
             return Err(refused("the message is handled without a key, and state belongs to a key"));
         }
         Ok(run)

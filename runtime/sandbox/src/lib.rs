@@ -9,6 +9,7 @@
 //! wasmtime is named in this crate alone. What to run, and what becomes of the result, is for others.
 
 pub mod atomic_file;
+pub mod bare;
 mod bindings;
 mod cache;
 mod compile;
@@ -17,6 +18,7 @@ mod counters;
 mod deadline;
 mod diagnostics;
 mod engine;
+mod error;
 mod handler;
 mod host;
 mod idle;
@@ -28,26 +30,31 @@ mod link;
 mod logging;
 mod module;
 mod outbox;
+mod resources;
+mod scheduler;
 mod settings;
-mod shares;
 mod staged;
+mod stripe;
+mod text;
 mod ticker;
 mod trap;
 mod wasi;
 
 pub use cache::CacheError;
 pub use diagnostics::{Level, Line, RUN_BYTES_MAX, Sink, tracing_sink};
+pub use error::LoadError;
 pub use handler::Handler;
-pub use module::{LoadError, MODULE_BYTES_MAX, Module};
+pub use limits::MODULE_BYTES_MAX;
+pub use module::Module;
 pub use settings::{Mode, Pool, Settings, WARM_RUNS};
 pub use staged::COUNTERS_MAX;
 
 use cache::Cache;
 use compile::Compiler;
-use idle::Places;
+use idle::IdleSlots;
 use link::Linkers;
 use module::Loaded;
-use shares::Shares;
+use scheduler::Scheduler;
 use sluicebox_core::handler::Digest;
 use std::sync::Arc;
 use ticker::Ticker;
@@ -64,8 +71,8 @@ struct Inner {
     ticker: Ticker,
     permits: Arc<Semaphore>,
     running_max: usize,
-    places: Arc<Places>,
-    shares: Arc<Shares>,
+    idle: Arc<IdleSlots>,
+    scheduler: Arc<Scheduler>,
     cache: Option<Cache>,
     compiler: Compiler,
     loaded: Loaded,
@@ -100,17 +107,21 @@ impl Sandboxes {
         let linkers = Linkers::new(&engine).map_err(failed)?;
         let cache = pool.cache.as_deref().map(Cache::open).transpose()?;
         let compiler = Compiler::new().map_err(|error| StartError::Compiler { reason: error.to_string() })?;
-        let ticker = Ticker::start(engine.clone()).map_err(StartError::Ticker)?;
-        let permits = Arc::new(Semaphore::new(pool.running as usize));
-        let places = Places::new(pool.idle);
+        let running_max = pool.running as usize;
+        let permits = Arc::new(Semaphore::new(running_max));
+        // Whoever runs has a permit: no second count of them, which every call would write to.
+        let given = permits.clone();
+        let runs = move || given.available_permits() < running_max;
+        let ticker = Ticker::start(engine.clone(), runs).map_err(StartError::Ticker)?;
+        let idle = IdleSlots::new(pool.idle);
         Ok(Self(Arc::new(Inner {
             engine,
             linkers,
             ticker,
             permits,
-            running_max: pool.running as usize,
-            places,
-            shares: Shares::new(),
+            running_max,
+            idle,
+            scheduler: Scheduler::new(),
             cache,
             compiler,
             loaded: Loaded::default(),
@@ -124,12 +135,12 @@ impl Sandboxes {
         &self.0.description
     }
 
-    /// The places of the pool: a call takes its own and waits for it.
+    /// The slots of the pool: a call takes its own and waits for it.
     pub fn permits(&self) -> &Arc<Semaphore> {
         &self.0.permits
     }
 
-    /// Places of the pool that runs take now; a large sandbox takes several.
+    /// Slots of the pool that runs take now; a large sandbox takes several.
     pub fn in_use(&self) -> usize {
         self.0.running_max.saturating_sub(self.0.permits.available_permits())
     }

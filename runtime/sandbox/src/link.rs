@@ -1,9 +1,11 @@
 //! Which imports a component gets: what the handler's settings grant, and what every handler has.
 
 use super::bindings::{GuestPre, sluicebox, wasi};
+use super::error::LoadError;
 use super::host::Host;
-use super::module::{LoadError, Module, short};
+use super::module::Module;
 use super::settings::Settings;
+use super::text::short;
 use wasmtime::Engine;
 use wasmtime::component::{HasSelf, Linker};
 

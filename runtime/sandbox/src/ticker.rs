@@ -4,7 +4,7 @@
 //! burns no processor time. Going to sleep is delayed because waking a thread costs more than a short call.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst, fence};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use wasmtime::Engine;
@@ -16,35 +16,33 @@ const TICKS_BEFORE_SLEEP: u32 = 50;
 
 /// Owns the thread; dropping it ends the thread.
 pub(super) struct Ticker {
-    shared: Arc<Shared>,
+    activity: Arc<Activity>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    running: AtomicUsize,
+struct Activity {
     asleep: AtomicBool,
     stop: AtomicBool,
 }
 
-/// Something runs until this is dropped.
-pub(super) struct Running<'t>(&'t Shared);
-
 impl Ticker {
-    pub(super) fn start(engine: Engine) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let inside = shared.clone();
-        let thread = std::thread::Builder::new().name("sandbox-ticker".into()).spawn(move || inside.turn(&engine))?;
-        Ok(Self { shared, thread: Some(thread) })
+    /// Turns while `runs` says that something runs.
+    pub(super) fn start(engine: Engine, runs: impl Fn() -> bool + Send + 'static) -> std::io::Result<Self> {
+        let activity = Arc::new(Activity::default());
+        let inside = activity.clone();
+        let thread =
+            std::thread::Builder::new().name("sandbox-ticker".into()).spawn(move || inside.turn(&engine, runs))?;
+        Ok(Self { activity, thread: Some(thread) })
     }
 
-    pub(super) fn running(&self) -> Running<'_> {
-        self.shared.running.fetch_add(1, SeqCst);
+    /// To be called when something runs, as `runs` would say already.
+    pub(super) fn wake_if_asleep(&self) {
         // Together with `turn`: either we see `asleep`, or the thread sees that something runs.
-        if self.shared.asleep.load(SeqCst) {
+        fence(SeqCst);
+        if self.activity.asleep.load(SeqCst) {
             self.wake();
         }
-        Running(&self.shared)
     }
 
     fn wake(&self) {
@@ -54,15 +52,9 @@ impl Ticker {
     }
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, SeqCst);
-    }
-}
-
 impl Drop for Ticker {
     fn drop(&mut self) {
-        self.shared.stop.store(true, SeqCst);
+        self.activity.stop.store(true, SeqCst);
         self.wake();
         if let Some(thread) = self.thread.take() {
             // It cannot have panicked, and if it did there is nobody left to tell.
@@ -71,18 +63,19 @@ impl Drop for Ticker {
     }
 }
 
-impl Shared {
-    fn turn(&self, engine: &Engine) {
+impl Activity {
+    fn turn(&self, engine: &Engine, runs: impl Fn() -> bool) {
         let mut idle_ticks = 0;
         while !self.stop.load(SeqCst) {
-            if self.running.load(SeqCst) > 0 {
+            if runs() {
                 idle_ticks = 0;
             } else {
                 idle_ticks += 1;
             }
             if idle_ticks > TICKS_BEFORE_SLEEP {
                 self.asleep.store(true, SeqCst);
-                if self.running.load(SeqCst) == 0 && !self.stop.load(SeqCst) {
+                fence(SeqCst);
+                if !runs() && !self.stop.load(SeqCst) {
                     std::thread::park();
                 }
                 self.asleep.store(false, SeqCst);
@@ -111,21 +104,25 @@ mod tests {
 
     #[test]
     fn the_thread_sleeps_when_nothing_runs_and_turns_when_something_does() {
-        let ticker = Ticker::start(Engine::default()).unwrap();
+        let running = Arc::new(AtomicBool::new(false));
+        let runs = running.clone();
+        let ticker = Ticker::start(Engine::default(), move || runs.load(SeqCst)).unwrap();
         for _ in 0..3 {
-            eventually("asleep", || ticker.shared.asleep.load(SeqCst));
-            let _running = ticker.running();
-            eventually("awake", || !ticker.shared.asleep.load(SeqCst));
+            eventually("asleep", || ticker.activity.asleep.load(SeqCst));
+            running.store(true, SeqCst);
+            ticker.wake_if_asleep();
+            eventually("awake", || !ticker.activity.asleep.load(SeqCst));
+            running.store(false, SeqCst);
         }
     }
 
     #[test]
     fn dropping_it_ends_the_thread_asleep_or_awake() {
-        drop(Ticker::start(Engine::default()).unwrap());
-        let ticker = Ticker::start(Engine::default()).unwrap();
-        eventually("asleep", || ticker.shared.asleep.load(SeqCst));
-        let shared = Arc::downgrade(&ticker.shared);
+        drop(Ticker::start(Engine::default(), || true).unwrap());
+        let ticker = Ticker::start(Engine::default(), || false).unwrap();
+        eventually("asleep", || ticker.activity.asleep.load(SeqCst));
+        let activity = Arc::downgrade(&ticker.activity);
         drop(ticker);
-        assert_eq!(shared.strong_count(), 0);
+        assert_eq!(activity.strong_count(), 0);
     }
 }

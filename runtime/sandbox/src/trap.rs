@@ -1,13 +1,11 @@
 //! Why a guest ended, in words an operator can use: at most 1 KiB, without the host's own paths and addresses.
 
 use super::host::Host;
+use super::text::{REASON_BYTES_MAX, cut};
 use sluicebox_core::invoke::Failure;
 use std::time::Duration;
 use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
-
-/// Most bytes of a failure's reason, the guest's own included.
-pub(super) const REASON_BYTES_MAX: usize = 1024;
 
 /// Why a sandbox could not be made.
 pub(super) fn start_failure(error: &wasmtime::Error, host: &mut Host, limit: Duration) -> Failure {
@@ -48,30 +46,5 @@ fn describe(error: &wasmtime::Error) -> String {
     match frames.iter().find_map(|frame| frame.func_name()) {
         Some(function) => format!("{what} in `{function}`"),
         None => what.to_owned(),
-    }
-}
-
-/// Cuts a text to at most `bytes_max` bytes, marking the cut.
-pub(super) fn cut(text: &mut String, bytes_max: usize) {
-    const MARK: &str = " …";
-    if text.len() <= bytes_max {
-        return;
-    }
-    text.truncate(text.floor_char_boundary(bytes_max - MARK.len()));
-    text.push_str(MARK);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_long_reason_is_cut_between_characters() {
-        let mut text = "é".repeat(1000);
-        cut(&mut text, REASON_BYTES_MAX);
-        assert!(text.len() <= REASON_BYTES_MAX && text.ends_with("é …"));
-        let mut text = "short".to_owned();
-        cut(&mut text, REASON_BYTES_MAX);
-        assert_eq!(text, "short");
     }
 }

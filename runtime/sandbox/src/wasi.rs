@@ -2,27 +2,19 @@
 //! no input, and every socket and name look-up refused. What remains are clocks, random numbers, and stdout and stderr,
 //! which become diagnostics.
 
-use super::diagnostics::{Diagnostics, Stream};
-use super::host::{Host, locked};
+use super::diagnostics::{Diagnostics, Stream, locked};
 use bytes::Bytes;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 
 /// Most bytes a stream takes at once.
 const WRITE_BYTES_MAX: usize = 16 * 1024;
 /// Most random bytes in one call.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
-
-impl WasiView for Host {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        let (ctx, table) = self.wasi();
-        WasiCtxView { ctx, table }
-    }
-}
 
 pub(super) fn context(diagnostics: Arc<Mutex<Diagnostics>>) -> WasiCtx {
     let output = |stream| Output { stream, diagnostics: diagnostics.clone() };

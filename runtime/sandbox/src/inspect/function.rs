@@ -6,7 +6,7 @@
 //! loops over 5,000 locals, 47 KB in all, take half a minute and 1.5 GB.
 
 use super::{add, bound};
-use crate::module::LoadError;
+use crate::error::LoadError;
 use wasmparser::{FunctionBody, Operator};
 
 /// Most bytes of one function: at the worst (nothing but calls) 400 MB and 2 s to compile. The largest that are known, the

@@ -5,7 +5,7 @@
 //! defined here: those that are handed around as values are refused, and no tool makes them.
 
 use super::bound;
-use crate::module::LoadError;
+use crate::error::LoadError;
 use wasmparser::{
     ComponentAlias, ComponentExport, ComponentExternalKind, ComponentImport, ComponentInstance,
     ComponentOuterAliasKind, ComponentTypeRef, Instance,

@@ -4,7 +4,7 @@
 //! would overflow the stack and end the host. Here they are read with a stack of their own.
 
 use super::bound;
-use crate::module::LoadError;
+use crate::error::LoadError;
 use wasmparser::{
     BinaryReader, ComponentAlias, ComponentExternName, ComponentImport, ComponentType, ComponentTypeRef, CoreType,
 };

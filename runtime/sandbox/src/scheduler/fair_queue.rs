@@ -16,18 +16,18 @@ const OWED_MAX: Duration = TICK.saturating_mul(10);
 
 /// Slots, and who waits for one. `T` stands for a run.
 #[derive(Debug)]
-pub(super) struct Ring<T> {
+pub(super) struct FairQueue<T> {
     free: usize,
     /// Slots given out so far.
     turns: u64,
     /// The most that a handler had used when it was given a slot.
     level: Duration,
     /// Handlers that hold or wait for a slot, and no others.
-    handlers: HashMap<HandlerName, Queue<T>>,
+    handlers: HashMap<HandlerName, HandlerQueue<T>>,
 }
 
 #[derive(Debug)]
-struct Queue<T> {
+struct HandlerQueue<T> {
     held: u32,
     used: Duration,
     /// The turn in which it was served last; decides between those that used the same.
@@ -35,22 +35,22 @@ struct Queue<T> {
     waiting: VecDeque<T>,
 }
 
-impl<T> Queue<T> {
+impl<T> HandlerQueue<T> {
     /// What it will have used when it gives back what it holds.
     fn expected(&self) -> Duration {
         self.used + TICK * self.held
     }
 }
 
-impl<T> Ring<T> {
+impl<T> FairQueue<T> {
     pub(super) fn new(slots: usize) -> Self {
         Self { free: slots, turns: 0, level: Duration::ZERO, handlers: HashMap::new() }
     }
 
     /// Lets a run of a handler, which used so much without a slot, wait for one.
-    pub(super) fn queue(&mut self, handler: &HandlerName, used: Duration, run: T) {
+    pub(super) fn push(&mut self, handler: &HandlerName, used: Duration, run: T) {
         let (level, served) = (self.level, self.turns);
-        let new = || Queue { held: 0, used: level, served, waiting: VecDeque::new() };
+        let new = || HandlerQueue { held: 0, used: level, served, waiting: VecDeque::new() };
         let queue = self.handlers.entry(handler.clone()).or_insert_with(new);
         queue.used += used;
         queue.waiting.push_back(run);
@@ -111,18 +111,18 @@ mod tests {
     /// Slices that each handler gets when all its runs always want more. A handler is its number of runs, and how long
     /// they use a slot.
     fn slices(slots: usize, handlers: &[(usize, Duration)], turns: usize) -> Vec<usize> {
-        let mut ring = Ring::new(slots);
+        let mut queue = FairQueue::new(slots);
         for (handler, &(runs, _)) in handlers.iter().enumerate() {
-            (0..runs).for_each(|_| ring.queue(&name(handler), Duration::ZERO, handler));
+            (0..runs).for_each(|_| queue.push(&name(handler), Duration::ZERO, handler));
         }
-        let mut running: VecDeque<usize> = std::iter::from_fn(|| ring.next()).collect();
+        let mut running: VecDeque<usize> = std::iter::from_fn(|| queue.next()).collect();
         let mut slices = vec![0; handlers.len()];
         for _ in 0..turns {
             let handler = running.pop_front().unwrap();
             slices[handler] += 1;
-            ring.queue(&name(handler), Duration::ZERO, handler);
-            ring.give_back(&name(handler), handlers[handler].1);
-            running.extend(std::iter::from_fn(|| ring.next()));
+            queue.push(&name(handler), Duration::ZERO, handler);
+            queue.give_back(&name(handler), handlers[handler].1);
+            running.extend(std::iter::from_fn(|| queue.next()));
         }
         slices
     }
@@ -154,46 +154,46 @@ mod tests {
 
     #[test]
     fn a_handler_that_comes_and_goes_does_not_starve_one_that_waits() {
-        let mut ring = Ring::new(1);
-        ring.queue(&name(0), Duration::ZERO, 0);
-        assert_eq!(ring.next(), Some(0));
-        ring.queue(&name(1), Duration::ZERO, 1);
+        let mut queue = FairQueue::new(1);
+        queue.push(&name(0), Duration::ZERO, 0);
+        assert_eq!(queue.next(), Some(0));
+        queue.push(&name(1), Duration::ZERO, 1);
         // It leaves without a trace and comes back at once.
-        ring.give_back(&name(0), TICK);
-        assert_eq!(ring.next(), Some(1));
-        ring.queue(&name(0), Duration::ZERO, 0);
-        ring.queue(&name(1), Duration::ZERO, 1);
+        queue.give_back(&name(0), TICK);
+        assert_eq!(queue.next(), Some(1));
+        queue.push(&name(0), Duration::ZERO, 0);
+        queue.push(&name(1), Duration::ZERO, 1);
         let mut served = [0usize; 2];
         let mut last = 1;
         for _ in 0..100 {
-            ring.give_back(&name(last), TICK);
-            last = ring.next().unwrap();
+            queue.give_back(&name(last), TICK);
+            last = queue.next().unwrap();
             served[last] += 1;
-            ring.queue(&name(last), Duration::ZERO, last);
+            queue.push(&name(last), Duration::ZERO, last);
         }
         assert!(served[0].abs_diff(served[1]) <= 2, "{served:?}");
     }
 
     #[test]
     fn what_a_handler_could_not_use_it_does_not_claim_later() {
-        let mut ring = Ring::new(2);
+        let mut queue = FairQueue::new(2);
         for run in [0, 1, 1] {
-            ring.queue(&name(run), Duration::ZERO, run);
+            queue.push(&name(run), Duration::ZERO, run);
         }
-        let mut running: VecDeque<usize> = std::iter::from_fn(|| ring.next()).collect();
-        let mut turn = |ring: &mut Ring<usize>, used: [Duration; 2]| {
+        let mut running: VecDeque<usize> = std::iter::from_fn(|| queue.next()).collect();
+        let mut turn = |queue: &mut FairQueue<usize>, used: [Duration; 2]| {
             let run = running.pop_front().unwrap();
-            ring.queue(&name(run), Duration::ZERO, run);
-            ring.give_back(&name(run), used[run]);
-            running.extend(std::iter::from_fn(|| ring.next()));
+            queue.push(&name(run), Duration::ZERO, run);
+            queue.give_back(&name(run), used[run]);
+            running.extend(std::iter::from_fn(|| queue.next()));
             run
         };
         // It gives its slot back at once, for a long time.
         for _ in 0..1000 {
-            turn(&mut ring, [Duration::ZERO, TICK]);
+            turn(&mut queue, [Duration::ZERO, TICK]);
         }
-        (0..10).for_each(|_| ring.queue(&name(0), Duration::ZERO, 0));
-        let others = (0..100).filter(|_| turn(&mut ring, [TICK, TICK]) == 1).count();
+        (0..10).for_each(|_| queue.push(&name(0), Duration::ZERO, 0));
+        let others = (0..100).filter(|_| turn(&mut queue, [TICK, TICK]) == 1).count();
         assert!(others > 35, "only {others} of 100 turns");
     }
 
@@ -216,26 +216,26 @@ mod tests {
     proptest! {
         #[test]
         fn no_slot_is_lost_given_twice_or_idle_while_someone_waits(slots in 1usize..5, steps in steps()) {
-            let mut ring = Ring::new(slots);
+            let mut queue = FairQueue::new(slots);
             let mut waiting: Vec<(usize, usize)> = vec![];
             let mut running: Vec<(usize, usize)> = vec![];
             for (number, step) in steps.into_iter().enumerate() {
                 match step {
                     Step::Queue { handler } => {
-                        ring.queue(&name(handler), Duration::ZERO, (handler, number));
+                        queue.push(&name(handler), Duration::ZERO, (handler, number));
                         waiting.push((handler, number));
                     }
                     Step::GiveBack { which } if !running.is_empty() => {
                         let run = running.swap_remove(which % running.len());
-                        ring.give_back(&name(run.0), TICK);
+                        queue.give_back(&name(run.0), TICK);
                     }
                     Step::Leave { which } if !waiting.is_empty() => {
                         let run = waiting.remove(which % waiting.len());
-                        ring.leave(&name(run.0), |other| *other == run);
+                        queue.leave(&name(run.0), |other| *other == run);
                     }
                     Step::GiveBack { .. } | Step::Leave { .. } => continue,
                 }
-                while let Some(run) = ring.next() {
+                while let Some(run) = queue.next() {
                     let first = waiting.iter().find(|other| other.0 == run.0);
                     prop_assert_eq!(first, Some(&run), "the first to come goes first");
                     waiting.retain(|other| *other != run);
@@ -245,12 +245,12 @@ mod tests {
                 prop_assert!(waiting.is_empty() || running.len() == slots, "a slot is idle while {waiting:?} wait");
             }
             for run in waiting {
-                ring.leave(&name(run.0), |other| *other == run);
+                queue.leave(&name(run.0), |other| *other == run);
             }
             for run in running {
-                ring.give_back(&name(run.0), TICK);
+                queue.give_back(&name(run.0), TICK);
             }
-            prop_assert_eq!((ring.free, ring.handlers.len()), (slots, 0), "all is as at first");
+            prop_assert_eq!((queue.free, queue.handlers.len()), (slots, 0), "all is as at first");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Shares of the processor: guests that compute without pause take turns, and the turns go round between *handlers*.
+//! The scheduler: guests that compute without pause take turns, and the turns go round between *handlers*.
 //!
 //! A guest that has used up a tick needs a slot to go on, of which there are as many as cores, and gives it back after one
 //! tick. So at most so many of them are runnable at any time, however many there are, and other tasks wait for a tick or
@@ -11,11 +11,11 @@
 //! own time and races its deadline like everything it does, but for the wait before its first tick: then its time has not
 //! begun.
 
-mod ring;
+mod fair_queue;
 
 use super::ticker::TICK;
+use fair_queue::FairQueue;
 use futures_util::task::AtomicWaker;
-use ring::Ring;
 use sluicebox_core::clock;
 use sluicebox_core::handler::HandlerName;
 use std::pin::Pin;
@@ -33,58 +33,83 @@ const FREE: Duration = TICK.checked_div(2).expect("2 is not 0");
 const YIELDS: u32 = 4;
 
 /// The slots of a host.
-pub(super) struct Shares {
+pub(super) struct Scheduler {
     slots: usize,
-    ring: Mutex<Ring<Arc<Wait>>>,
+    queue: Mutex<FairQueue<Arc<Wait>>>,
 }
 
-impl Shares {
+impl Scheduler {
     /// One slot for each core this process may use.
     pub(super) fn new() -> Arc<Self> {
         let slots = std::thread::available_parallelism().map_or(1, usize::from);
-        Arc::new(Self { slots, ring: Mutex::new(Ring::new(slots)) })
+        Arc::new(Self { slots, queue: Mutex::new(FairQueue::new(slots)) })
     }
 
     /// Gives out what is free. The runs are woken after the lock is gone: a waker may run anything.
-    fn give_out(mut ring: MutexGuard<'_, Ring<Arc<Wait>>>) {
+    fn give_out(mut queue: MutexGuard<'_, FairQueue<Arc<Wait>>>) {
         let mut given = Vec::new();
-        while let Some(wait) = ring.next() {
+        while let Some(wait) = queue.next() {
             wait.leave();
             wait.granted.store(true, Relaxed);
             given.push(wait);
         }
-        drop(ring);
+        drop(queue);
         given.iter().for_each(|wait| wait.waker.wake());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ring<Arc<Wait>>> {
+    fn lock(&self) -> MutexGuard<'_, FairQueue<Arc<Wait>>> {
         // A panic while it was held left it whole: nothing between two changes can panic.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One version of a handler among those that share.
-pub(super) struct Member {
-    shares: Arc<Shares>,
+pub(super) struct Group {
+    scheduler: Arc<Scheduler>,
     handler: HandlerName,
     /// Runs that wait for a slot and have computed for a tick already. Those that wait before their first tick do not
     /// count: a handler of short runs would never leave the queue again, once a few of them met in it.
     queued: Arc<AtomicUsize>,
 }
 
-impl Member {
-    pub(super) fn new(shares: Arc<Shares>, handler: HandlerName) -> Arc<Self> {
-        Arc::new(Self { shares, handler, queued: Arc::default() })
+impl Group {
+    pub(super) fn new(scheduler: Arc<Scheduler>, handler: HandlerName) -> Arc<Self> {
+        Arc::new(Self { scheduler, handler, queued: Arc::default() })
     }
 
     /// Waits until a run may begin: only where too many of the handler's runs wait for slots already.
     pub(super) async fn turn(self: &Arc<Self>) -> Turn {
-        let slot = match self.queued.load(Relaxed) > self.shares.slots {
+        let slot = match self.queued.load(Relaxed) > self.scheduler.slots {
             true => Some(self.rest(Duration::ZERO, Computed::NotYet).await),
             false => None,
         };
-        let account = Account { began: clock::instant(), used: Duration::ZERO, rests: false, slot };
-        Turn(Arc::new(Inner { member: self.clone(), account: Mutex::new(account) }))
+        let usage = Usage { began: clock::instant(), used: Duration::ZERO, rests: false, slot };
+        Turn(Account(Arc::new(Mutex::new(usage))))
+    }
+
+    /// At a tick of one of its runs: `None` when the guest may go on, otherwise what to wait for.
+    pub(super) fn at_tick(
+        self: &Arc<Self>,
+        account: &Account,
+        now: Instant,
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let mut usage = account.usage();
+        usage.use_until(now);
+        if usage.used < FREE {
+            return None;
+        }
+        let (slot, used) = (usage.slot.take(), std::mem::take(&mut usage.used));
+        usage.rests = true;
+        drop(usage);
+        // It joins the queue before its slot goes to the next: alone in its handler, it may be the next.
+        let rest = self.rest(if slot.is_some() { Duration::ZERO } else { used }, Computed::ATick);
+        drop(slot);
+        let account = account.clone();
+        Some(Box::pin(async move {
+            let slot = rest.await;
+            let mut usage = account.usage();
+            (usage.rests, usage.slot) = (false, Some(slot));
+        }))
     }
 
     fn queue(self: &Arc<Self>, used: Duration, computed: Computed) -> Waiting {
@@ -93,10 +118,10 @@ impl Member {
             queued.fetch_add(1, Relaxed);
         }
         let wait = Arc::new(Wait { granted: AtomicBool::new(false), waker: AtomicWaker::new(), counted });
-        let mut ring = self.shares.lock();
-        ring.queue(&self.handler, used, wait.clone());
-        Shares::give_out(ring);
-        Waiting { member: self.clone(), wait, is_over: false }
+        let mut queue = self.scheduler.lock();
+        queue.push(&self.handler, used, wait.clone());
+        Scheduler::give_out(queue);
+        Waiting { group: self.clone(), wait, is_over: false }
     }
 
     /// Waits for a slot, having used so much without one, and lets other tasks go first.
@@ -121,16 +146,16 @@ enum Computed {
     ATick,
 }
 
-/// Shared by a run that waits and the ring.
+/// Shared by a run that waits and the queue.
 struct Wait {
     granted: AtomicBool,
     waker: AtomicWaker,
-    /// The member's count, if this run is in it.
+    /// The group's count, if this run is in it.
     counted: Option<Arc<AtomicUsize>>,
 }
 
 impl Wait {
-    /// It waits no more. Called once, under the ring's lock.
+    /// It waits no more. Called once, under the queue's lock.
     fn leave(&self) {
         if let Some(queued) = &self.counted {
             queued.fetch_sub(1, Relaxed);
@@ -138,9 +163,9 @@ impl Wait {
     }
 }
 
-/// A place in the ring. Dropped, it gives up the place, or the slot if that was granted meanwhile.
+/// A place in the queue. Dropped, it gives up the place, or the slot if that was granted meanwhile.
 struct Waiting {
-    member: Arc<Member>,
+    group: Arc<Group>,
     wait: Arc<Wait>,
     is_over: bool,
 }
@@ -154,7 +179,7 @@ impl Future for Waiting {
             return Poll::Pending;
         }
         self.is_over = true;
-        Poll::Ready(Slot { member: self.member.clone(), used: Duration::ZERO })
+        Poll::Ready(Slot { group: self.group.clone(), used: Duration::ZERO })
     }
 }
 
@@ -163,47 +188,43 @@ impl Drop for Waiting {
         if self.is_over {
             return;
         }
-        let Member { shares, handler, .. } = &*self.member;
-        let mut ring = shares.lock();
+        let Group { scheduler, handler, .. } = &*self.group;
+        let mut queue = scheduler.lock();
         // Granted under the same lock.
         if self.wait.granted.load(Relaxed) {
-            ring.give_back(handler, Duration::ZERO);
+            queue.give_back(handler, Duration::ZERO);
         } else {
             self.wait.leave();
-            ring.leave(handler, |wait| Arc::ptr_eq(wait, &self.wait));
+            queue.leave(handler, |wait| Arc::ptr_eq(wait, &self.wait));
         }
-        Shares::give_out(ring);
+        Scheduler::give_out(queue);
     }
 }
 
 /// Leave to compute; given back when dropped.
 struct Slot {
-    member: Arc<Member>,
+    group: Arc<Group>,
     /// How long, so far.
     used: Duration,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut ring = self.member.shares.lock();
-        ring.give_back(&self.member.handler, self.used);
-        Shares::give_out(ring);
+        let mut queue = self.group.scheduler.lock();
+        queue.give_back(&self.group.handler, self.used);
+        Scheduler::give_out(queue);
     }
 }
 
-/// What one run used. Dropping it gives the slot back; a [`Meter`] that outlives it has no effect.
-pub(super) struct Turn(Arc<Inner>);
+/// Leave for one run to begin. Dropping it gives the slot back; an [`Account`] that outlives it has no effect.
+pub(super) struct Turn(Account);
 
-/// The same, for the inside of the guest.
+/// What one run used, kept from outside of the guest and from inside. It does not name the group: all runs of a handler
+/// would count up and down in one place, and the cores would pass its cache line around.
 #[derive(Clone)]
-pub(super) struct Meter(Arc<Inner>);
+pub(super) struct Account(Arc<Mutex<Usage>>);
 
-struct Inner {
-    member: Arc<Member>,
-    account: Mutex<Account>,
-}
-
-struct Account {
+struct Usage {
     /// From when on it uses what is not yet in `used`.
     began: Instant,
     /// Since it last gave a slot back.
@@ -213,7 +234,7 @@ struct Account {
     slot: Option<Slot>,
 }
 
-impl Account {
+impl Usage {
     fn use_until(&mut self, now: Instant) {
         let used = now.saturating_duration_since(self.began);
         self.began = now;
@@ -225,13 +246,13 @@ impl Account {
 }
 
 impl Turn {
-    pub(super) fn meter(&self) -> Meter {
-        Meter(self.0.clone())
+    pub(super) fn account(&self) -> Account {
+        self.0.clone()
     }
 
     /// When it was made, which is when the guest's time begins.
     pub(super) fn began(&self) -> Instant {
-        self.0.account().began
+        self.0.usage().began
     }
 
     /// Runs a future with the guest in it and keeps the account.
@@ -240,7 +261,7 @@ impl Turn {
         std::future::poll_fn(move |cx| {
             // A run that completes at its first poll, as most do, reads no clock for this.
             if !std::mem::take(&mut is_first) {
-                self.0.account().began = clock::instant();
+                self.0.usage().began = clock::instant();
             }
             let poll = future.as_mut().poll(cx);
             if poll.is_pending() {
@@ -254,51 +275,28 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut account = self.0.account();
-        if account.slot.is_some() {
-            account.use_until(clock::instant());
+        let mut usage = self.0.usage();
+        if usage.slot.is_some() {
+            usage.use_until(clock::instant());
         }
-        let slot = account.slot.take();
-        drop(account);
+        let slot = usage.slot.take();
+        drop(usage);
         drop(slot);
     }
 }
 
-impl Meter {
-    /// At a tick: `None` when the guest may go on, otherwise what to wait for.
-    pub(super) fn at_tick(&self, now: Instant) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let mut account = self.0.account();
-        account.use_until(now);
-        if account.used < FREE {
-            return None;
-        }
-        let (slot, used) = (account.slot.take(), std::mem::take(&mut account.used));
-        account.rests = true;
-        drop(account);
-        // It joins the queue before its slot goes to the next: alone in its handler, it may be the next.
-        let rest = self.0.member.rest(if slot.is_some() { Duration::ZERO } else { used }, Computed::ATick);
-        drop(slot);
-        let inner = self.0.clone();
-        Some(Box::pin(async move {
-            let slot = rest.await;
-            let mut account = inner.account();
-            (account.rests, account.slot) = (false, Some(slot));
-        }))
-    }
-}
-
-impl Inner {
+impl Account {
     /// The future is pending. If that is because the guest waits in an import, others may have its slot.
     fn pause(&self) {
-        let mut account = self.account();
-        account.use_until(clock::instant());
-        let slot = if account.rests { None } else { account.slot.take() };
-        drop(account);
+        let mut usage = self.usage();
+        usage.use_until(clock::instant());
+        let slot = if usage.rests { None } else { usage.slot.take() };
+        drop(usage);
         drop(slot);
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
+    fn usage(&self) -> MutexGuard<'_, Usage> {
         // It is plain data: a panic while it was held left it usable.
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
