@@ -17,7 +17,7 @@ use crate::log::{Batch, Log, LogError, ReadRequest};
 use crate::message::{Key, Offset};
 use crate::pipeline::breaker::Sample;
 use crate::reader::{Delivery, Inbox, Reader};
-use crate::routing::{Routed, Routing, reserved};
+use crate::routing::{Routed, Router, Routing, reserved};
 use crate::shard::{Bounds, Caution, Needs, Report, Run, Scan, Setup, Shard};
 use crate::telemetry::{CommitMetrics, HandlerMetrics, Tally, events};
 use crate::topic::Pattern;
@@ -720,8 +720,9 @@ impl<'p> Actor<'p> {
                 bytes_max: SCAN_BYTES_MAX,
             };
             let batch = log.read(request).await.map(|batch| {
+                let router = Router::new([&*routing]);
                 let own = batch.messages.iter().filter(|message| routing.subscribes(message));
-                let routed = own.map(|message| routing.route(message));
+                let routed = own.map(|message| router.message(message).to(0));
                 (routed.filter(|routed| routed.shard(routing.shards) == id.index).collect(), batch.upto)
             });
             Answer::Scanned(scan, batch)

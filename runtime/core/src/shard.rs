@@ -395,7 +395,7 @@ impl Shard {
                 continue;
             }
             let (policy, message) = (&*self.setup.policy, &routed.message);
-            let id = routed.id.filter(|_| pipeline::deduplicates(policy, message));
+            let id = routed.id_hash().filter(|_| pipeline::deduplicates(policy, message));
             if let Some(waiting) = id.and_then(|id| self.twins.get_mut(&id)) {
                 waiting.push(at);
                 lane.phase = Phase::Twin;
@@ -487,7 +487,7 @@ impl Shard {
 
     /// A message is in a sandbox no more: who waits for its id goes on. The id, if it is remembered.
     fn release_twins(&mut self, routed: &Routed) -> Option<IdHash> {
-        let id = routed.id.filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
+        let id = routed.id_hash().filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
         if let Some(waiting) = id.and_then(|id| self.twins.remove(&id)) {
             waiting.into_iter().for_each(|twin| self.resume(twin));
         }

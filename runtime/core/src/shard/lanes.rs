@@ -29,7 +29,8 @@ pub struct Item {
 }
 
 impl Item {
-    pub fn new(routed: Routed) -> Self {
+    pub fn new(mut routed: Routed) -> Self {
+        routed.hash_id();
         Self { routed: Some(routed.clone()), ..Self::in_log(routed.message.offset) }
     }
 

@@ -79,7 +79,9 @@ impl Shard {
     pub fn fetched(&mut self, messages: Vec<(Offset, Option<Routed>)>) {
         for (offset, routed) in messages {
             let Some(lane) = self.fetching.remove(&offset) else { continue };
-            let routed = routed.unwrap_or_else(|| gone(offset, self.lanes.get(lane).and_then(|lane| lane.key.clone())));
+            let mut routed =
+                routed.unwrap_or_else(|| gone(offset, self.lanes.get(lane).and_then(|lane| lane.key.clone())));
+            routed.hash_id();
             let bytes = routed.message.bytes();
             if lane == usize::MAX {
                 self.skipped_wanted.remove(&offset);

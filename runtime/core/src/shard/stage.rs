@@ -153,7 +153,7 @@ impl Origin {
         use sha2::Digest as _;
         let mut hash = sha2::Sha256::new();
         hash.update(handler.as_bytes());
-        match routed.id {
+        match routed.id_hash() {
             Some(IdHash(id)) => {
                 hash.update([0]);
                 hash.update(id.to_le_bytes());
