@@ -5,6 +5,8 @@
 //!
 //! - tail: batches of 512 are appended to a log in memory, and shards that only count take them. The time of the appends
 //!   alone, measured before, is subtracted.
+//! - tail, 8 handlers: the same with eight handlers that all want every message. What it costs a message is the work of the
+//!   one dispatcher, which more cores do not share, and the taking out of the inboxes.
 //! - tail among idle handlers: the same while 1,000 other handlers of 8 shards have nothing to do. It costs about the same.
 //! - catch-up: the log was filled before, the shards join at its start.
 //! - routing alone: what of that is finding key, id and shard.
@@ -19,7 +21,7 @@ use sluicebox::log::Log;
 use sluicebox::log::memory::MemoryLog;
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::reader::{Inbox, Options, Reader};
-use sluicebox::routing::{Field, IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{Field, IdFrom, KeyFrom, Router, Routing, Span};
 use sluicebox::topic::{Pattern, Topic};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -46,8 +48,9 @@ fn main() {
         let one = || Builder::new_current_thread().enable_time().build().expect("a runtime");
         let two = Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
         report("routing alone", what, routing_alone(&routing));
-        report("tail, one thread", what, tail(&one(), &routing, 0));
-        report("tail among idle handlers", what, tail(&one(), &routing, 1000));
+        report("tail, one thread", what, tail(&one(), &routing, 1, 0));
+        report("tail, 8 handlers", what, tail(&one(), &routing, 8, 0));
+        report("tail among idle handlers", what, tail(&one(), &routing, 1, 1000));
         report("catch-up, one thread", what, catch_up(&one(), &routing, thread_time));
         report("catch-up, two threads", what, catch_up(&two, &routing, clock_time));
     }
@@ -69,9 +72,10 @@ fn routing_alone(routing: &Routing) -> Duration {
         .zip(batches().into_iter().flatten())
         .map(|(offset, new)| Arc::new(Message::from_new(new, Offset(offset), Timestamp(0))))
         .collect();
+    let router = Router::new([routing]);
     let started = thread_time();
     for message in &messages {
-        std::hint::black_box(routing.route(message));
+        std::hint::black_box(router.message(message).to(0));
     }
     thread_time() - started
 }
@@ -87,6 +91,12 @@ fn routing(key: KeyFrom, id: IdFrom) -> Routing {
     Routing { handler: HandlerName::parse("bench").expect("a name"), key, id, shards: SHARDS, spans }
 }
 
+/// As many handlers that differ in nothing but their names.
+fn handlers_like(routing: &Arc<Routing>, count: usize) -> Vec<Arc<Routing>> {
+    let name = |number| HandlerName::parse(&format!("bench{number}")).expect("a name");
+    (0..count).map(|number| Arc::new(Routing { handler: name(number), ..(**routing).clone() })).collect()
+}
+
 fn batches() -> Vec<Vec<NewMessage>> {
     let topic = Topic::parse("orders.created").expect("a topic");
     let message = |number: usize| {
@@ -99,19 +109,20 @@ fn batches() -> Vec<Vec<NewMessage>> {
     numbers.chunks(BATCH).map(|numbers| numbers.iter().copied().map(message).collect()).collect()
 }
 
-fn tail(runtime: &Runtime, routing: &Arc<Routing>, idle_handlers: usize) -> Duration {
+fn tail(runtime: &Runtime, routing: &Arc<Routing>, handlers: usize, idle_handlers: usize) -> Duration {
     let alone = batches();
     let appends = runtime.block_on(append(Arc::new(MemoryLog::new()), alone));
     let batches = batches();
     runtime.block_on(async {
         let log = Arc::new(MemoryLog::new());
         let reader = Reader::start(log.clone(), Options::default()).await.expect("a tail");
-        reader.route(routing.clone());
+        let routings = handlers_like(routing, handlers);
+        routings.iter().for_each(|routing| reader.route(routing.clone()));
         let _idle: Vec<Inbox> = (0..idle_handlers).flat_map(|number| idle(&reader, number)).collect();
-        let shards = shards(&reader);
+        let shards = shards(&reader, &routings);
         let started = thread_time();
         append(log, batches).await;
-        drain(shards).await;
+        drain(shards, MESSAGES * handlers).await;
         (thread_time() - started).saturating_sub(appends)
     })
 }
@@ -133,7 +144,7 @@ fn catch_up(runtime: &Runtime, routing: &Arc<Routing>, time: fn() -> Duration) -
         let reader = Reader::start(log, Options::default()).await.expect("a tail");
         reader.route(routing.clone());
         let started = time();
-        drain(shards(&reader)).await;
+        drain(shards(&reader, std::slice::from_ref(routing)), MESSAGES).await;
         time() - started
     })
 }
@@ -148,11 +159,11 @@ async fn append(log: Arc<MemoryLog>, batches: Vec<Vec<NewMessage>>) -> Duration 
 }
 
 /// Shards that only count, each in its own task.
-fn shards(reader: &Reader) -> (JoinSet<()>, tokio::sync::mpsc::Receiver<usize>) {
+fn shards(reader: &Reader, routings: &[Arc<Routing>]) -> (JoinSet<()>, tokio::sync::mpsc::Receiver<usize>) {
     let (count, counts) = tokio::sync::mpsc::channel(1024);
     let mut tasks = JoinSet::new();
-    for index in 0..SHARDS {
-        let handler = HandlerName::parse("bench").expect("a name");
+    let shards = routings.iter().flat_map(|routing| (0..SHARDS).map(|index| (routing.handler.clone(), index)));
+    for (handler, index) in shards {
         let mut inbox: Inbox = reader.join(&ShardId { handler, index }, Offset::START);
         let count = count.clone();
         tasks.spawn(async move {
@@ -166,9 +177,9 @@ fn shards(reader: &Reader) -> (JoinSet<()>, tokio::sync::mpsc::Receiver<usize>) 
     (tasks, counts)
 }
 
-async fn drain((_tasks, mut counts): (JoinSet<()>, tokio::sync::mpsc::Receiver<usize>)) {
+async fn drain((_tasks, mut counts): (JoinSet<()>, tokio::sync::mpsc::Receiver<usize>), expected: usize) {
     let mut messages = 0;
-    while messages < MESSAGES {
+    while messages < expected {
         messages += counts.recv().await.expect("the shards go on until all came");
     }
 }

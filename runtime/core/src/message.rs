@@ -126,8 +126,13 @@ pub struct IdHash(pub u128);
 
 impl IdHash {
     pub fn of(id: &str) -> Self {
+        Self::of_bytes(id.as_bytes())
+    }
+
+    /// Of an id's UTF-8.
+    pub fn of_bytes(id: &[u8]) -> Self {
         use sha2::Digest as _;
-        let hash = sha2::Sha256::digest(id.as_bytes());
+        let hash = sha2::Sha256::digest(id);
         let mut half = [0u8; 16];
         half.copy_from_slice(&hash[..16]);
         Self(u128::from_le_bytes(half))

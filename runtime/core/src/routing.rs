@@ -4,8 +4,13 @@
 //! restart. A changed subscription holds from a recorded offset on, messages below it are routed under the old one.
 
 mod extract;
+mod id;
 pub mod reconcile;
 pub mod reserved;
+mod router;
+
+pub use self::id::Id;
+pub use self::router::{Router, Routes};
 
 use crate::handler::HandlerName;
 use crate::message::{IdHash, Key, Message, Offset, WorkId};
@@ -78,7 +83,8 @@ pub struct Routed {
     pub hash: u64,
     /// `None`: the message stands alone and sees no state.
     pub key: Option<Key>,
-    pub id: Option<IdHash>,
+    /// Hashed by who takes the message up, not by who routes it: that is one for all handlers.
+    pub id: Option<Id>,
     /// It cannot be handled: a dead letter without a run.
     pub unroutable: Option<Unroutable>,
 }
@@ -99,7 +105,17 @@ impl Routed {
 
     /// The shard it belongs to.
     pub fn shard(&self, shards: u16) -> u16 {
-        u16::try_from(self.hash % u64::from(shards.max(1))).expect("a remainder is less than a u16")
+        shard_of(self.hash, shards)
+    }
+
+    /// The hash of its id; `None`: it has none.
+    pub fn id_hash(&self) -> Option<IdHash> {
+        self.id.as_ref().map(|id| id.hash(&self.message))
+    }
+
+    /// Hashes its id, once for all who ask later.
+    pub fn hash_id(&mut self) {
+        self.id = self.id_hash().map(Id::from);
     }
 }
 
@@ -137,24 +153,14 @@ impl Routing {
         self.spans.first().map_or(Offset::START, |span| span.after)
     }
 
-    /// Key, id and lane of a message. Never fails: what cannot be routed says so and has a lane of its own.
+    /// Key, id and lane of one message. Who routes many has a [`Router`].
     pub fn route(&self, message: &Arc<Message>) -> Routed {
-        let returned = reserved::original(message).map(Arc::new);
-        let message = returned.as_ref().unwrap_or(message);
-        match self.key_of(message) {
-            Ok(key) => {
-                let hash = Self::lane_hash(key.as_ref(), message.offset);
-                let id = self.id_of(message).map(|id| IdHash::of(&id));
-                Routed { message: message.clone(), hash, key, id, unroutable: None }
-            }
-            Err(unroutable) => Routed {
-                message: message.clone(),
-                hash: Self::lane_hash(None, message.offset),
-                key: None,
-                id: None,
-                unroutable: Some(unroutable),
-            },
-        }
+        Router::new([self]).message(message).to(0)
+    }
+
+    /// The shard of a key: the one place that says so.
+    pub fn shard_of(&self, key: &Key) -> u16 {
+        shard_of(Self::lane_hash(Some(key), Offset::START), self.shards)
     }
 
     /// The hash of a key, or of the offset of a message that stands alone.
@@ -164,41 +170,16 @@ impl Routing {
             None => xxhash_rust::xxh3::xxh3_64(&offset.0.to_le_bytes()),
         }
     }
-
-    /// The dedup identity in full; `None` for no id, an empty one, or one that cannot be read.
-    fn id_of<'m>(&self, message: &'m Message) -> Option<std::borrow::Cow<'m, str>> {
-        match &self.id {
-            IdFrom::Message => message.id.as_deref().map(Into::into),
-            // A body that is not JSON has no id; the handler decides what to make of it.
-            IdFrom::Fields(fields) => extract::first(fields, message).ok().flatten(),
-        }
-    }
-
-    fn key_of(&self, message: &Message) -> Result<Option<Key>, Unroutable> {
-        if message.hops > crate::message::HOPS_MAX {
-            let error = format!("went through {} handlers, which looks like a loop", message.hops);
-            return Err(Unroutable { kind: "loop", error });
-        }
-        match &self.key {
-            KeyFrom::None => Ok(None),
-            KeyFrom::Message => Ok(message.key.clone()),
-            KeyFrom::All => Ok(Key::parse("*").expect("one byte is not too long")),
-            KeyFrom::Fields(fields) => {
-                let found = extract::first(fields, message)
-                    .map_err(|error| Unroutable { kind: "key", error: format!("no key: {error}") })?;
-                let text = found.ok_or_else(|| Unroutable {
-                    kind: "key",
-                    error: format!("no key: none of {} yields a text, number or boolean", describe(fields)),
-                })?;
-                Key::parse(&text).map_err(|error| Unroutable { kind: "key", error: error.to_string() })
-            }
-        }
-    }
 }
 
-fn describe(fields: &[Field]) -> String {
+/// The shard of a lane.
+fn shard_of(hash: u64, shards: u16) -> u16 {
+    u16::try_from(hash % u64::from(shards.max(1))).expect("a remainder is less than a u16")
+}
+
+fn describe<'f>(fields: impl IntoIterator<Item = &'f Field>) -> String {
     let names: Vec<String> = fields
-        .iter()
+        .into_iter()
         .map(|field| match field {
             Field::Pointer(pointer) => format!("`{pointer}`"),
             Field::Header(name) => format!("header `{name}`"),
@@ -240,10 +221,19 @@ mod tests {
     }
 
     #[test]
+    fn a_key_has_the_shard_of_its_messages() {
+        let routing = routing(KeyFrom::Fields(vec![Field::Pointer("/user".into())]));
+        for user in ["ada", "ben", "cleo", "dan"] {
+            let routed = routing.route(&message(&format!(r#"{{"user":"{user}"}}"#)));
+            assert_eq!(routed.shard(routing.shards), routing.shard_of(&Key::parse(user).unwrap().unwrap()));
+        }
+    }
+
+    #[test]
     fn an_empty_id_is_no_id() {
         let routing = routing(KeyFrom::None);
-        assert_eq!(routing.route(&message(r#"{"id":""}"#)).id, None);
-        assert_eq!(routing.route(&message(r#"{"id":"a"}"#)).id, Some(IdHash::of("a")));
+        assert_eq!(routing.route(&message(r#"{"id":""}"#)).id_hash(), None);
+        assert_eq!(routing.route(&message(r#"{"id":"a"}"#)).id_hash(), Some(IdHash::of("a")));
     }
 
     #[test]

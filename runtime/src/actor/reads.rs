@@ -5,7 +5,7 @@ use crate::commit::{CommitError, DeadQuery, NumberedDeadLetter};
 use crate::effects::Entries;
 use crate::log::{Batch, LogError, ReadRequest};
 use crate::message::{Key, Offset};
-use crate::routing::{Routed, reserved};
+use crate::routing::{Routed, Router, reserved};
 use crate::shard::{Needs, Scan};
 use crate::topic::Pattern;
 use futures_util::FutureExt;
@@ -142,8 +142,9 @@ impl Actor<'_> {
                 bytes_max: SCAN_BYTES_MAX,
             };
             let batch = log.read(request).await.map(|batch| {
+                let router = Router::new([&*routing]);
                 let own = batch.messages.iter().filter(|message| routing.subscribes(message));
-                let routed = own.map(|message| routing.route(message));
+                let routed = own.map(|message| router.message(message).to(0));
                 (routed.filter(|routed| routed.shard(routing.shards) == id.index).collect(), batch.upto)
             });
             Answer::Scanned(scan, batch)

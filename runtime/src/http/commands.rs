@@ -146,13 +146,13 @@ pub(super) async fn append(face: &Face, commands: &[(&HandlerName, Command)]) ->
 
 /// A key that can be paused.
 fn check_key(handler: &Commanded<'_>, key: &Key) -> Result<(), ApiError> {
-    let Routing { handler: name, key: from, shards, .. } = handler.routing;
+    let Routing { handler: name, key: from, .. } = handler.routing;
     let conflict = |error| Err(ApiError::new(StatusCode::CONFLICT, error));
     if *from == KeyFrom::None {
         return conflict(format!("handler `{name}` has no keys (`key = false`): pause the handler"));
     }
-    let index = Routing::lane_hash(Some(key), Offset::START) % u64::from((*shards).max(1));
-    let shard = handler.shards.iter().find(|shard| u64::from(shard.shard.index) == index);
+    let index = handler.routing.shard_of(key);
+    let shard = handler.shards.iter().find(|shard| shard.shard.index == index);
     let paused = shard.map(|shard| &shard.control.paused_keys);
     if paused.is_some_and(|paused| paused.len() >= PAUSED_KEYS_MAX && !paused.contains(key)) {
         return conflict(format!("{PAUSED_KEYS_MAX} keys of this shard are paused: pause handler `{name}`"));

@@ -1,17 +1,18 @@
 //! Routes the messages of a batch and sorts them by shard. Plain calculation, done outside the lock.
 
 use super::part::Part;
-use super::subscribers::Subscribers;
+use super::subscribers::{Audience, Subscribers};
 use crate::message::Message;
-use crate::routing::Routing;
+use crate::routing::{Router, Routing};
 use std::sync::Arc;
 
 /// Sorts the messages that `routing` subscribes to by shard.
 pub(super) fn sort(routing: &Routing, messages: &[Arc<Message>]) -> Vec<Part> {
     let shards = routing.shards.max(1);
+    let router = Router::new([routing]);
     let mut parts: Vec<Part> = (0..shards).map(|_| Part::default()).collect();
     for message in messages.iter().filter(|message| routing.subscribes(message)) {
-        let routed = routing.route(message);
+        let routed = router.message(message).to(0);
         parts[usize::from(routed.shard(shards))].push(routed);
     }
     parts
@@ -39,7 +40,9 @@ impl Sorted {
         self.handlers.resize_with(table.entries.len(), Vec::new);
         for message in messages {
             self.bytes += message.bytes();
-            for &slot in subscribers.of(message) {
+            let Audience { slots, router } = subscribers.of(message);
+            let mut routes = router.message(message);
+            for (number, &slot) in slots.iter().enumerate() {
                 let Some(entry) = table.entries[slot].as_ref().filter(|entry| entry.is_active()) else { continue };
                 let shards = entry.routing.shards.max(1);
                 let parts = &mut self.handlers[slot];
@@ -47,7 +50,7 @@ impl Sorted {
                     parts.resize_with(usize::from(shards), Part::default);
                     self.touched.push(slot);
                 }
-                let routed = entry.routing.route(message);
+                let routed = routes.to(number);
                 parts[usize::from(routed.shard(shards))].push(routed);
             }
         }

@@ -1,7 +1,7 @@
 //! Which handlers get the messages of a topic, remembered by topic.
 
 use crate::message::{Message, Offset};
-use crate::routing::Routing;
+use crate::routing::{Router, Routing};
 use crate::topic::Topic;
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -62,40 +62,57 @@ impl Table {
 pub(super) struct Subscribers {
     pub(super) table: Arc<Table>,
     topics_max: usize,
-    /// Index into `lists`.
+    /// Index into `audiences`.
     topics: HashMap<Topic, usize>,
-    lists: Vec<Box<[usize]>>,
-    /// Of the last message that the topic alone did not decide.
-    unsettled: Vec<usize>,
+    /// Index into `audiences` by slots: many topics have the same one.
+    known: HashMap<Box<[usize]>, usize>,
+    audiences: Vec<Audience>,
+}
+
+/// The handlers that get the messages of some topics.
+pub(super) struct Audience {
+    pub(super) slots: Box<[usize]>,
+    /// Numbers them as `slots` does.
+    pub(super) router: Router,
 }
 
 impl Subscribers {
     pub(super) fn new(table: Arc<Table>, topics_max: usize) -> Self {
-        Self { table, topics_max: topics_max.max(1), topics: HashMap::new(), lists: vec![], unsettled: vec![] }
+        let (topics, known) = (HashMap::new(), HashMap::new());
+        Self { table, topics_max: topics_max.max(1), topics, known, audiences: vec![] }
     }
 
-    /// The slots of the handlers that get this message.
-    pub(super) fn of(&mut self, message: &Message) -> &[usize] {
-        if message.offset <= self.table.settled_after {
-            self.unsettled.clear();
-            self.unsettled.extend(self.table.subscribers(message));
-            return &self.unsettled;
-        }
-        let index = match self.topics.get(&message.topic) {
+    /// The handlers that get this message.
+    pub(super) fn of(&mut self, message: &Message) -> &Audience {
+        let is_settled = message.offset > self.table.settled_after;
+        let index = match self.topics.get(&message.topic).filter(|_| is_settled) {
             Some(index) => *index,
-            None => self.learn(message),
+            None => self.learn(message, is_settled),
         };
-        &self.lists[index]
+        &self.audiences[index]
     }
 
-    fn learn(&mut self, message: &Message) -> usize {
-        if self.topics.len() >= self.topics_max {
+    fn learn(&mut self, message: &Message, is_settled: bool) -> usize {
+        if self.topics.len() >= self.topics_max || self.audiences.len() >= self.topics_max {
             // Topics that matter are learned again at once; which ones those are is not worth the bookkeeping.
             self.topics.clear();
-            self.lists.clear();
+            self.known.clear();
+            self.audiences.clear();
         }
-        self.lists.push(self.table.subscribers(message).collect());
-        self.topics.insert(message.topic.clone(), self.lists.len() - 1);
-        self.lists.len() - 1
+        let slots: Box<[usize]> = self.table.subscribers(message).collect();
+        let index = match self.known.get(&slots) {
+            Some(index) => *index,
+            None => {
+                let routing = |slot: &usize| self.table.entries[*slot].as_ref().map(|entry| &*entry.routing);
+                let router = Router::new(slots.iter().filter_map(routing));
+                self.known.insert(slots.clone(), self.audiences.len());
+                self.audiences.push(Audience { slots, router });
+                self.audiences.len() - 1
+            }
+        };
+        if is_settled {
+            self.topics.insert(message.topic.clone(), index);
+        }
+        index
     }
 }

@@ -29,7 +29,9 @@ impl Held {
     /// A message came back from the log for an item, unless it came before: it may have been asked for twice.
     pub fn take_back(&mut self, item: &mut Item, routed: impl FnOnce() -> Routed) {
         if item.routed.is_none() {
-            item.routed = Some(routed());
+            let mut routed = routed();
+            routed.hash_id();
+            item.routed = Some(routed);
             self.take(item);
         }
     }

@@ -30,7 +30,8 @@ pub struct Failed {
 }
 
 impl Item {
-    pub fn new(routed: Routed) -> Self {
+    pub fn new(mut routed: Routed) -> Self {
+        routed.hash_id();
         Self { work: routed.work(), routed: Some(routed), ..Self::in_log(Offset::START) }
     }
 

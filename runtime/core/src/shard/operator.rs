@@ -47,8 +47,7 @@ impl Shard {
     }
 
     fn owns(&self, key: &Key) -> bool {
-        let hash = Routing::lane_hash(Some(key), Offset::START);
-        hash % u64::from(self.setup.routing.shards.max(1)) == u64::from(self.setup.id.index)
+        self.setup.routing.shard_of(key) == self.setup.id.index
     }
 
     fn resume_key(&mut self, key: &Key) {

@@ -20,7 +20,7 @@ impl Origin {
         use sha2::Digest as _;
         let mut hash = sha2::Sha256::new();
         hash.update(shard.handler.as_str().as_bytes());
-        match (routed.id, routed.work()) {
+        match (routed.id_hash(), routed.work()) {
             (Some(IdHash(id)), _) => {
                 hash.update([0]);
                 hash.update(id.to_le_bytes());

@@ -36,7 +36,7 @@ impl Shard {
                 continue;
             }
             let (policy, message) = (&*self.setup.policy, &routed.message);
-            let id = routed.id.filter(|_| pipeline::deduplicates(policy, message));
+            let id = routed.id_hash().filter(|_| pipeline::deduplicates(policy, message));
             if self.runs.waits_for_twin(id, at) {
                 lane.phase = Phase::Twin;
                 continue;
@@ -127,7 +127,7 @@ impl Shard {
 
     /// A message is in a sandbox no more: who waits for its id goes on. The id, if it is remembered.
     pub(super) fn end_run(&mut self, routed: &Routed) -> Option<IdHash> {
-        let id = routed.id.filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
+        let id = routed.id_hash().filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
         self.runs.end(id).into_iter().for_each(|twin| self.resume(twin));
         id
     }
