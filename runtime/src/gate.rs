@@ -360,7 +360,7 @@ mod tests {
     use crate::telemetry::Metrics;
 
     fn gate(policy: &Policy, dead: u64) -> Gate {
-        (Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap())))
+        Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap()))
     }
 
     #[test]
