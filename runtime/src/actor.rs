@@ -5,13 +5,13 @@
 //! again and goes on from what the record says.
 
 use crate::clock;
-use crate::commit::{CommitError, DeadQuery, NumberedDeadLetter, Pin, ShardCommit};
+use crate::commit::{CommitError, DeadQuery, NumberedDeadLetter, ShardCommit};
 use crate::committer::Committer;
 use crate::control::{Applied, Command, JOBS_MAX};
 use crate::effects::{Effects, Entries};
-use crate::follow::Commands;
+use crate::follow::{Commands, LastPin, Pins};
 use crate::gate::{Gate, Pass, Shut};
-use crate::handler::{Digest, HandlerName, Policy, ShardId};
+use crate::handler::{Digest, Policy, ShardId};
 use crate::invoke::{Failure, Invoke};
 use crate::log::{Batch, Log, LogError, ReadRequest};
 use crate::message::{Key, Offset};
@@ -24,7 +24,7 @@ use crate::topic::Pattern;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +61,7 @@ pub struct Parts {
     pub idle: Arc<AtomicBool>,
     pub commands: Commands,
     /// Rollbacks that operators asked for, by handler.
-    pub pins: watch::Sender<BTreeMap<HandlerName, Pin>>,
+    pub pins: Pins,
     pub metrics: Arc<HandlerMetrics>,
     pub commit_metrics: CommitMetrics,
     pub stop: CancellationToken,
@@ -109,6 +109,11 @@ async fn drive(parts: Parts) {
         let shard = Shard::new(setup, claim, std::mem::take(&mut caution));
         if shard.control().tripped {
             parts.gate.trip();
+        }
+        // On another host it may have heard of a command that was before this host's tail.
+        let last = LastPin { offset: Offset(shard.control().pin_command), pin: shard.control().pin };
+        if last.offset > Offset::START {
+            parts.pins.note(&parts.id.handler, last);
         }
         let mut actor = Actor::new(&parts, shard, inbox, version);
         match actor.work().await {
@@ -473,16 +478,10 @@ impl<'p> Actor<'p> {
             match (&applied, command) {
                 (Applied::Done, Ok(Command::Trip)) => gate.trip(),
                 (Applied::Done, Ok(Command::Reset)) => gate.reset(),
-                (Applied::Done, Ok(Command::Rollback { .. } | Command::Unpin)) if id.index == 0 => {
-                    let pin = self.shard.control().pin;
-                    pins.send_modify(|pins| match pin {
-                        Some(pin) => {
-                            pins.insert(id.handler.clone(), pin);
-                        }
-                        None => {
-                            pins.remove(&id.handler);
-                        }
-                    });
+                (Applied::Done, Ok(command)) => {
+                    if let Some(last) = LastPin::of(message.offset, &command) {
+                        pins.note(&id.handler, last);
+                    }
                 }
                 _ => {}
             }
