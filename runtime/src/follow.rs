@@ -184,6 +184,9 @@ async fn follow(followed: Arc<Followed>, log: Arc<dyn Log>, mut tail: Box<dyn Ta
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::Pin;
+    use crate::handler::Digest;
+    use crate::log::memory::MemoryLog;
     use crate::log::{Batch, Lagged};
     use futures_util::future::BoxFuture;
     use std::collections::VecDeque;
@@ -205,19 +208,37 @@ mod tests {
         }
     }
 
+    fn name() -> HandlerName {
+        HandlerName::parse("order").unwrap()
+    }
+
+    /// A follower of one handler that hears what the tail says; it ends with the guard.
+    fn followed(log: Arc<dyn Log>, tail: impl Into<VecDeque<Result<Arc<Batch>, Lagged>>>) -> (Follower, Commands) {
+        let followed = Arc::new(Followed { known: Arc::default(), handlers: Mutex::default(), pins: Pins::default() });
+        let stop = CancellationToken::new();
+        let follower = Follower { followed: followed.clone(), _stop: stop.clone().drop_guard() };
+        let commands = follower.commands(&name());
+        tokio::spawn(follow(followed, log, Box::new(Script(tail.into())), stop));
+        (follower, commands)
+    }
+
     #[tokio::test]
     async fn a_tail_that_falls_behind_twice_makes_every_shard_look() {
         let batch = Arc::new(Batch { messages: vec![], upto: Offset(9) });
-        let tail = Script([Err(Lagged), Err(Lagged), Ok(batch)].into());
-        let followed = Arc::new(Followed { known: Arc::default(), handlers: Mutex::default(), pins: Pins::default() });
-        let handler = HandlerName::parse("order").unwrap();
-        let last = followed.handlers().entry(handler).or_insert_with(|| watch::Sender::new(Offset::START)).subscribe();
-        let mut commands = Commands { known: followed.known.clone(), last };
-        let stop = CancellationToken::new();
-        let _ends = stop.clone().drop_guard();
-        let log = crate::log::memory::MemoryLog::new();
-        tokio::spawn(follow(followed, Arc::new(log), Box::new(tail), stop));
+        let (_ends, mut commands) = followed(Arc::new(MemoryLog::new()), [Err(Lagged), Err(Lagged), Ok(batch)]);
         tokio::time::timeout(Duration::from_secs(30), commands.changed()).await.unwrap();
         assert_eq!(commands.newest().0, Offset(9), "up to there a command may have been missed");
+    }
+
+    #[tokio::test]
+    async fn a_rollback_that_the_tail_did_not_tell_is_heard_all_the_same() {
+        let pin = Pin { digest: Digest::of(b"old"), over: Digest::of(b"new") };
+        let log = Arc::new(MemoryLog::new());
+        let offsets = log.append(vec![Command::Rollback { pin }.message(&name())]).await.unwrap();
+        let batch = Arc::new(Batch { messages: vec![], upto: offsets[0] });
+        let (follower, _commands) = followed(log, [Err(Lagged), Ok(batch)]);
+        let mut pins = follower.pins().subscribe();
+        let told = pins.wait_for(|pins| pins.get(&name()) == Some(&pin));
+        tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().unwrap();
     }
 }

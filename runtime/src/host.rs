@@ -1,5 +1,8 @@
 //! Puts the parts together: log, reader, committer and the shards of every handler; changes them while they run, and
 //! takes them apart again.
+//!
+//! A host works on the shards that it owns, of every handler all unless it is told otherwise, and the set may change while
+//! it runs. What concerns a handler as a whole it takes from the log, so it knows as much without a shard of it.
 
 mod owned;
 mod running;

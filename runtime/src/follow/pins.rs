@@ -90,7 +90,7 @@ mod tests {
         let (pins, handler) = (Pins::default(), HandlerName::parse("order").unwrap());
         let pin = |version: &str| Some(Pin { digest: Digest::of(version.as_bytes()), over: Digest::of(b"file") });
         let in_force = pins.subscribe();
-        let mut check = |offset, noted, expected: Option<Pin>| {
+        let check = |offset, noted, expected: Option<Pin>| {
             pins.note(&handler, LastPin { offset: Offset(offset), pin: noted });
             assert_eq!(in_force.borrow().get(&handler).copied(), expected, "after {offset}");
         };
