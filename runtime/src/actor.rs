@@ -15,11 +15,11 @@ mod wait;
 pub use supervise::run;
 
 use crate::clock;
-use crate::commit::{CommitError, Pin};
+use crate::commit::CommitError;
 use crate::committer::Committer;
-use crate::follow::Commands;
+use crate::follow::{Commands, Pins};
 use crate::gate::Gate;
-use crate::handler::{HandlerName, Policy, ShardId};
+use crate::handler::{Policy, ShardId};
 use crate::invoke::Invoke;
 use crate::log::Log;
 use crate::message::Offset;
@@ -31,7 +31,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use gauges::Gauges;
 use reads::Answer;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
@@ -54,7 +54,7 @@ pub struct Parts {
     pub idle: Arc<AtomicBool>,
     pub commands: Commands,
     /// Rollbacks that operators asked for, by handler.
-    pub pins: watch::Sender<BTreeMap<HandlerName, Pin>>,
+    pub pins: Pins,
     pub metrics: Arc<HandlerMetrics>,
     pub commit_metrics: CommitMetrics,
     pub stop: CancellationToken,

@@ -1,27 +1,40 @@
 //! Hears of commands: one task per host looks through the tail and tells the shards that there is something to read.
 //!
 //! It only says "there is a command up to here"; each shard reads the commands itself, from what its record says, so a
-//! hint that comes twice or a tail that fell behind costs a read and nothing else.
+//! hint that comes twice or a tail that fell behind costs a read and nothing else. What concerns the host, also where it
+//! has no shard of the handler, it takes from the commands itself: the version to run.
+
+mod pins;
+
+pub use self::pins::{LastPin, Pins};
+
+use crate::control::Command;
 
 use crate::handler::HandlerName;
-use crate::log::{Log, LogError, Tail};
-use crate::message::Offset;
-use crate::routing::reserved::CONTROL_TOKEN;
+use crate::log::{Log, LogError, ReadRequest, Tail};
+use crate::message::{Message, Offset};
+use crate::routing::reserved::{CONTROL_TOKEN, control_topic};
+use crate::topic::Pattern;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// One read of what a tail that fell behind did not tell.
+const MISSED_MESSAGES_MAX: usize = 256;
+const MISSED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The follower's handle; when it is dropped the task ends.
 pub struct Follower {
-    shared: Arc<Shared>,
+    followed: Arc<Followed>,
     _stop: DropGuard,
 }
 
-struct Shared {
+struct Followed {
     known: Arc<AtomicU64>,
     handlers: Mutex<HashMap<HandlerName, watch::Sender<Offset>>>,
+    pins: Pins,
 }
 
 /// What a shard asks before it writes and while it waits.
@@ -36,37 +49,81 @@ impl Follower {
     pub async fn start(log: &Arc<dyn Log>) -> Result<Self, LogError> {
         let tail = log.tail().await?;
         let known = Arc::new(AtomicU64::new(tail.start().0));
-        let shared = Arc::new(Shared { known, handlers: Mutex::default() });
+        let followed = Arc::new(Followed { known, handlers: Mutex::default(), pins: Pins::default() });
         let stop = CancellationToken::new();
-        tokio::spawn(follow(shared.clone(), tail, stop.clone()));
-        Ok(Self { shared, _stop: stop.drop_guard() })
+        tokio::spawn(follow(followed.clone(), log.clone(), tail, stop.clone()));
+        Ok(Self { followed, _stop: stop.drop_guard() })
     }
 
     /// What a handler's shards watch.
     pub fn commands(&self, handler: &HandlerName) -> Commands {
-        let mut handlers = self.shared.handlers();
+        let mut handlers = self.followed.handlers();
         // Before the tail began there may be commands for it: a shard that is not as far reads once.
-        let begun = || watch::Sender::new(Offset(self.shared.known.load(Ordering::Acquire)));
+        let begun = || watch::Sender::new(Offset(self.followed.known.load(Ordering::Acquire)));
         let last = handlers.entry(handler.clone()).or_insert_with(begun).subscribe();
-        Commands { known: self.shared.known.clone(), last }
+        Commands { known: self.followed.known.clone(), last }
+    }
+
+    /// What operators went back to, of the handlers whose commands are asked for.
+    pub fn pins(&self) -> &Pins {
+        &self.followed.pins
     }
 
     /// The handler is gone.
     pub fn forget(&self, handler: &HandlerName) {
-        self.shared.handlers().remove(handler);
+        self.followed.handlers().remove(handler);
+        self.followed.pins.forget(handler);
     }
 }
 
-impl Shared {
+impl Followed {
     fn handlers(&self) -> MutexGuard<'_, HashMap<HandlerName, watch::Sender<Offset>>> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, handler: &str, offset: Offset) {
-        let Ok(handler) = HandlerName::parse(handler) else { return };
+    /// Takes a command out of the tail.
+    fn hear(&self, message: &Message) {
+        let Some(handler) = self.commanded(message) else { return };
         if let Some(last) = self.handlers().get(&handler) {
-            last.send_replace(offset);
+            last.send_replace(message.offset);
         }
+        self.note(&handler, message);
+    }
+
+    /// The handler that a message is a command for, if it is followed.
+    fn commanded(&self, message: &Message) -> Option<HandlerName> {
+        let mut tokens = message.topic.tokens();
+        let is_command = message.topic.is_reserved() && tokens.next() == Some(CONTROL_TOKEN);
+        let handler = HandlerName::parse(tokens.next().filter(|_| is_command)?).ok()?;
+        self.handlers().contains_key(&handler).then_some(handler)
+    }
+
+    fn note(&self, handler: &HandlerName, message: &Message) {
+        // What cannot be read the shards refuse, and say so.
+        if let Some(last) = Command::read(message).ok().and_then(|command| LastPin::of(message.offset, &command)) {
+            self.pins.note(handler, last);
+        }
+    }
+
+    /// Reads the commands that the tail did not tell.
+    async fn read_missed(&self, log: &dyn Log, mut after: Offset, upto: Offset) -> Result<(), LogError> {
+        let patterns: Vec<Pattern> =
+            self.handlers().keys().map(|handler| Pattern::from(&control_topic(handler))).collect();
+        // No pattern would be every topic.
+        while after < upto && !patterns.is_empty() {
+            let (patterns, messages_max, bytes_max) = (patterns.clone(), MISSED_MESSAGES_MAX, MISSED_BYTES_MAX);
+            let batch = log.read(ReadRequest { after, upto, patterns, messages_max, bytes_max }).await?;
+            for message in &batch.messages {
+                if let Some(handler) = self.commanded(message) {
+                    self.note(&handler, message);
+                }
+            }
+            if batch.upto <= after {
+                break;
+            }
+            after = batch.upto;
+        }
+        Ok(())
     }
 }
 
@@ -87,10 +144,11 @@ impl Commands {
     }
 }
 
-async fn follow(shared: Arc<Shared>, mut tail: Box<dyn Tail>, stop: CancellationToken) {
-    // What was missed is not known, so at the next batch, which says how far the log is, every shard has to look. It may
-    // fall behind again before that.
-    let mut missed = false;
+async fn follow(followed: Arc<Followed>, log: Arc<dyn Log>, mut tail: Box<dyn Tail>, stop: CancellationToken) {
+    // What was missed is not known, so at the next batch, which says how far the log is, every shard has to look, and the
+    // commands since the last batch are read. The tail may fall behind again before that.
+    let mut missed_after = None;
+    let mut heard_upto = tail.start();
     loop {
         let next = tokio::select! {
             // Safe to cancel: a token stays cancelled.
@@ -101,23 +159,24 @@ async fn follow(shared: Arc<Shared>, mut tail: Box<dyn Tail>, stop: Cancellation
         match next {
             None => return,
             Some(Ok(batch)) => {
-                for message in &batch.messages {
-                    let mut tokens = message.topic.tokens();
-                    if message.topic.is_reserved()
-                        && tokens.next() == Some(CONTROL_TOKEN)
-                        && let Some(handler) = tokens.next()
-                    {
-                        shared.tell(handler, message.offset);
-                    }
-                }
-                if std::mem::take(&mut missed) {
-                    shared.handlers().values().for_each(|last| {
+                batch.messages.iter().for_each(|message| followed.hear(message));
+                heard_upto = batch.upto;
+                if missed_after.is_some() {
+                    followed.handlers().values().for_each(|last| {
                         last.send_replace(batch.upto);
                     });
                 }
-                shared.known.store(batch.upto.0, Ordering::Release);
+                followed.known.store(batch.upto.0, Ordering::Release);
+                if let Some(after) = missed_after {
+                    // A read holds nothing, so it may be dropped.
+                    let read = stop.run_until_cancelled(followed.read_missed(&*log, after, batch.upto)).await;
+                    match read {
+                        Some(Err(error)) => tracing::warn!(%error, "failed to read missed commands, trying again"),
+                        _ => missed_after = None,
+                    }
+                }
             }
-            Some(Err(_)) => missed = true,
+            Some(Err(_)) => missed_after = missed_after.or(Some(heard_upto)),
         }
     }
 }
@@ -125,6 +184,9 @@ async fn follow(shared: Arc<Shared>, mut tail: Box<dyn Tail>, stop: Cancellation
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::Pin;
+    use crate::handler::Digest;
+    use crate::log::memory::MemoryLog;
     use crate::log::{Batch, Lagged};
     use futures_util::future::BoxFuture;
     use std::collections::VecDeque;
@@ -146,18 +208,37 @@ mod tests {
         }
     }
 
+    fn name() -> HandlerName {
+        HandlerName::parse("order").unwrap()
+    }
+
+    /// A follower of one handler that hears what the tail says; it ends with the guard.
+    fn followed(log: Arc<dyn Log>, tail: impl Into<VecDeque<Result<Arc<Batch>, Lagged>>>) -> (Follower, Commands) {
+        let followed = Arc::new(Followed { known: Arc::default(), handlers: Mutex::default(), pins: Pins::default() });
+        let stop = CancellationToken::new();
+        let follower = Follower { followed: followed.clone(), _stop: stop.clone().drop_guard() };
+        let commands = follower.commands(&name());
+        tokio::spawn(follow(followed, log, Box::new(Script(tail.into())), stop));
+        (follower, commands)
+    }
+
     #[tokio::test]
     async fn a_tail_that_falls_behind_twice_makes_every_shard_look() {
         let batch = Arc::new(Batch { messages: vec![], upto: Offset(9) });
-        let tail = Script([Err(Lagged), Err(Lagged), Ok(batch)].into());
-        let shared = Arc::new(Shared { known: Arc::default(), handlers: Mutex::default() });
-        let handler = HandlerName::parse("order").unwrap();
-        let last = shared.handlers().entry(handler).or_insert_with(|| watch::Sender::new(Offset::START)).subscribe();
-        let mut commands = Commands { known: shared.known.clone(), last };
-        let stop = CancellationToken::new();
-        let _ends = stop.clone().drop_guard();
-        tokio::spawn(follow(shared, Box::new(tail), stop));
+        let (_ends, mut commands) = followed(Arc::new(MemoryLog::new()), [Err(Lagged), Err(Lagged), Ok(batch)]);
         tokio::time::timeout(Duration::from_secs(30), commands.changed()).await.unwrap();
         assert_eq!(commands.newest().0, Offset(9), "up to there a command may have been missed");
+    }
+
+    #[tokio::test]
+    async fn a_rollback_that_the_tail_did_not_tell_is_heard_all_the_same() {
+        let pin = Pin { digest: Digest::of(b"old"), over: Digest::of(b"new") };
+        let log = Arc::new(MemoryLog::new());
+        let offsets = log.append(vec![Command::Rollback { pin }.message(&name())]).await.unwrap();
+        let batch = Arc::new(Batch { messages: vec![], upto: offsets[0] });
+        let (follower, _commands) = followed(log, [Err(Lagged), Ok(batch)]);
+        let mut pins = follower.pins().subscribe();
+        let told = pins.wait_for(|pins| pins.get(&name()) == Some(&pin));
+        tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().unwrap();
     }
 }

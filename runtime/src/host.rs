@@ -1,12 +1,18 @@
 //! Puts the parts together: log, reader, committer and the shards of every handler; changes them while they run, and
 //! takes them apart again.
+//!
+//! A host works on the shards that it owns, of every handler all unless it is told otherwise, and the set may change while
+//! it runs. What concerns a handler as a whole it takes from the log, so it knows as much without a shard of it.
 
+mod owned;
 mod running;
+
+pub use self::owned::Owned;
 
 use crate::commit::{DeadFilter, Pin};
 use crate::committer::Committer;
 use crate::config::Start;
-use crate::follow::Follower;
+use crate::follow::{Follower, LastPin};
 use crate::gate::{BreakerState, Gate};
 use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
@@ -18,7 +24,7 @@ use crate::routing::{IdFrom, KeyFrom, Routing};
 use crate::telemetry::Metrics;
 use crate::topic::Pattern;
 use running::Running;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::{Mutex, watch};
 
@@ -60,20 +66,19 @@ pub struct Overview {
 
 /// The running shards of one host.
 pub struct Host {
-    parts: Parts,
-    /// One change at a time.
-    changing: Mutex<()>,
+    works: Works,
+    /// The shards that are its own. Locked while something changes: one change at a time.
+    changing: Mutex<Owned>,
     running: RwLock<BTreeMap<HandlerName, Running>>,
 }
 
 /// What the shards of all handlers share.
-struct Parts {
+struct Works {
     log: Arc<dyn Log>,
     reader: Reader,
     committer: Committer,
     follower: Follower,
     metrics: Arc<Metrics>,
-    pins: watch::Sender<BTreeMap<HandlerName, Pin>>,
     /// Handlers whose shards run or are about to, for `retain`.
     holders: watch::Sender<Vec<HandlerName>>,
 }
@@ -86,12 +91,22 @@ impl Host {
         metrics: Arc<Metrics>,
         options: reader::Options,
     ) -> Result<Self, StartError> {
+        Self::start_as_owner(log, handlers, metrics, options, Owned::All).await
+    }
+
+    /// Records the routings, claims the shards that are its own and starts working.
+    pub async fn start_as_owner(
+        log: Arc<dyn Log>,
+        handlers: Vec<Handler>,
+        metrics: Arc<Metrics>,
+        options: reader::Options,
+        owned: Owned,
+    ) -> Result<Self, StartError> {
         let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());
-        let (pins, holders) = (watch::Sender::default(), watch::Sender::default());
-        let parts = Parts { log, reader, committer, follower, metrics, pins, holders };
-        let host = Self { parts, changing: Mutex::default(), running: RwLock::default() };
+        let works = Works { log, reader, committer, follower, metrics, holders: watch::Sender::default() };
+        let host = Self { works, changing: Mutex::new(owned), running: RwLock::default() };
         host.apply(handlers).await?;
         Ok(host)
     }
@@ -102,33 +117,31 @@ impl Host {
     ///
     /// All or nothing: after an error everything runs as before.
     pub async fn apply(&self, handlers: Vec<Handler>) -> Result<(), StartError> {
-        let _one = self.changing.lock().await;
+        let owned = self.changing.lock().await;
         // Refused before anything stops, and from here on only the recording can fail.
         self.wanted_routings(&handlers).await?;
         let mut gates = self.gates(&handlers).await?;
-        let recorded = recorded_pins(&*self.parts.log).await?;
+        // Asked for before the records are read: what operators say from here on is heard.
+        handlers.iter().for_each(|handler| drop(self.works.follower.commands(&handler.name)));
+        let recorded = LastPin::recorded(&*self.works.log).await?;
         let stopping = self.take_out(|running| {
             let new = handlers.iter().find(|handler| handler.name == *running.name());
             new.is_none_or(|new| running.needs_restart(new))
         });
         let before: Vec<(Handler, Arc<Routing>)> =
             stopping.iter().map(|running| (running.handler(), running.routing())).collect();
-        let ran: BTreeSet<HandlerName> = stopping.iter().map(|running| running.name().clone()).collect();
         gates.extend(stopping.iter().map(|running| (running.name().clone(), running.gate())));
         // Nothing that is about to start may lose what it needs.
         let named = handlers.iter().map(|handler| &handler.name).chain(before.iter().map(|(handler, _)| &handler.name));
-        self.parts.holders.send_replace(named.cloned().collect());
-        futures_util::future::join_all(stopping.into_iter().map(|running| running.stop(&self.parts.reader))).await;
+        self.works.holders.send_replace(named.cloned().collect());
+        futures_util::future::join_all(stopping.into_iter().map(|running| running.stop(&self.works.reader))).await;
         // Only now is it certain how far the shards came: messages up to the log's end are those of the old routing.
         let (starting, result) = match self.record_routings(&handlers).await {
             Ok(routings) => {
                 let leaves = |name: &HandlerName| !handlers.iter().any(|handler| handler.name == *name);
                 before.iter().map(|(handler, _)| &handler.name).filter(|name| leaves(name)).for_each(|name| {
-                    self.parts.reader.unroute(name);
-                    self.parts.follower.forget(name);
-                    self.parts.pins.send_modify(|pins| {
-                        pins.remove(name);
-                    });
+                    self.works.reader.unroute(name);
+                    self.works.follower.forget(name);
                 });
                 let routed = |handler: Handler| Some((routings.get(&handler.name)?.clone(), handler));
                 (handlers.into_iter().filter_map(routed).map(|(routing, handler)| (handler, routing)).collect(), Ok(()))
@@ -143,18 +156,25 @@ impl Host {
             let Some(gate) = gates.remove(&handler.name) else { continue };
             gate.configure(&handler.policy);
             // Known before its first shard is claimed, so that nobody takes the file's version for the one to run.
-            // One that ran until now knows better than the record of then: an operator may have ended the pin meanwhile.
-            if let Some(pin) = recorded.get(&handler.name).filter(|_| !ran.contains(&handler.name)) {
-                self.parts.pins.send_modify(|pins| {
-                    pins.entry(handler.name.clone()).or_insert(*pin);
-                });
+            if let Some(last) = recorded.get(&handler.name) {
+                self.works.follower.pins().note(&handler.name, *last);
             }
-            let running = Running::start(&self.parts, handler, routing, gate);
+            let running = Running::start(&self.works, handler, routing, gate, &owned);
             self.write().insert(running.name().clone(), running);
         }
         let running = self.read().keys().cloned().collect();
-        self.parts.holders.send_replace(running);
+        self.works.holders.send_replace(running);
         result
+    }
+
+    /// Brings the shards in line with `owned`, while the others go on: one that is new is claimed and works, one that is
+    /// missing finishes its runs, commits and leaves. When it returns, all that was lost is free to be claimed by another
+    /// host.
+    pub async fn own(&self, owned: Owned) {
+        let mut current = self.changing.lock().await;
+        *current = owned;
+        let lost: Vec<_> = self.read().values().map(|running| running.own(&self.works, &current)).collect();
+        futures_util::future::join_all(lost.into_iter().map(|lost| lost.stop(&self.works.reader))).await;
     }
 
     /// Gates for the handlers that do not run yet.
@@ -165,8 +185,8 @@ impl Host {
                 continue;
             }
             let filter = DeadFilter { handler: Some(handler.name.clone()), ..DeadFilter::default() };
-            let dead = self.parts.log.dead_count(filter).await?.letters;
-            let metrics = self.parts.metrics.handler(&handler.name);
+            let dead = self.works.log.dead_count(filter).await?.letters;
+            let metrics = self.works.metrics.handler(&handler.name);
             gates.insert(handler.name.clone(), Arc::new(Gate::new(&handler.policy, dead, metrics)));
         }
         Ok(gates)
@@ -175,17 +195,17 @@ impl Host {
     /// Rollbacks that operators asked for, by handler: as the log recorded them when the handler started, and as its shards
     /// applied them since.
     pub fn pins(&self) -> watch::Receiver<BTreeMap<HandlerName, Pin>> {
-        self.parts.pins.subscribe()
+        self.works.follower.pins().subscribe()
     }
 
     /// Rollbacks as the log recorded them, also of handlers that do not run.
     pub async fn recorded_pins(&self) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
-        recorded_pins(&*self.parts.log).await
+        recorded_pins(&*self.works.log).await
     }
 
     /// The handlers that hold `retain` back.
     pub fn holders(&self) -> watch::Receiver<Vec<HandlerName>> {
-        self.parts.holders.subscribe()
+        self.works.holders.subscribe()
     }
 
     /// Makes the shards of a handler write down how far they are: `retain` goes by what is durable, and a shard that
@@ -193,7 +213,7 @@ impl Host {
     pub fn write_positions(&self, handler: &HandlerName) {
         let shards = self.read().get(handler).map_or(0, |running| running.routing().shards);
         for index in 0..shards {
-            self.parts.reader.tell(&ShardId { handler: handler.clone(), index });
+            self.works.reader.tell(&ShardId { handler: handler.clone(), index });
         }
     }
 
@@ -216,7 +236,7 @@ impl Host {
     pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
         let is_idle = || self.read().get(&shard.handler).is_some_and(|running| running.is_idle(shard));
         // Asked before and after: what it took in between is not settled.
-        let passed = is_idle().then(|| self.parts.reader.passed(shard)).flatten().filter(|_| is_idle());
+        let passed = is_idle().then(|| self.works.reader.passed(shard)).flatten().filter(|_| is_idle());
         // While it has something in hand it is still as far as it was.
         self.read().get(&shard.handler)?.settled(shard, passed)
     }
@@ -224,8 +244,8 @@ impl Host {
     /// Takes nothing new, lets runs finish, commits and leaves.
     pub async fn stop(&self) {
         let running = self.take_out(|_| true);
-        futures_util::future::join_all(running.into_iter().map(|running| running.stop(&self.parts.reader))).await;
-        self.parts.reader.clone().stop().await;
+        futures_util::future::join_all(running.into_iter().map(|running| running.stop(&self.works.reader))).await;
+        self.works.reader.clone().stop().await;
     }
 
     fn take_out(&self, takes: impl Fn(&Running) -> bool) -> Vec<Running> {
@@ -242,7 +262,7 @@ impl Host {
 
     /// The routings to record, and the version they replace.
     async fn wanted_routings(&self, handlers: &[Handler]) -> Result<(u64, bool, Vec<Routing>), StartError> {
-        let log = &self.parts.log;
+        let log = &self.works.log;
         let recorded = log.routings().await?;
         let now = log.end().await?;
         let mut wanted = Vec::with_capacity(handlers.len());
@@ -270,7 +290,7 @@ impl Host {
         for _ in 0..ROUTING_TRIES {
             let (version, changed, routings) = self.wanted_routings(handlers).await?;
             if changed {
-                match self.parts.log.put_routings(version, routings.clone()).await {
+                match self.works.log.put_routings(version, routings.clone()).await {
                     Err(LogError::Conflict) => continue,
                     put => put?,
                 }
@@ -283,8 +303,8 @@ impl Host {
 
 /// What operators went back to, as the log recorded it.
 pub async fn recorded_pins(log: &dyn Log) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
-    let of_first = log.status().await?.into_iter().filter(|status| status.shard.index == 0);
-    Ok(of_first.filter_map(|status| Some((status.shard.handler, status.control.pin?))).collect())
+    let recorded = LastPin::recorded(log).await?;
+    Ok(recorded.into_iter().filter_map(|(handler, last)| Some((handler, last.pin?))).collect())
 }
 
 fn by_handler(routings: Vec<Routing>) -> HashMap<HandlerName, Arc<Routing>> {

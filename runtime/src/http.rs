@@ -37,6 +37,7 @@ mod handlers;
 mod ndjson;
 mod parameters;
 mod publish;
+mod rfc3339;
 mod router;
 mod routes;
 pub mod running;

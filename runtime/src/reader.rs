@@ -9,16 +9,16 @@
 //! drops off, lags, fails to be read or is rerouted meanwhile. Left to others: what is durable (a shard joins after its
 //! record's `read`), and who owns a shard.
 
+mod batch;
 mod catch_up;
+mod cursor;
 mod dispatcher;
-mod feed;
 mod inbox;
-mod part;
 mod positions;
 mod recent;
-mod seat;
 mod sorter;
 mod subscribers;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
@@ -83,13 +83,13 @@ impl Default for Options {
 /// A handle of the reader; cheap to clone. When the last one is dropped the reader stops.
 #[derive(Clone)]
 pub struct Reader {
-    shared: Arc<Shared>,
+    shared: Arc<State>,
     tasks: TaskTracker,
     _stop_on_drop: Arc<DropGuard>,
 }
 
 /// What the tasks, the handles and the inboxes share.
-struct Shared {
+struct State {
     log: Arc<dyn Log>,
     options: Options,
     positions: Mutex<Positions>,
@@ -97,7 +97,7 @@ struct Shared {
     stop: CancellationToken,
 }
 
-impl Shared {
+impl State {
     /// Never held across a read, a routed batch or an `await`.
     fn positions(&self) -> MutexGuard<'_, Positions> {
         self.positions.lock().expect("nothing panics while it holds the positions")
@@ -109,7 +109,7 @@ impl Reader {
     pub async fn start(log: Arc<dyn Log>, options: Options) -> Result<Self, LogError> {
         let tail = log.tail().await?;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(State {
             positions: Mutex::new(Positions::new(tail.start(), options.clone())),
             reads: Semaphore::new(options.reads_max.max(1)),
             stop: stop.clone(),

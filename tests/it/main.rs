@@ -9,6 +9,7 @@ mod clients;
 mod conformance;
 mod crash;
 mod harness;
+mod hosts;
 mod hotload;
 mod new;
 mod operators;

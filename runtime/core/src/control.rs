@@ -81,8 +81,8 @@ impl Control {
             Command::Reset => self.tripped = false,
             Command::RetryDead { filter } => return self.take_job(offset, DeadAction::Retry, filter),
             Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter),
-            Command::Rollback { pin } => self.pin = Some(pin),
-            Command::Unpin => self.pin = None,
+            Command::Rollback { pin } => (self.pin, self.pin_command) = (Some(pin), offset.0),
+            Command::Unpin => (self.pin, self.pin_command) = (None, offset.0),
         }
         Applied::Done
     }

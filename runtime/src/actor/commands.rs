@@ -2,6 +2,7 @@
 
 use super::Actor;
 use crate::control::{Applied, Command, JOBS_MAX};
+use crate::follow::LastPin;
 use crate::log::Batch;
 use crate::telemetry::events;
 use std::time::Duration;
@@ -35,16 +36,10 @@ impl Actor<'_> {
             match (&applied, command) {
                 (Applied::Done, Ok(Command::Trip)) => gate.trip(),
                 (Applied::Done, Ok(Command::Reset)) => gate.reset(),
-                (Applied::Done, Ok(Command::Rollback { .. } | Command::Unpin)) if id.index == 0 => {
-                    let pin = self.shard.control().pin;
-                    pins.send_modify(|pins| match pin {
-                        Some(pin) => {
-                            pins.insert(id.handler.clone(), pin);
-                        }
-                        None => {
-                            pins.remove(&id.handler);
-                        }
-                    });
+                (Applied::Done, Ok(command)) => {
+                    if let Some(last) = LastPin::of(message.offset, &command) {
+                        pins.note(&id.handler, last);
+                    }
                 }
                 _ => {}
             }

@@ -2,6 +2,8 @@
 
 use super::{Actor, Parts};
 use crate::commit::CommitError;
+use crate::follow::LastPin;
+use crate::message::Offset;
 use crate::shard::{Bounds, Caution, Setup, Shard};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -46,6 +48,11 @@ async fn drive(parts: Parts) {
         let shard = Shard::new(setup, claim, std::mem::take(&mut caution));
         if shard.control().tripped {
             parts.gate.trip();
+        }
+        // On another host it may have heard of a command that was before this host's tail.
+        let last = LastPin { offset: Offset(shard.control().pin_command), pin: shard.control().pin };
+        if last.offset > Offset::START {
+            parts.pins.note(&parts.id.handler, last);
         }
         let mut actor = Actor::new(&parts, shard, inbox, version);
         match actor.work().await {

@@ -1,6 +1,6 @@
 //! One running handler: its shards, its gate, and the version in force.
 
-use super::{Handler, Overview, Parts};
+use super::{Handler, Overview, Owned, Works};
 use crate::actor::{self, Version};
 use crate::gate::Gate;
 use crate::handler::{HandlerName, ShardId};
@@ -8,12 +8,14 @@ use crate::message::Offset;
 use crate::reader::Reader;
 use crate::routing::Routing;
 use crate::telemetry::HandlerMetrics;
+use futures_util::future::join_all;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Runs that have not ended by then are stopped: they begin again after the change, and nothing of them was done.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -29,48 +31,84 @@ pub(super) struct Running {
     /// By shard: the greatest offset up to which everything was seen to be settled.
     settled: Vec<AtomicU64>,
     metrics: Arc<HandlerMetrics>,
+    /// By index, those that run here.
+    shards: Mutex<BTreeMap<u16, Task>>,
+}
+
+/// A shard at work.
+struct Task {
     stop: CancellationToken,
-    shards: JoinSet<()>,
+    ended: AbortOnDropHandle<()>,
+}
+
+/// Shards that are to end.
+pub(super) struct Stopping {
+    handler: HandlerName,
+    shards: BTreeMap<u16, Task>,
 }
 
 impl Running {
-    pub(super) fn start(parts: &Parts, handler: Handler, routing: Arc<Routing>, gate: Arc<Gate>) -> Self {
+    pub(super) fn start(
+        works: &Works,
+        handler: Handler,
+        routing: Arc<Routing>,
+        gate: Arc<Gate>,
+        owned: &Owned,
+    ) -> Self {
         let name = handler.name.clone();
-        let metrics = parts.metrics.handler(&name);
-        let version = watch::Sender::new(Arc::new(version(&handler)));
-        let stop = CancellationToken::new();
-        parts.reader.route(routing.clone());
-        let mut shards = JoinSet::new();
+        works.reader.route(routing.clone());
         let idle: Vec<Arc<AtomicBool>> = (0..routing.shards).map(|_| Arc::default()).collect();
-        for (index, idle) in (0..routing.shards).zip(&idle) {
-            shards.spawn(actor::run(actor::Parts {
-                id: ShardId { handler: name.clone(), index },
-                routing: routing.clone(),
-                log: parts.log.clone(),
-                reader: parts.reader.clone(),
-                committer: parts.committer.clone(),
-                version: version.subscribe(),
-                gate: gate.clone(),
-                idle: idle.clone(),
-                commands: parts.follower.commands(&name),
-                pins: parts.pins.clone(),
-                metrics: metrics.clone(),
-                commit_metrics: parts.metrics.commits(),
-                stop: stop.clone(),
-            }));
-        }
-        Self {
+        let running = Self {
+            settled: idle.iter().map(|_| AtomicU64::new(0)).collect(),
+            version: watch::Sender::new(Arc::new(version(&handler))),
+            metrics: works.metrics.handler(&name),
             handler: Mutex::new(handler),
             name,
-            settled: idle.iter().map(|_| AtomicU64::new(0)).collect(),
             routing,
-            version,
             gate,
             idle,
-            metrics,
-            stop,
-            shards,
+            shards: Mutex::default(),
+        };
+        // Nothing runs yet, so nothing is lost.
+        let _ = running.own(works, owned);
+        running
+    }
+
+    /// Starts the shards that are owned and do not run; those that run and are not owned are told to end.
+    #[must_use = "they end in their own time, which has a bound"]
+    pub(super) fn own(&self, works: &Works, owned: &Owned) -> Stopping {
+        let owned = owned.of(&self.name, self.routing.shards);
+        let mut shards = self.shards();
+        let lost: BTreeMap<u16, Task> = shards.extract_if(.., |index, _| !owned.contains(index)).collect();
+        for index in owned {
+            shards.entry(index).or_insert_with(|| self.begin(works, index));
         }
+        drop(shards);
+        Stopping::new(self.name.clone(), lost)
+    }
+
+    fn begin(&self, works: &Works, index: u16) -> Task {
+        let stop = CancellationToken::new();
+        let parts = actor::Parts {
+            id: ShardId { handler: self.name.clone(), index },
+            routing: self.routing.clone(),
+            log: works.log.clone(),
+            reader: works.reader.clone(),
+            committer: works.committer.clone(),
+            version: self.version.subscribe(),
+            gate: self.gate.clone(),
+            idle: self.idle[usize::from(index)].clone(),
+            commands: works.follower.commands(&self.name),
+            pins: works.follower.pins().clone(),
+            metrics: self.metrics.clone(),
+            commit_metrics: works.metrics.commits(),
+            stop: stop.clone(),
+        };
+        Task { stop, ended: AbortOnDropHandle::new(tokio::spawn(actor::run(parts))) }
+    }
+
+    fn shards(&self) -> MutexGuard<'_, BTreeMap<u16, Task>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn name(&self) -> &HandlerName {
@@ -140,14 +178,30 @@ impl Running {
     }
 
     /// Takes nothing new, lets runs finish, commits and leaves.
+    pub(super) async fn stop(self, reader: &Reader) {
+        let shards = std::mem::take(&mut *self.shards());
+        Stopping::new(self.name.clone(), shards).stop(reader).await;
+    }
+}
+
+impl Stopping {
+    fn new(handler: HandlerName, shards: BTreeMap<u16, Task>) -> Self {
+        shards.values().for_each(|task| task.stop.cancel());
+        Self { handler, shards }
+    }
+
+    /// Lets runs finish, commits and leaves.
     pub(super) async fn stop(mut self, reader: &Reader) {
-        self.stop.cancel();
-        let ended = async { while self.shards.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_MAX, ended).await.is_err() {
-            tracing::warn!(handler = %self.name, "stopped runs that did not end within {DRAIN_MAX:?}");
-            self.shards.shutdown().await;
-            let shards = self.handler().shards;
-            (0..shards).for_each(|index| reader.leave(&ShardId { handler: self.name.clone(), index }));
+        let tasks = self.shards.values_mut().map(|task| &mut task.ended);
+        if tokio::time::timeout(DRAIN_MAX, join_all(tasks)).await.is_ok() {
+            return;
+        }
+        tracing::warn!(handler = %self.handler, "stopped runs that did not end within {DRAIN_MAX:?}");
+        for (index, mut task) in self.shards {
+            task.ended.abort();
+            // Gone before anyone claims the shard again.
+            let _ = (&mut task.ended).await;
+            reader.leave(&ShardId { handler: self.handler.clone(), index });
         }
     }
 }

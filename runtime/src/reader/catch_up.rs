@@ -1,10 +1,10 @@
 //! The task that brings one handler's shards back to the tail: from the newest batches while they are in memory, otherwise
 //! by reads from the log, shared by all shards that are behind. While none has room it sleeps.
 
-use super::feed::{Plan, Step};
 use super::recent::Chunk;
 use super::sorter::sort;
-use super::{Options, Shared};
+use super::subscription::{Plan, Step};
+use super::{Options, State};
 use crate::log::{Batch, LogError, ReadRequest};
 use crate::message::Offset;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ const LAST_STEP_MESSAGES_MAX: usize = 256;
 const LAST_STEP_BYTES_MAX: usize = 256 * 1024;
 
 /// Serves one handler until it is forgotten or the reader stops.
-pub(super) async fn run(shared: Arc<Shared>, slot: usize, wake: Arc<Notify>) {
+pub(super) async fn run(shared: Arc<State>, slot: usize, wake: Arc<Notify>) {
     let stop = shared.stop.clone();
     // It holds nothing but a plan between two steps, so it may be dropped anywhere.
     stop.run_until_cancelled(CatchUp { shared: &shared, slot, wake, failures: 0, read_to_end: None }.run()).await;
 }
 
 struct CatchUp<'s> {
-    shared: &'s Shared,
+    shared: &'s State,
     slot: usize,
     wake: Arc<Notify>,
     /// Reads that failed in a row.
@@ -59,8 +59,8 @@ impl CatchUp<'_> {
             && chunk.messages.len() <= LAST_STEP_MESSAGES_MAX
             && (chunk.bytes <= LAST_STEP_BYTES_MAX || chunk.messages.len() == 1)
         {
-            let mut parts = sort(&plan.routing, &chunk.messages);
-            positions.deliver(self.slot, plan, &mut parts, chunk.upto);
+            let mut batches = sort(&plan.routing, &chunk.messages);
+            positions.deliver(self.slot, plan, &mut batches, chunk.upto);
             return None;
         }
         Some(step)
@@ -89,8 +89,8 @@ impl CatchUp<'_> {
 
     /// Routes outside the lock and delivers under it; says whether that was of use.
     fn deliver(&self, chunk: Chunk, plan: &Plan) -> bool {
-        let mut parts = sort(&plan.routing, &chunk.messages);
-        self.shared.positions().deliver(self.slot, plan, &mut parts, chunk.upto)
+        let mut batches = sort(&plan.routing, &chunk.messages);
+        self.shared.positions().deliver(self.slot, plan, &mut batches, chunk.upto)
     }
 
     /// Waits before the next try, longer with each failure in a row. Positions stay, so nothing is lost.

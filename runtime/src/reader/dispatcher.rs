@@ -1,6 +1,6 @@
 //! The task that consumes the tail and hands each batch to the shards that are on it. It waits for nothing but the tail.
 
-use super::Shared;
+use super::State;
 use super::sorter::Sorted;
 use super::subscribers::Subscribers;
 use crate::log::{Batch, Lagged, Tail};
@@ -9,8 +9,8 @@ use std::sync::Arc;
 /// About a millisecond of work. After every batch would be too often: on a busy machine it is a while until its next turn.
 const YIELD_AFTER_MESSAGES: usize = 1024;
 
-/// Dispatches until the reader stops or the log closes, then parts with all shards.
-pub(super) async fn run(shared: Arc<Shared>, mut tail: Box<dyn Tail>) {
+/// Dispatches until the reader stops or the log closes, then ends delivery to all shards.
+pub(super) async fn run(shared: Arc<State>, mut tail: Box<dyn Tail>) {
     let mut dispatcher = Dispatcher::new(&shared);
     loop {
         let next = tokio::select! {
@@ -36,7 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut tail: Box<dyn Tail>) {
 }
 
 struct Dispatcher<'s> {
-    shared: &'s Shared,
+    shared: &'s State,
     subscribers: Subscribers,
     sorted: Sorted,
     /// The activations seen before a batch is sorted.
@@ -45,7 +45,7 @@ struct Dispatcher<'s> {
 }
 
 impl<'s> Dispatcher<'s> {
-    fn new(shared: &'s Shared) -> Self {
+    fn new(shared: &'s State) -> Self {
         let table = shared.positions().table().clone();
         let subscribers = Subscribers::new(table, shared.options.topics_max);
         Self { shared, subscribers, sorted: Sorted::default(), activations: 0, messages_since_yield: 0 }
@@ -70,7 +70,7 @@ impl<'s> Dispatcher<'s> {
     }
 }
 
-fn lagged(shared: &Shared) {
+fn lagged(shared: &State) {
     tracing::warn!("the tail of the log fell behind: the shards catch up by reading");
     shared.positions().lag();
 }

@@ -1,7 +1,7 @@
 //! A shard's inbox: filled by the reader, which never waits for it, and emptied by the shard.
 
-use super::Shared;
-use super::part::Part;
+use super::State;
+use super::batch::ShardBatch;
 use crate::handler::ShardId;
 use crate::message::Offset;
 use crate::routing::Routed;
@@ -24,11 +24,11 @@ pub struct Delivery {
 pub struct Inbox {
     queue: Arc<Queue>,
     shard: ShardId,
-    reader: Arc<Shared>,
+    reader: Arc<State>,
 }
 
 impl Inbox {
-    pub(super) fn new(queue: Arc<Queue>, shard: ShardId, reader: Arc<Shared>) -> Self {
+    pub(super) fn new(queue: Arc<Queue>, shard: ShardId, reader: Arc<State>) -> Self {
         Self { queue, shard, reader }
     }
 
@@ -58,7 +58,7 @@ impl Drop for Inbox {
 
 /// Most messages and bytes of an inbox.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct Capacity {
     pub(super) messages_max: usize,
     pub(super) bytes_max: usize,
 }
@@ -66,7 +66,7 @@ pub(super) struct Bounds {
 /// The deliveries between reader and shard.
 pub(super) struct Queue {
     held: Mutex<Held>,
-    bounds: Bounds,
+    capacity: Capacity,
     /// Wakes the shard.
     filled: Notify,
     /// Wakes the handler's catch-up task.
@@ -92,27 +92,27 @@ enum Empty {
 }
 
 impl Queue {
-    pub(super) fn new(bounds: Bounds, drained: Arc<Notify>) -> Self {
-        Self { held: Mutex::default(), bounds, filled: Notify::new(), drained }
+    pub(super) fn new(capacity: Capacity, drained: Arc<Notify>) -> Self {
+        Self { held: Mutex::default(), capacity, filled: Notify::new(), drained }
     }
 
     /// A queue that ended before anything was in it.
     pub(super) fn ended() -> Self {
-        let queue = Self::new(Bounds { messages_max: 1, bytes_max: 1 }, Arc::default());
+        let queue = Self::new(Capacity { messages_max: 1, bytes_max: 1 }, Arc::default());
         queue.end();
         queue
     }
 
-    /// Takes as many messages out of `part` as fit, at least one when it is empty, and says how far it got. When all
+    /// Takes as many messages out of `batch` as fit, at least one when it is empty, and says how far it got. When all
     /// fit that is `upto`; when some did, the last of them; when none did, `None`.
-    pub(super) fn offer(&self, part: &mut Part, upto: Offset) -> Option<Offset> {
+    pub(super) fn offer(&self, batch: &mut ShardBatch, upto: Offset) -> Option<Offset> {
         let mut held = self.held();
-        let fitting = held.fitting(part, self.bounds);
-        let refused_bytes = part.bytes_of(fitting);
+        let fitting = held.fitting(batch, self.capacity);
+        let refused_bytes = batch.bytes_of(fitting);
         held.refused_bytes = refused_bytes.unwrap_or(0);
         // Set while the queue is locked: room that comes right after this must not go unnoticed.
         held.awaited |= refused_bytes.is_some();
-        let fits = part.take(fitting)?;
+        let fits = batch.take(fitting)?;
         let upto = if refused_bytes.is_some() { fits.last() } else { upto };
         let was_empty = held.deliveries.is_empty();
         held.push(fits, upto);
@@ -142,7 +142,7 @@ impl Queue {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.held().has_room(self.bounds)
+        self.held().has_room(self.capacity)
     }
 
     /// Whether the catch-up task is to be woken when there is room again.
@@ -163,13 +163,13 @@ impl Queue {
 
     fn take(&self) -> Result<Delivery, Empty> {
         let mut held = self.held();
-        let had_room = held.has_room(self.bounds);
+        let had_room = held.has_room(self.capacity);
         let Some((delivery, bytes)) = held.deliveries.pop_front() else {
             return Err(if held.ended { Empty::Ended } else { Empty::ForNow });
         };
         held.messages -= delivery.messages.len();
         held.bytes -= bytes;
-        if held.awaited && !had_room && held.has_room(self.bounds) {
+        if held.awaited && !had_room && held.has_room(self.capacity) {
             self.drained.notify_one();
         }
         Ok(delivery)
@@ -181,15 +181,15 @@ impl Queue {
 }
 
 impl Held {
-    fn fitting(&self, part: &Part, bounds: Bounds) -> usize {
-        let messages = bounds.messages_max.saturating_sub(self.messages).min(part.len());
-        let bytes = bounds.bytes_max.saturating_sub(self.bytes);
-        let fitting = if part.bytes() <= bytes { messages } else { part.fitting(bytes).min(messages) };
-        if self.messages == 0 { fitting.max(1).min(part.len()) } else { fitting }
+    fn fitting(&self, batch: &ShardBatch, capacity: Capacity) -> usize {
+        let messages = capacity.messages_max.saturating_sub(self.messages).min(batch.len());
+        let bytes = capacity.bytes_max.saturating_sub(self.bytes);
+        let fitting = if batch.bytes() <= bytes { messages } else { batch.fitting(bytes).min(messages) };
+        if self.messages == 0 { fitting.max(1).min(batch.len()) } else { fitting }
     }
 
-    fn push(&mut self, part: Part, upto: Offset) {
-        let (messages, bytes) = part.into_parts();
+    fn push(&mut self, batch: ShardBatch, upto: Offset) {
+        let (messages, bytes) = batch.into_inner();
         self.messages += messages.len();
         self.bytes += bytes;
         match self.deliveries.back_mut() {
@@ -207,10 +207,10 @@ impl Held {
         }
     }
 
-    fn has_room(&self, bounds: Bounds) -> bool {
+    fn has_room(&self, capacity: Capacity) -> bool {
         self.messages == 0
-            || (self.messages <= bounds.messages_max / 2
-                && self.bytes <= bounds.bytes_max / 2
-                && self.bytes + self.refused_bytes <= bounds.bytes_max)
+            || (self.messages <= capacity.messages_max / 2
+                && self.bytes <= capacity.bytes_max / 2
+                && self.bytes + self.refused_bytes <= capacity.bytes_max)
     }
 }

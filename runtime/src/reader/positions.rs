@@ -4,13 +4,13 @@
 //! shards in one step, and a shard goes live only in a step that finds it at or past that position.
 
 use super::Options;
-use super::feed::{Feed, Plan, Step};
-use super::inbox::{Bounds, Queue};
-use super::part::Part;
+use super::batch::ShardBatch;
+use super::cursor::Cursor;
+use super::inbox::{Capacity, Queue};
 use super::recent::Recent;
-use super::seat::Seat;
 use super::sorter::Sorted;
 use super::subscribers::{Entry, Table};
+use super::subscription::{Plan, Step, Subscription};
 use crate::handler::{HandlerName, ShardId};
 use crate::log::Batch;
 use crate::message::Offset;
@@ -27,7 +27,7 @@ pub(super) struct Positions {
     tail: Option<Offset>,
     recent: Recent,
     /// By slot. The slots of forgotten handlers are used again.
-    feeds: Vec<Option<Feed>>,
+    subscriptions: Vec<Option<Subscription>>,
     slots: HashMap<HandlerName, usize>,
     table: Arc<Table>,
     activations: Arc<AtomicU64>,
@@ -44,7 +44,7 @@ impl Positions {
             recent: Recent::new(tail, options.recent_messages_max, options.recent_bytes_max),
             tail: Some(tail),
             options,
-            feeds: vec![],
+            subscriptions: vec![],
             slots: HashMap::new(),
             table: Arc::default(),
             activations: Arc::default(),
@@ -62,16 +62,17 @@ impl Positions {
         let entry = Entry::new(routing.clone(), self.activations.clone());
         let new = match self.slots.get(&routing.handler).copied() {
             Some(slot) => {
-                let feed = self.feeds[slot].as_mut().expect("a name has a slot as long as it has a feed");
+                let subscription =
+                    self.subscriptions[slot].as_mut().expect("a name has a slot as long as it has a subscription");
                 let tail = self.tail;
-                feed.reroute(routing, entry).into_iter().for_each(|seat| part_with(seat, tail));
+                subscription.reroute(routing, entry).into_iter().for_each(|cursor| end_delivery(cursor, tail));
                 None
             }
             None => {
-                let slot = self.feeds.iter().position(Option::is_none).unwrap_or(self.feeds.len());
+                let slot = self.subscriptions.iter().position(Option::is_none).unwrap_or(self.subscriptions.len());
                 self.slots.insert(routing.handler.clone(), slot);
-                self.feeds.resize_with(self.feeds.len().max(slot + 1), || None);
-                self.feeds[slot] = Some(Feed::new(routing, entry, wake.clone()));
+                self.subscriptions.resize_with(self.subscriptions.len().max(slot + 1), || None);
+                self.subscriptions[slot] = Some(Subscription::new(routing, entry, wake.clone()));
                 Some(slot)
             }
         };
@@ -81,22 +82,22 @@ impl Positions {
 
     pub(super) fn unroute(&mut self, handler: &HandlerName) {
         let Some(slot) = self.slots.remove(handler) else { return };
-        if let Some(feed) = self.feeds[slot].take() {
-            feed.wake.notify_one();
-            feed.seats.into_iter().flatten().for_each(|seat| part_with(seat, self.tail));
+        if let Some(subscription) = self.subscriptions[slot].take() {
+            subscription.wake.notify_one();
+            subscription.cursors.into_iter().flatten().for_each(|cursor| end_delivery(cursor, self.tail));
         }
         self.renew_table();
     }
 
     pub(super) fn join(&mut self, shard: &ShardId, after: Offset) -> Arc<Queue> {
-        let bounds = Bounds {
+        let capacity = Capacity {
             messages_max: self.options.inbox_messages_max.max(1),
             bytes_max: self.options.inbox_bytes_max.max(1),
         };
         let tail = self.tail;
-        let Some(feed) = self.feed_of(shard) else { return Arc::new(Queue::ended()) };
-        let queue = Arc::new(Queue::new(bounds, feed.wake.clone()));
-        if let Some(old) = feed.seat(usize::from(shard.index), Seat::new(queue.clone(), after), tail) {
+        let Some(subscription) = self.subscription_of(shard) else { return Arc::new(Queue::ended()) };
+        let queue = Arc::new(Queue::new(capacity, subscription.wake.clone()));
+        if let Some(old) = subscription.join(usize::from(shard.index), Cursor::new(queue.clone(), after), tail) {
             // Whoever joins again starts over: what the earlier inbox holds comes once more, or is not wanted.
             old.queue.clear();
         }
@@ -105,30 +106,36 @@ impl Positions {
 
     pub(super) fn leave(&mut self, shard: &ShardId) {
         let tail = self.tail;
-        if let Some(seat) = self.feed_of(shard).and_then(|feed| feed.unseat(usize::from(shard.index))) {
-            part_with(seat, tail);
+        if let Some(cursor) =
+            self.subscription_of(shard).and_then(|subscription| subscription.leave(usize::from(shard.index)))
+        {
+            end_delivery(cursor, tail);
         }
     }
 
     /// Leaves unless the shard was joined again: then the queue is no longer its own.
     pub(super) fn leave_queue(&mut self, shard: &ShardId, queue: &Arc<Queue>) {
-        let seated = self.feed_of(shard).and_then(|feed| feed.seats[usize::from(shard.index)].as_ref());
-        if seated.is_some_and(|seat| Arc::ptr_eq(&seat.queue, queue)) {
+        let cursor = self
+            .subscription_of(shard)
+            .and_then(|subscription| subscription.cursors[usize::from(shard.index)].as_ref());
+        if cursor.is_some_and(|cursor| Arc::ptr_eq(&cursor.queue, queue)) {
             self.leave(shard);
         }
     }
 
     pub(super) fn tell(&mut self, shard: &ShardId) {
         let tail = self.tail;
-        if let Some(seat) = self.feed_of(shard).and_then(|feed| feed.seats[usize::from(shard.index)].as_mut()) {
-            seat.ask(seat.position(tail));
+        if let Some(cursor) =
+            self.subscription_of(shard).and_then(|subscription| subscription.cursors[usize::from(shard.index)].as_mut())
+        {
+            cursor.ask(cursor.position(tail));
         }
     }
 
     pub(super) fn passed(&mut self, shard: &ShardId) -> Option<Offset> {
         let tail = self.tail;
-        let seat = self.feed_of(shard)?.seats.get(usize::from(shard.index))?.as_ref()?;
-        seat.queue.is_empty().then(|| seat.position(tail))
+        let cursor = self.subscription_of(shard)?.cursors.get(usize::from(shard.index))?.as_ref()?;
+        cursor.queue.is_empty().then(|| cursor.position(tail))
     }
 
     /// What the dispatcher routes by.
@@ -150,14 +157,14 @@ impl Positions {
         }
         self.tail = Some(upto);
         self.recent.push(batch, sorted.bytes);
-        sorted.for_each(|slot, parts| {
-            if let Some(feed) = &mut self.feeds[slot] {
-                feed.dispatch(parts, before, upto);
+        sorted.for_each(|slot, batches| {
+            if let Some(subscription) = &mut self.subscriptions[slot] {
+                subscription.dispatch(batches, before, upto);
             }
         });
         if before.is_none() {
             // Now that there is a tail to go live on.
-            self.feeds.iter().flatten().for_each(|feed| feed.wake.notify_one());
+            self.subscriptions.iter().flatten().for_each(|subscription| subscription.wake.notify_one());
         }
         self.sweep(messages);
     }
@@ -166,67 +173,73 @@ impl Positions {
     pub(super) fn lag(&mut self) {
         let tail = self.tail.take();
         // Those that were behind already are woken too: one that had read to the end goes on from there.
-        self.feeds.iter_mut().flatten().for_each(|feed| feed.drop_all_off(tail));
+        self.subscriptions.iter_mut().flatten().for_each(|subscription| subscription.drop_all_off(tail));
     }
 
     /// What the catch-up task of a handler, known by its `wake`, does next. `read_to_end`: there was nothing to read
     /// after that offset.
     pub(super) fn step(&mut self, slot: usize, wake: &Arc<Notify>, read_to_end: Option<Offset>) -> Step {
-        match self.feeds.get_mut(slot) {
-            Some(Some(feed)) if Arc::ptr_eq(&feed.wake, wake) => {
-                feed.step(self.tail, read_to_end, &self.recent, &self.options)
+        match self.subscriptions.get_mut(slot) {
+            Some(Some(subscription)) if Arc::ptr_eq(&subscription.wake, wake) => {
+                subscription.step(self.tail, read_to_end, &self.recent, &self.options)
             }
             _ => Step::End,
         }
     }
 
     /// Delivers messages that a catch-up task routed; says whether that brought any shard further.
-    pub(super) fn deliver(&mut self, slot: usize, plan: &Plan, parts: &mut [Part], upto: Offset) -> bool {
-        match self.feeds.get_mut(slot) {
-            Some(Some(feed)) => feed.deliver(plan, parts, upto, self.tail, self.options.foreign_messages_max.max(1)),
+    pub(super) fn deliver(&mut self, slot: usize, plan: &Plan, batches: &mut [ShardBatch], upto: Offset) -> bool {
+        match self.subscriptions.get_mut(slot) {
+            Some(Some(subscription)) => {
+                subscription.deliver(plan, batches, upto, self.tail, self.options.foreign_messages_max.max(1))
+            }
             _ => true,
         }
     }
 
-    /// Parts with all handlers. None is taken up again.
+    /// Ends delivery to all handlers. None is taken up again.
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.slots.clear();
-        for feed in self.feeds.drain(..).flatten() {
-            feed.wake.notify_one();
-            feed.seats.into_iter().flatten().for_each(|seat| part_with(seat, self.tail));
+        for subscription in self.subscriptions.drain(..).flatten() {
+            subscription.wake.notify_one();
+            subscription.cursors.into_iter().flatten().for_each(|cursor| end_delivery(cursor, self.tail));
         }
         self.table = Arc::default();
     }
 
-    fn feed_of(&mut self, shard: &ShardId) -> Option<&mut Feed> {
+    fn subscription_of(&mut self, shard: &ShardId) -> Option<&mut Subscription> {
         let slot = *self.slots.get(&shard.handler)?;
-        self.feeds[slot].as_mut().filter(|feed| usize::from(shard.index) < feed.seats.len())
+        self.subscriptions[slot].as_mut().filter(|subscription| usize::from(shard.index) < subscription.cursors.len())
     }
 
     /// Looks after idle shards: each handler once in `foreign_messages_max` messages, a few handlers at a time, so that
     /// a batch costs the same however many there are.
     fn sweep(&mut self, messages: usize) {
         let turn = self.options.foreign_messages_max.max(1);
-        self.sweep_credit += messages * self.feeds.len();
-        let handlers = (self.sweep_credit / turn).min(self.feeds.len());
+        self.sweep_credit += messages * self.subscriptions.len();
+        let handlers = (self.sweep_credit / turn).min(self.subscriptions.len());
         self.sweep_credit %= turn;
         for _ in 0..handlers {
-            self.sweep_next = (self.sweep_next + 1) % self.feeds.len();
-            if let Some(feed) = &mut self.feeds[self.sweep_next] {
-                feed.sweep(self.tail);
+            self.sweep_next = (self.sweep_next + 1) % self.subscriptions.len();
+            if let Some(subscription) = &mut self.subscriptions[self.sweep_next] {
+                subscription.sweep(self.tail);
             }
         }
     }
 
     fn renew_table(&mut self) {
-        let entries = self.feeds.iter().map(|feed| feed.as_ref().map(|feed| feed.entry.clone())).collect();
+        let entries = self
+            .subscriptions
+            .iter()
+            .map(|subscription| subscription.as_ref().map(|subscription| subscription.entry.clone()))
+            .collect();
         self.table = Arc::new(Table::new(entries));
     }
 }
 
 /// Ends a shard's inbox after what is in it and the position it reached.
-fn part_with(mut seat: Seat, tail: Option<Offset>) {
-    seat.tell(seat.position(tail));
-    seat.queue.end();
+fn end_delivery(mut cursor: Cursor, tail: Option<Offset>) {
+    cursor.tell(cursor.position(tail));
+    cursor.queue.end();
 }

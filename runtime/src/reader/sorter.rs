@@ -1,28 +1,28 @@
 //! Routes the messages of a batch and sorts them by shard. Plain calculation, done outside the lock.
 
-use super::part::Part;
+use super::batch::ShardBatch;
 use super::subscribers::{Audience, Subscribers};
 use crate::message::Message;
 use crate::routing::{Router, Routing};
 use std::sync::Arc;
 
 /// Sorts the messages that `routing` subscribes to by shard.
-pub(super) fn sort(routing: &Routing, messages: &[Arc<Message>]) -> Vec<Part> {
+pub(super) fn sort(routing: &Routing, messages: &[Arc<Message>]) -> Vec<ShardBatch> {
     let shards = routing.shards.max(1);
     let router = Router::new([routing]);
-    let mut parts: Vec<Part> = (0..shards).map(|_| Part::default()).collect();
+    let mut batches: Vec<ShardBatch> = (0..shards).map(|_| ShardBatch::default()).collect();
     for message in messages.iter().filter(|message| routing.subscribes(message)) {
         let routed = router.message(message).to(0);
-        parts[usize::from(routed.shard(shards))].push(routed);
+        batches[usize::from(routed.shard(shards))].push(routed);
     }
-    parts
+    batches
 }
 
 /// A batch of the tail, sorted by handler and shard. What it allocates serves the next batch too.
 #[derive(Default)]
 pub(super) struct Sorted {
     /// By slot, then by shard.
-    handlers: Vec<Vec<Part>>,
+    handlers: Vec<Vec<ShardBatch>>,
     /// The slots with messages; handlers without any cost nothing.
     touched: Vec<usize>,
     /// Bytes of the whole batch.
@@ -45,19 +45,19 @@ impl Sorted {
             for (number, &slot) in slots.iter().enumerate() {
                 let Some(entry) = table.entries[slot].as_ref().filter(|entry| entry.is_active()) else { continue };
                 let shards = entry.routing.shards.max(1);
-                let parts = &mut self.handlers[slot];
-                if parts.is_empty() {
-                    parts.resize_with(usize::from(shards), Part::default);
+                let batches = &mut self.handlers[slot];
+                if batches.is_empty() {
+                    batches.resize_with(usize::from(shards), ShardBatch::default);
                     self.touched.push(slot);
                 }
                 let routed = routes.to(number);
-                parts[usize::from(routed.shard(shards))].push(routed);
+                batches[usize::from(routed.shard(shards))].push(routed);
             }
         }
     }
 
-    /// Calls `each` with the slot and parts of every handler with messages.
-    pub(super) fn for_each(&mut self, mut each: impl FnMut(usize, &mut [Part])) {
+    /// Calls `each` with the slot and batches of every handler with messages.
+    pub(super) fn for_each(&mut self, mut each: impl FnMut(usize, &mut [ShardBatch])) {
         self.touched.iter().for_each(|&slot| each(slot, &mut self.handlers[slot]));
     }
 }

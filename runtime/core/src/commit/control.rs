@@ -17,8 +17,15 @@ pub struct Control {
     pub tripped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
+    /// Offset of the command that set or ended the pin; 0: there was none. Of several shards the newest is right.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pin_command: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<DeadJob>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The module version that an operator rolled back to.

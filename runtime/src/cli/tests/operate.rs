@@ -238,6 +238,7 @@ fn handlers_and_status_say_what_keeps_a_handler_from_running() {
         paused_keys: ["ada", "bob"].map(|key| Key::parse(key).unwrap().unwrap()).into(),
         tripped: true,
         pin: Some(Pin { digest: digest("a"), over: digest("b") }),
+        pin_command: 3,
         jobs: vec![],
     };
     host.runtime.block_on(stage::control(&host.log, "order", 1, control));

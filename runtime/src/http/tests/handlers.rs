@@ -181,6 +181,7 @@ async fn a_handler_is_shown_with_its_routing_its_place_and_what_was_asked_of_it(
         paused_keys: [Key::parse("ada").unwrap().unwrap()].into(),
         tripped: true,
         pin: Some(Pin { digest: digest("b"), over: digest("c") }),
+        pin_command: 3,
         jobs: vec![DeadJob { command: 4, action: DeadAction::Retry, filter }],
     };
     stage::control(&server.log, "order", 1, control).await;

@@ -1,3 +1,5 @@
+//! What is found in a body, by one pointer and by many.
+
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;

@@ -1,9 +1,9 @@
 //! One handler: its routing, its joined shards, and how those that are behind are brought back.
 
 use super::Options;
-use super::part::Part;
+use super::batch::ShardBatch;
+use super::cursor::Cursor;
 use super::recent::{Chunk, Recent};
-use super::seat::Seat;
 use super::subscribers::Entry;
 use crate::log::ReadRequest;
 use crate::message::Offset;
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 /// The shards of one handler on this host.
-pub(super) struct Feed {
+pub(super) struct Subscription {
     pub(super) routing: Arc<Routing>,
     /// By index of the shard.
-    pub(super) seats: Vec<Option<Seat>>,
+    pub(super) cursors: Vec<Option<Cursor>>,
     /// What the dispatcher sees of it outside the lock.
     pub(super) entry: Entry,
     /// Wakes the catch-up task.
@@ -47,18 +47,18 @@ pub(super) struct Plan {
     pub(super) tail: Option<Offset>,
 }
 
-impl Feed {
+impl Subscription {
     pub(super) fn new(routing: Arc<Routing>, entry: Entry, wake: Arc<Notify>) -> Self {
-        let seats = seats(&routing);
-        Self { routing, seats, entry, wake, live: 0, round: 1, swept: Offset::START }
+        let cursors = cursors(&routing);
+        Self { routing, cursors, entry, wake, live: 0, round: 1, swept: Offset::START }
     }
 
-    /// Takes the new routing; returns the seats of shards that no longer exist.
-    pub(super) fn reroute(&mut self, routing: Arc<Routing>, entry: Entry) -> Vec<Seat> {
+    /// Takes the new routing; returns the cursors of shards that no longer exist.
+    pub(super) fn reroute(&mut self, routing: Arc<Routing>, entry: Entry) -> Vec<Cursor> {
         let count = usize::from(routing.shards.max(1));
-        let gone: Vec<Seat> = self.seats.drain(count.min(self.seats.len())..).flatten().collect();
-        self.seats.resize_with(count, || None);
-        self.live -= gone.iter().filter(|seat| seat.live).count();
+        let gone: Vec<Cursor> = self.cursors.drain(count.min(self.cursors.len())..).flatten().collect();
+        self.cursors.resize_with(count, || None);
+        self.live -= gone.iter().filter(|cursor| cursor.live).count();
         if self.live > 0 {
             entry.activate();
         }
@@ -67,34 +67,34 @@ impl Feed {
         gone
     }
 
-    /// Seats a shard; returns the seat it had. It is on the tail if it is not behind it.
-    pub(super) fn seat(&mut self, index: usize, seat: Seat, tail: Option<Offset>) -> Option<Seat> {
-        let old = self.unseat(index);
-        self.seats[index] = Some(seat);
+    /// Lets a shard join; returns the cursor it had. It is on the tail if it is not behind it.
+    pub(super) fn join(&mut self, index: usize, cursor: Cursor, tail: Option<Offset>) -> Option<Cursor> {
+        let old = self.leave(index);
+        self.cursors[index] = Some(cursor);
         self.go_live_where_possible(tail);
         self.wake.notify_one();
         old
     }
 
-    pub(super) fn unseat(&mut self, index: usize) -> Option<Seat> {
-        let seat = self.seats.get_mut(index)?.take()?;
-        if seat.live {
+    pub(super) fn leave(&mut self, index: usize) -> Option<Cursor> {
+        let cursor = self.cursors.get_mut(index)?.take()?;
+        if cursor.live {
             self.deactivate(1);
         }
-        Some(seat)
+        Some(cursor)
     }
 
     /// Delivers messages of the tail, sorted by shard, which reach from `tail` to `upto`.
-    pub(super) fn dispatch(&mut self, parts: &mut [Part], tail: Option<Offset>, upto: Offset) {
+    pub(super) fn dispatch(&mut self, batches: &mut [ShardBatch], tail: Option<Offset>, upto: Offset) {
         let mut dropped = 0;
-        for (seat, part) in self.seats.iter_mut().zip(parts).filter(|(_, part)| !part.is_empty()) {
-            let Some(seat) = seat.as_mut().filter(|seat| seat.live) else {
-                part.clear();
+        for (cursor, batch) in self.cursors.iter_mut().zip(batches).filter(|(_, batch)| !batch.is_empty()) {
+            let Some(cursor) = cursor.as_mut().filter(|cursor| cursor.live) else {
+                batch.clear();
                 continue;
             };
-            if !seat.deliver(part, seat.position(tail), upto) {
+            if !cursor.deliver(batch, cursor.position(tail), upto) {
                 // Its position is after the last message it took: the tail has been past that.
-                seat.drop_off(None);
+                cursor.drop_off(None);
                 dropped += 1;
             }
         }
@@ -106,8 +106,8 @@ impl Feed {
 
     /// Takes every shard off the tail: it lost messages after `tail`.
     pub(super) fn drop_all_off(&mut self, tail: Option<Offset>) {
-        for seat in self.seats.iter_mut().flatten().filter(|seat| seat.live) {
-            seat.drop_off(tail);
+        for cursor in self.cursors.iter_mut().flatten().filter(|cursor| cursor.live) {
+            cursor.drop_off(tail);
         }
         self.deactivate(self.live);
         self.wake.notify_one();
@@ -151,7 +151,7 @@ impl Feed {
     pub(super) fn deliver(
         &mut self,
         plan: &Plan,
-        parts: &mut [Part],
+        batches: &mut [ShardBatch],
         upto: Offset,
         tail: Option<Offset>,
         foreign_max: usize,
@@ -159,18 +159,18 @@ impl Feed {
         if !Arc::ptr_eq(&plan.routing, &self.routing) {
             return true;
         }
-        let messages: usize = parts.iter().map(Part::len).sum();
-        for (seat, part) in self.seats.iter_mut().zip(parts) {
-            let Some(seat) = seat.as_mut().filter(|seat| !seat.live) else { continue };
-            let from = seat.position(tail);
+        let messages: usize = batches.iter().map(ShardBatch::len).sum();
+        for (cursor, batch) in self.cursors.iter_mut().zip(batches) {
+            let Some(cursor) = cursor.as_mut().filter(|cursor| !cursor.live) else { continue };
+            let from = cursor.position(tail);
             if from < plan.after || upto <= from {
                 continue;
             }
-            let nothing = part.is_empty();
-            seat.deliver(part, from, upto);
-            seat.round = self.round;
+            let nothing = batch.is_empty();
+            cursor.deliver(batch, from, upto);
+            cursor.round = self.round;
             if nothing {
-                seat.count_foreign(messages, foreign_max);
+                cursor.count_foreign(messages, foreign_max);
             }
         }
         self.go_live_where_possible(tail);
@@ -179,8 +179,8 @@ impl Feed {
 
     /// Tells shards that were told nothing since the last sweep where they are.
     pub(super) fn sweep(&mut self, tail: Option<Offset>) {
-        for seat in self.seats.iter_mut().flatten().filter(|seat| !seat.told_since(self.swept)) {
-            seat.tell(seat.position(tail));
+        for cursor in self.cursors.iter_mut().flatten().filter(|cursor| !cursor.told_since(self.swept)) {
+            cursor.tell(cursor.position(tail));
         }
         self.swept = tail.unwrap_or(self.swept);
     }
@@ -188,9 +188,9 @@ impl Feed {
     /// The least position below `end` of the shards with room that were not served in this round.
     fn next_after(&mut self, end: Offset) -> Option<Offset> {
         let mut next: Option<(bool, Offset)> = None;
-        let wanting = |seat: &&Seat| !seat.live && seat.position(None) < end && seat.queue.has_room();
-        for seat in self.seats.iter().flatten().filter(wanting) {
-            let place = (seat.round >= self.round, seat.position(None));
+        let wanting = |cursor: &&Cursor| !cursor.live && cursor.position(None) < end && cursor.queue.has_room();
+        for cursor in self.cursors.iter().flatten().filter(wanting) {
+            let place = (cursor.round >= self.round, cursor.position(None));
             next = Some(next.map_or(place, |next| next.min(place)));
         }
         let (all_served, after) = next?;
@@ -203,8 +203,8 @@ impl Feed {
     fn go_live_where_possible(&mut self, tail: Option<Offset>) {
         let Some(tail) = tail else { return };
         let mut joined = 0;
-        for seat in self.seats.iter_mut().flatten().filter(|seat| !seat.live && seat.position(None) >= tail) {
-            seat.go_live();
+        for cursor in self.cursors.iter_mut().flatten().filter(|cursor| !cursor.live && cursor.position(None) >= tail) {
+            cursor.go_live();
             joined += 1;
         }
         if joined > 0 {
@@ -223,6 +223,6 @@ impl Feed {
     }
 }
 
-fn seats(routing: &Routing) -> Vec<Option<Seat>> {
+fn cursors(routing: &Routing) -> Vec<Option<Cursor>> {
     (0..routing.shards.max(1)).map(|_| None).collect()
 }

@@ -5,12 +5,12 @@ use crate::routing::Routed;
 
 /// Routed messages in offset order and their bytes.
 #[derive(Debug, Default)]
-pub(super) struct Part {
+pub(super) struct ShardBatch {
     messages: Vec<Routed>,
     bytes: usize,
 }
 
-impl Part {
+impl ShardBatch {
     pub(super) fn push(&mut self, routed: Routed) {
         self.bytes += routed.message.bytes();
         self.messages.push(routed);
@@ -52,7 +52,7 @@ impl Part {
     }
 
     /// Takes the first `count` messages out; `None` when that is none.
-    pub(super) fn take(&mut self, count: usize) -> Option<Part> {
+    pub(super) fn take(&mut self, count: usize) -> Option<ShardBatch> {
         if count == 0 {
             return None;
         }
@@ -62,7 +62,7 @@ impl Part {
         let messages: Vec<Routed> = self.messages.drain(..count).collect();
         let bytes = messages.iter().map(|routed| routed.message.bytes()).sum();
         self.bytes -= bytes;
-        Some(Part { messages, bytes })
+        Some(ShardBatch { messages, bytes })
     }
 
     /// Offset of the last message.
@@ -75,7 +75,7 @@ impl Part {
         self.bytes = 0;
     }
 
-    pub(super) fn into_parts(self) -> (Vec<Routed>, usize) {
+    pub(super) fn into_inner(self) -> (Vec<Routed>, usize) {
         (self.messages, self.bytes)
     }
 }

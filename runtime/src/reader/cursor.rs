@@ -1,12 +1,12 @@
 //! One joined shard: its inbox and its position.
 
+use super::batch::ShardBatch;
 use super::inbox::Queue;
-use super::part::Part;
 use crate::message::Offset;
 use std::sync::Arc;
 
 /// Where a shard is, and whether it is fed from the tail.
-pub(super) struct Seat {
+pub(super) struct Cursor {
     pub(super) queue: Arc<Queue>,
     /// On the tail: everything dispatched goes to it. Otherwise it is behind, and the catch-up task feeds it.
     pub(super) live: bool,
@@ -22,8 +22,8 @@ pub(super) struct Seat {
     pub(super) round: u64,
 }
 
-impl Seat {
-    /// A seat that is behind.
+impl Cursor {
+    /// A cursor that is behind.
     pub(super) fn new(queue: Arc<Queue>, after: Offset) -> Self {
         queue.await_room(true);
         Self { queue, live: false, position: after, told: after, fresh: true, foreign: 0, round: 0 }
@@ -37,25 +37,25 @@ impl Seat {
         }
     }
 
-    /// Delivers what is new to it of `part`, which holds all messages for it after `from` and up to `upto`. Says
+    /// Delivers what is new to it of `batch`, which holds all messages for it after `from` and up to `upto`. Says
     /// whether it has all of them; if not, it is full and its position is after the last it took.
-    pub(super) fn deliver(&mut self, part: &mut Part, from: Offset, upto: Offset) -> bool {
+    pub(super) fn deliver(&mut self, batch: &mut ShardBatch, from: Offset, upto: Offset) -> bool {
         self.position = self.position.max(from);
         if upto <= self.position {
-            part.clear();
+            batch.clear();
             return true;
         }
-        part.skip_to(self.position);
-        if part.is_empty() {
+        batch.skip_to(self.position);
+        if batch.is_empty() {
             self.position = upto;
             return true;
         }
-        if let Some(reached) = self.queue.offer(part, upto) {
+        if let Some(reached) = self.queue.offer(batch, upto) {
             self.position = reached;
             self.note_told(reached);
         }
-        let all = part.is_empty();
-        part.clear();
+        let all = batch.is_empty();
+        batch.clear();
         all
     }
 

@@ -1,0 +1,208 @@
+//! Several hosts on one log: each works on the shards that it owns, and gains and loses them while messages flow.
+
+use crate::checker::{self, History};
+use crate::harness::native::{Native, count};
+use crate::harness::{PATIENCE, counts, dead_letters, everything, watch};
+use futures_util::FutureExt;
+use sluicebox::commit::Pin;
+use sluicebox::config::Start;
+use sluicebox::control::Command;
+use sluicebox::handler::{Digest, HandlerName, Policy, ShardId};
+use sluicebox::host::{Handler, Host, Owned};
+use sluicebox::log::Log;
+use sluicebox::log::memory::MemoryLog;
+use sluicebox::message::{Key, NewMessage, Offset};
+use sluicebox::reader::Options;
+use sluicebox::routing::{IdFrom, KeyFrom, Routing};
+use sluicebox::telemetry::Metrics;
+use sluicebox::topic::{Pattern, Topic};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+const KEYS: usize = 64;
+
+fn name() -> HandlerName {
+    HandlerName::parse("order").unwrap()
+}
+
+fn key(number: usize) -> Key {
+    Key::parse(&format!("k{number}")).unwrap().unwrap()
+}
+
+/// Messages for every key in turn.
+fn messages(count: usize) -> Vec<NewMessage> {
+    let topic = Topic::parse("in").unwrap();
+    let message = |number| NewMessage { key: Some(key(number % KEYS)), ..NewMessage::new(topic.clone(), "") };
+    (0..count).map(message).collect()
+}
+
+fn owned(indices: impl IntoIterator<Item = u16>) -> Owned {
+    Owned::Only(indices.into_iter().map(|index| ShardId { handler: name(), index }).collect())
+}
+
+/// A host and the keys that it handled.
+struct Working {
+    host: Host,
+    handled: Arc<Mutex<BTreeSet<Key>>>,
+    handler: Handler,
+}
+
+impl Working {
+    async fn start(log: &Arc<dyn Log>, owned: Owned) -> Self {
+        let handled = Arc::new(Mutex::new(BTreeSet::new()));
+        let seen = handled.clone();
+        let invoke = Native::new(move |call| {
+            seen.lock().unwrap().extend(call.key.clone());
+            async move {
+                tokio::task::yield_now().await;
+                Ok(count(&call, "out"))
+            }
+        });
+        let handler = Handler {
+            name: name(),
+            subscribe: vec![Pattern::parse("in").unwrap()],
+            key: KeyFrom::Message,
+            id: IdFrom::Message,
+            shards: 8,
+            start: Start::Earliest,
+            policy: Policy::default(),
+            invoke,
+        };
+        let (handlers, metrics) = (vec![handler.clone()], Arc::new(Metrics::new()));
+        let options = Options { inbox_messages_max: 16, ..Options::default() };
+        let host = Host::start_as_owner(log.clone(), handlers, metrics, options, owned).await.unwrap();
+        Self { host, handled, handler }
+    }
+
+    fn handled(&self) -> BTreeSet<Key> {
+        self.handled.lock().unwrap().clone()
+    }
+}
+
+async fn routing(log: &dyn Log) -> Routing {
+    log.routings().await.unwrap().routings.remove(0)
+}
+
+fn keys_of(routing: &Routing, shards: &[u16]) -> BTreeSet<Key> {
+    (0..KEYS).map(key).filter(|key| shards.contains(&routing.shard_of(key))).collect()
+}
+
+/// Waits until every key of these shards was handled `times`.
+async fn until_handled(log: &dyn Log, routing: &Routing, shards: &[u16], times: usize) {
+    let expected: BTreeMap<Key, usize> = keys_of(routing, shards).into_iter().map(|key| (key, times)).collect();
+    let mut handled = BTreeMap::<Key, usize>::new();
+    watch(log, |message| {
+        if message.topic.as_str() == "out" {
+            *handled.entry(message.key.clone().unwrap()).or_default() += 1;
+        }
+        expected.iter().all(|(key, times)| handled.get(key).is_some_and(|handled| handled >= times))
+    })
+    .await;
+}
+
+async fn check_exactly_once(log: &dyn Log, handler: &Handler) {
+    let (routing, keys) = (routing(log).await, (0..KEYS).map(key).collect::<Vec<_>>());
+    let checked = checker::Handler {
+        state: counts(log, &routing, &keys).await,
+        routing,
+        policy: handler.policy.clone(),
+        output: "out".into(),
+        ordered: true,
+    };
+    let history = History {
+        messages: everything(log).await,
+        dead: dead_letters(log).await,
+        handlers: vec![checked],
+        shown: vec![],
+        counted: None,
+        removed: Default::default(),
+    };
+    checker::check(&history).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_handles_the_keys_of_its_shards_and_gains_and_loses_them_while_messages_flow() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let working = Working::start(&log, owned([3, 5])).await;
+    let routing = routing(&*log).await;
+    log.append(messages(KEYS * 4)).await.unwrap();
+    until_handled(&*log, &routing, &[3, 5], 4).await;
+    assert_eq!(working.handled(), keys_of(&routing, &[3, 5]));
+
+    working.host.own(owned([1, 3, 5])).await;
+    log.append(messages(KEYS * 4)).await.unwrap();
+    // What was there before it was gained comes first.
+    until_handled(&*log, &routing, &[1, 3, 5], 8).await;
+    assert_eq!(working.handled(), keys_of(&routing, &[1, 3, 5]));
+
+    let flow = async {
+        for _ in 0..40 {
+            log.append(messages(KEYS)).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::join!(flow, working.host.own(owned([1, 5])));
+    until_handled(&*log, &routing, &[1, 5], 48).await;
+    let status = |index| log.status().map(move |all| all.unwrap().into_iter().find(|one| one.shard.index == index));
+    // It left at a message boundary: what it took up is settled, and what it wrote is what it read.
+    let lost = status(3).await.unwrap();
+    assert_eq!(lost.open, 0);
+    log.append(messages(KEYS)).await.unwrap();
+    until_handled(&*log, &routing, &[1, 5], 49).await;
+    assert_eq!(status(3).await.unwrap().read, lost.read, "a lost shard moves no more");
+
+    // Whoever gets the rest goes on where it stopped.
+    let other = Working::start(&log, owned([0, 2, 3, 4, 6, 7])).await;
+    until_handled(&*log, &routing, &[0, 1, 2, 3, 4, 5, 6, 7], 49).await;
+    assert_eq!(other.handled(), keys_of(&routing, &[0, 2, 3, 4, 6, 7]));
+    working.host.stop().await;
+    other.host.stop().await;
+    check_exactly_once(&*log, &working.handler).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hosts_handle_everything_once_and_both_hear_operators() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let (even, odd) =
+        (Working::start(&log, owned([0, 2, 4, 6])).await, Working::start(&log, owned([1, 3, 5, 7])).await);
+    let none = Working::start(&log, owned([])).await;
+    let routing = routing(&*log).await;
+    let all: Vec<u16> = (0..8).collect();
+    for _ in 0..20 {
+        log.append(messages(KEYS)).await.unwrap();
+    }
+    until_handled(&*log, &routing, &all, 20).await;
+
+    let pin = Pin { digest: Digest::of(b"old"), over: Digest::of(b"new") };
+    let commands = [Command::Rollback { pin }, Command::Pause].map(|command| command.message(&name()));
+    let offsets = log.append(commands.to_vec()).await.unwrap();
+    for working in [&even, &odd, &none] {
+        let mut pins = working.host.pins();
+        let seen = pins.wait_for(|pins| pins.get(&name()) == Some(&pin));
+        tokio::time::timeout(PATIENCE, seen).await.unwrap().unwrap();
+    }
+    let paused = async {
+        while !log.status().await.unwrap().iter().all(|status| status.control.paused) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, paused).await.unwrap();
+    for status in log.status().await.unwrap() {
+        assert_eq!((status.control.pin, Offset(status.control.pin_command)), (Some(pin), offsets[0]));
+    }
+
+    log.append(messages(KEYS)).await.unwrap();
+    log.append(vec![Command::Unpin.message(&name()), Command::Resume.message(&name())]).await.unwrap();
+    until_handled(&*log, &routing, &all, 21).await;
+    for working in [&even, &odd, &none] {
+        let mut pins = working.host.pins();
+        let seen = pins.wait_for(|pins| pins.is_empty());
+        tokio::time::timeout(PATIENCE, seen).await.unwrap().unwrap();
+    }
+    assert_eq!(even.handled(), keys_of(&routing, &[0, 2, 4, 6]));
+    assert_eq!(odd.handled(), keys_of(&routing, &[1, 3, 5, 7]));
+    for working in [&even, &odd, &none] {
+        working.host.stop().await;
+    }
+    check_exactly_once(&*log, &even.handler).await;
+}
