@@ -4,7 +4,8 @@
 //! Expected on one core of a current x86-64 machine with Linux 6.7 or newer and no swap: some 10 µs fresh, 2 µs warm. The
 //! bare call is of the same component in the same engine with imports that do nothing; rounds of both take turns.
 //!
-//! `cargo bench --bench sandbox`, or `… -- warm` for one of them. `… -- idle` answers instead: what do 1,000 handlers of
+//! `cargo bench --bench sandbox`, or `… -- warm` for one of them. `… -- swap` answers: how long does the longest call take
+//! while modules compile and every core has calls to make? (Expected: some milliseconds more than without.) `… -- idle` answers instead: what do 1,000 handlers of
 //! different code cost that have nothing to do? (Expected: less than 300 MiB, no processor time.)
 
 #[path = "../../tests/it/harness/guests.rs"]
@@ -22,6 +23,7 @@ use sluicebox::topic::{Pattern, Topic};
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
@@ -51,6 +53,9 @@ fn main() {
     if wanted.iter().any(|wanted| wanted == "idle") {
         return idle(&runtime, &bytes);
     }
+    if wanted.iter().any(|wanted| wanted == "swap") {
+        return swap(&runtime, &bytes);
+    }
     for (name, mode) in [("fresh", Mode::Fresh), ("warm", Mode::Warm)] {
         if !wanted.is_empty() && !wanted.iter().any(|wanted| wanted == name) {
             continue;
@@ -73,6 +78,68 @@ fn settings(mode: Mode) -> Settings {
     Settings { publish, mode, ..Settings::new(HandlerName::parse("order").expect("it is a name")) }
 }
 
+/// Another module of the same code: a custom section (id 0) at the end is named by a number.
+fn variant(bytes: &[u8], n: usize) -> Vec<u8> {
+    let name = format!("{n:08}");
+    [bytes, &[0, 9, 8], name.as_bytes()].concat()
+}
+
+/// Makes calls on every core and looks for the longest, first alone and then while one module after the other is compiled.
+fn swap(runtime: &Runtime, bytes: &[u8]) {
+    const MODULES: usize = 20;
+    let cache = tempfile::tempdir().expect("there is room for a folder");
+    let pool = Pool { cache: Some(cache.path().join("compiled")), ..Pool::default() };
+    let sandboxes = Sandboxes::new(&pool, tracing_sink()).expect("the pool fits");
+    let module = sandboxes.load(bytes).expect("the guest is a component");
+    let handler = sandboxes.handler(&module, settings(Mode::Fresh)).expect("everything it imports is granted");
+    let started = Instant::now();
+    let load = || {
+        for n in 0..MODULES {
+            let module = sandboxes.load(&variant(bytes, n)).expect("it is still a component");
+            let handler = sandboxes.handler(&module, settings(Mode::Fresh)).expect("everything is granted");
+            runtime.block_on(handler.try_out()).expect("the guest starts");
+        }
+    };
+    calls_beside(runtime, &handler, "alone", || std::thread::sleep(Duration::from_secs(3)));
+    calls_beside(runtime, &handler, "while modules compile", load);
+    println!("{MODULES} modules; all took {:?}", started.elapsed());
+}
+
+/// Prints the longest calls that all cores made while something else was done.
+fn calls_beside(runtime: &Runtime, handler: &Handler, name: &str, beside: impl FnOnce()) {
+    const SHOWN: usize = 5;
+    let is_over = AtomicBool::new(false);
+    let started = Instant::now();
+    let work = || {
+        let call = call();
+        let _entered = runtime.enter();
+        let (mut longest, mut calls) = (vec![], 0u64);
+        while !is_over.load(Relaxed) {
+            let begun = Instant::now();
+            poll_to_end(handler.call(call.clone())).expect("the guest does not fail");
+            longest.push(begun.elapsed());
+            calls += 1;
+            if longest.len() > 1000 {
+                longest.sort_by(|a, b| b.cmp(a));
+                longest.truncate(SHOWN);
+            }
+        }
+        (longest, calls)
+    };
+    let (mut longest, calls) = std::thread::scope(|scope| {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        beside();
+        is_over.store(true, Relaxed);
+        let each = workers.into_iter().map(|worker| worker.join().expect("a worker does not panic"));
+        each.fold((vec![], 0), |(all, sum), (longest, calls)| ([all, longest].concat(), sum + calls))
+    });
+    longest.sort_by(|a, b| b.cmp(a));
+    longest.truncate(SHOWN);
+    let took = started.elapsed();
+    println!("{name}: longest calls {longest:.1?} of {calls} in {took:.1?}");
+}
+
 /// Loads many handlers, runs each once, and looks at what the process takes while nothing happens.
 fn idle(runtime: &Runtime, bytes: &[u8]) {
     const HANDLERS: usize = 1000;
@@ -86,10 +153,7 @@ fn idle(runtime: &Runtime, bytes: &[u8]) {
     let started = Instant::now();
     let handlers: Vec<_> = (0..HANDLERS)
         .map(|n| {
-            // A custom section (id 0) at the end, named by a number, makes it another module of the same code.
-            let name = format!("{n:08}");
-            let section = [&[0, 9, 8], name.as_bytes()].concat();
-            let module = sandboxes.load(&[bytes, &section].concat()).expect("it is still a component");
+            let module = sandboxes.load(&variant(bytes, n)).expect("it is still a component");
             compiled += usize::from(!module.from_cache());
             let handler = sandboxes.handler(&module, settings(Mode::Fresh)).expect("everything is granted");
             runtime.block_on(handler.call(call())).expect("the guest does not fail");

@@ -26,7 +26,7 @@ impl Compiler {
     pub(super) fn new() -> Result<Self, ThreadPoolBuildError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = ThreadPoolBuilder::new()
-            .num_threads(cores.min(THREADS_MAX))
+            .num_threads(threads_on(cores))
             .stack_size(STACK_BYTES)
             .thread_name(|number| format!("compiler-{number}"))
             .start_handler(|_| lower_priority())
@@ -41,6 +41,11 @@ impl Compiler {
         let done = catch_unwind(AssertUnwindSafe(|| self.threads.install(work)));
         done.unwrap_or_else(|panic| Err(LoadError::Compile { reason: describe(&*panic) }))
     }
+}
+
+/// At most half of the cores: the others have messages alone.
+fn threads_on(cores: usize) -> usize {
+    (cores / 2).clamp(1, THREADS_MAX)
 }
 
 /// Of the thread that calls it, alone.
@@ -71,6 +76,15 @@ mod tests {
         let compiler = Compiler::new().unwrap();
         assert_eq!(compiler.run(|| Ok(nice())).unwrap(), before.max(0) + NICE.min(19 - before.max(0)));
         assert_eq!(nice(), before);
+    }
+
+    #[test]
+    fn compiling_takes_no_more_than_half_of_the_cores() {
+        assert_eq!([1, 2, 3, 4, 8, 100].map(threads_on), [1, 1, 1, 2, 4, 4]);
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let compiler = Compiler::new().unwrap();
+        let threads = compiler.run(|| Ok(rayon::current_num_threads())).unwrap();
+        assert!(threads == 1 || threads * 2 <= cores, "{threads} threads on {cores} cores");
     }
 
     #[test]

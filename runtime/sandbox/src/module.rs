@@ -51,17 +51,16 @@ impl Module {
         let from_cache = cached.is_some();
         let (component, is_mapped) = match cached {
             Some(component) => (component, true),
-            None => {
-                let component = compiler.run(|| {
-                    inspect(bytes)?;
-                    let compiled = Component::new(engine, bytes);
-                    compiled.map_err(|error| LoadError::Compile { reason: short(format!("{error:#}")) })
-                })?;
-                match cache.and_then(|cache| cache.put(engine, &digest, &component)) {
+            // All that takes processor time or waits for the disk is done there, the sum over the compiled form included.
+            None => compiler.run(|| {
+                inspect(bytes)?;
+                let compiled = Component::new(engine, bytes);
+                let component = compiled.map_err(|error| LoadError::Compile { reason: short(format!("{error:#}")) })?;
+                Ok(match cache.and_then(|cache| cache.put(engine, &digest, &component)) {
                     Some(mapped) => (mapped, true),
                     None => (component, false),
-                }
-            }
+                })
+            })?,
         };
         let (memories, memory_bytes) = resources(&component)?;
         let of_type = component.component_type();
