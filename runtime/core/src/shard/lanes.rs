@@ -9,6 +9,9 @@ use crate::message::{Key, Offset, WorkId};
 use hashbrown::HashTable;
 use slab::Slab;
 
+/// Most changed lanes that room is made for before there are any.
+const ROOM_MAX: usize = 1024;
+
 /// What a lane is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -194,7 +197,9 @@ impl Lanes {
 
     /// The lanes that were touched since the last call.
     pub fn take_changed(&mut self) -> Vec<usize> {
-        let mut changed = std::mem::take(&mut self.changed);
+        // Room for as many again, within bounds: otherwise each commit begins with a list that grows step by step.
+        let room = Vec::with_capacity(self.changed.len().min(ROOM_MAX));
+        let mut changed = std::mem::replace(&mut self.changed, room);
         // A lane that went and came again under the same number is listed twice.
         changed.retain(|&lane| self.lanes.get_mut(lane).is_some_and(|lane| std::mem::take(&mut lane.changed)));
         changed
