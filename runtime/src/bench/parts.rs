@@ -8,6 +8,8 @@ use crate::handler::{HandlerName, ShardId};
 use crate::invoke::{Call, Invoke};
 use crate::log::Log;
 use crate::message::{IdHash, Key, Message, NewMessage, Offset};
+use crate::sandbox::Mode;
+use crate::sandbox::bare::Bare;
 use crate::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,20 +20,36 @@ fn given(number: usize, keys: usize) -> NewMessage {
     message(number, keys, Identity::Given)
 }
 
-/// The median cost of one call on one core.
-pub(super) async fn call(invoke: &dyn Invoke, keys: usize) -> anyhow::Result<Duration> {
+/// The median cost of one call on one core, and of the bare one, in turns.
+pub(super) async fn call(
+    invoke: &dyn Invoke,
+    bare: &Bare,
+    mode: Mode,
+    keys: usize,
+) -> anyhow::Result<(Duration, Duration)> {
     const CALLS: usize = 2_000;
-    let mut rounds = Vec::new();
-    for round in 0..15 {
+    const ROUNDS: usize = 15;
+    let (mut ours, mut bares) = (vec![], vec![]);
+    let mut kept = bare.start().await?;
+    for round in 0..ROUNDS {
         let calls: Vec<Call> = (0..CALLS).map(|number| one_call(round * CALLS + number, keys)).collect();
+        let started = clock::instant();
+        for call in &calls {
+            match mode {
+                Mode::Fresh => bare.start().await?.call(call).await?,
+                Mode::Warm => kept.call(call).await?,
+            }
+        }
+        bares.push(started.elapsed() / CALLS as u32);
         let started = clock::instant();
         for call in calls {
             invoke.call(call).await?;
         }
-        rounds.push(started.elapsed() / CALLS as u32);
+        ours.push(started.elapsed() / CALLS as u32);
     }
-    rounds.sort();
-    Ok(rounds[rounds.len() / 2])
+    ours.sort();
+    bares.sort();
+    Ok((ours[ROUNDS / 2], bares[ROUNDS / 2]))
 }
 
 fn one_call(number: usize, keys: usize) -> Call {

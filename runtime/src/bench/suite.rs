@@ -56,9 +56,14 @@ pub async fn measure(plan: &Plan, mut print: impl FnMut(String)) -> anyhow::Resu
     for (name, mode) in [("fresh", Mode::Fresh), ("warm", Mode::Warm)] {
         let settings = Settings { mode, ..guest()? };
         let invoke: Arc<dyn Invoke> = Arc::new(sandboxes.handler(&module, settings)?);
-        let call = parts::call(invoke.as_ref(), KEYS).await?;
+        let (call, bare) = parts::call(invoke.as_ref(), &sandboxes.bare(&module)?, mode, KEYS).await?;
         let sum = cores as f64 / (call + cheapest).as_secs_f64();
-        print(format!("sandbox call, {name}: {:.1} µs", micros(call)));
+        print(format!(
+            "sandbox call, {name}: {:.1} µs; bare call of the same component with imports that do nothing {:.1} µs: {:.2} ×",
+            micros(call),
+            micros(bare),
+            call.as_secs_f64() / bare.as_secs_f64()
+        ));
         print(format!("sum of parts, {name}: {cores} cores ÷ (call + plain commit) = {sum:.0} messages/s"));
         modes.push((name, invoke, sum));
     }
