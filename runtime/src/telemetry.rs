@@ -13,6 +13,7 @@ pub mod events;
 mod families;
 mod guest;
 mod handler;
+pub mod spans;
 mod staged;
 
 pub use calls::Calls;

@@ -22,5 +22,6 @@ mod shard;
 mod simulation;
 mod slow;
 mod tidy;
+mod trace;
 mod usage;
 mod walk;

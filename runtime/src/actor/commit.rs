@@ -4,8 +4,9 @@ use super::Actor;
 use crate::clock;
 use crate::commit::CommitError;
 use crate::shard::Report;
-use crate::telemetry::events;
+use crate::telemetry::{events, spans};
 use futures_util::FutureExt;
+use tracing::Instrument as _;
 
 impl Actor<'_> {
     pub(super) fn send_commit(&mut self) {
@@ -19,7 +20,8 @@ impl Actor<'_> {
         let Some(commit) = self.shard.stage() else { return };
         self.commit_began = clock::instant();
         let committer = self.parts.committer.clone();
-        self.commit = Some(async move { committer.commit(commit).await }.boxed());
+        let span = spans::commit(&commit);
+        self.commit = Some(async move { committer.commit(commit).await }.instrument(span).boxed());
     }
 
     pub(super) fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), CommitError> {

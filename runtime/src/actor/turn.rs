@@ -12,13 +12,15 @@ use crate::invoke::Failure;
 use crate::pipeline::breaker::Sample;
 use crate::reader::Delivery;
 use crate::shard::Run;
-use crate::telemetry::HandlerMetrics;
+use crate::telemetry::{HandlerMetrics, spans};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 /// Runs, and time, before other tasks get a turn.
 const TURN_RUNS: usize = 64;
@@ -96,7 +98,11 @@ impl<'p> Actor<'p> {
                     return Turn::Shut(shut);
                 }
             };
+            let span = spans::run(&self.parts.id, &run.call);
             let mut call = self.version.invoke.call(run.call);
+            if !span.is_disabled() {
+                call = call.instrument(span).boxed();
+            }
             // Most guests never wait: polled here they cost no task.
             let polled = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
             now = clock::instant();

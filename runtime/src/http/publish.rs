@@ -7,6 +7,7 @@ use super::face::Face;
 use super::parameters::PathText;
 use super::{cloudevents, ndjson};
 use crate::message::BODY_BYTES_MAX;
+use crate::telemetry::spans;
 use crate::topic::Topic;
 use axum::Json;
 use axum::extract::{Request, State};
@@ -14,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 use std::sync::Arc;
+use tracing::Instrument as _;
 
 pub(super) async fn publish(
     State(face): State<Arc<Face>>,
@@ -44,9 +46,15 @@ pub(super) async fn publish(
             }
         }
     };
-    let offsets = face.log.append(vec![message]).await?;
+    let span = spans::publish(&message);
+    let append = async {
+        let offset = face.log.append(vec![message]).await?.first().copied();
+        spans::published(offset);
+        Ok::<_, ApiError>(offset)
+    };
+    let offset = append.instrument(span).await?;
     face.counts.appended.inc();
-    Ok(Json(json!({ "offset": offsets.first().map(|offset| offset.0) })).into_response())
+    Ok(Json(json!({ "offset": offset.map(|offset| offset.0) })).into_response())
 }
 
 /// The type of the body without its parameters, in lower case.

@@ -64,8 +64,13 @@ impl Place {
 
     /// As `start`; what the host says can be read with [`Place::heard`].
     pub fn start_heard(&self) -> Process {
+        self.start_heard_at("info")
+    }
+
+    /// As `start_heard`, with this filter of diagnostics.
+    pub fn start_heard_at(&self, diagnostics: &str) -> Process {
         let heard = std::fs::File::options().create(true).append(true).open(self.path().join(HEARD)).unwrap();
-        self.spawn("info", &[], heard.into())
+        self.spawn(diagnostics, &[], heard.into())
     }
 
     /// Runs `sluicebox dev` in the folder, which holds crates too, and waits until it is ready.
