@@ -258,14 +258,34 @@ async fn cloud_events_become_messages_with_their_id_and_attributes() {
         assert_eq!(send(structured(data)).await.0, StatusCode::OK, "{data}");
     }
     let messages = server.messages().await;
-    assert_eq!(messages[0].id.as_deref(), Some("e-1"));
+    assert_eq!(messages[0].id.as_deref(), Some("/shop e-1"));
+    assert_eq!(messages[0].headers.get("ce-id"), Some("e-1"));
+    assert_eq!(messages[0].headers.get("ce-source"), Some("/shop"));
     assert_eq!(messages[0].key.as_ref().unwrap().as_str(), "ada");
     assert_eq!(messages[0].headers.get("ce-subject"), Some("café"));
     assert_eq!(messages[0].headers.get("content-type"), Some("text/plain"));
-    assert_eq!(messages[1].id.as_deref(), Some("e-2"));
+    assert_eq!(messages[1].id.as_deref(), Some("/shop e-2"));
     assert_eq!(messages[1].headers.get("ce-n"), Some("5"));
     let bodies: Vec<&[u8]> = messages.iter().map(|message| &message.body[..]).collect();
     assert_eq!(bodies, [&b"hello"[..], b"", br#"{"z": 1e400, "a":2}"#, b"\"text\"", b"text", b"\xff"]);
+}
+
+#[tokio::test]
+async fn events_of_two_sources_with_one_id_are_two_messages_however_long_both_are() {
+    let server = Server::start().await;
+    let long = "s".repeat(300);
+    for source in ["/shop", "/store", &long] {
+        let event = server.post("a").header("ce-specversion", "1.0").header("ce-type", "t").header("ce-id", "1");
+        assert_eq!(send(event.header("ce-source", source)).await.0, StatusCode::OK);
+    }
+    let event = json!({ "specversion": "1.0", "type": "t", "id": "1", "source": "/shop" });
+    let structured = server.post("a").header("content-type", "application/cloudevents+json").body(event.to_string());
+    assert_eq!(send(structured).await.0, StatusCode::OK);
+    let messages = server.messages().await;
+    let ids: Vec<&str> = messages.iter().map(|message| message.id.as_deref().unwrap()).collect();
+    assert_eq!((ids[0], ids[1], ids[3]), ("/shop 1", "/store 1", "/shop 1"), "the last one is a resend of the first");
+    assert!(ids[2].starts_with("sha256:"), "{ids:?}");
+    assert_eq!(messages[2].headers.get("ce-source"), Some(long.as_str()));
 }
 
 #[tokio::test]
