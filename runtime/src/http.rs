@@ -23,6 +23,7 @@
 
 mod body;
 mod body_guard;
+mod client_body;
 mod client_stream;
 mod cloudevents;
 mod commands;
@@ -35,6 +36,7 @@ mod face;
 mod guard;
 mod handlers;
 mod ndjson;
+mod no_http;
 mod parameters;
 mod publish;
 mod router;
