@@ -39,6 +39,7 @@ mod ndjson;
 mod no_http;
 mod parameters;
 mod publish;
+pub(crate) mod rfc3339;
 mod router;
 mod routes;
 pub mod running;

@@ -20,6 +20,7 @@ mod settings;
 mod shard;
 mod simulation;
 mod slow;
+mod tail;
 mod tidy;
 mod usage;
 mod walk;

@@ -66,7 +66,7 @@ fn wrong_usage_says_what_is_right() {
     check(&["publish", "a", "1", "--url", "localhost:8080"], Exit::Usage, "http://127.0.0.1:8080");
     check(&["publish", "a", "1", "--token-file", "/gone"], Exit::Failed, "failed to read the token `/gone`");
     check(&["tail", "a.>.b"], Exit::Usage, "`>` must be the last token");
-    check(&["tail", "--from", "now"], Exit::Usage, "latest, earliest or an offset");
+    check(&["tail", "--from", "now"], Exit::Usage, "latest, earliest, an offset, or a time");
     check(&["dead"], Exit::Usage, "list");
     check(&["dead", "list", "--handler", "X"], Exit::Usage, "not a handler name");
     check(&["dead", "show", "x"], Exit::Usage, "the number that `sluicebox dead list` shows");

@@ -4,7 +4,7 @@ use super::body::whole;
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::face::Face;
-use super::parameters::PathText;
+use super::parameters::{Parameters, PathText};
 use super::{cloudevents, ndjson};
 use crate::message::BODY_BYTES_MAX;
 use crate::topic::Topic;
@@ -18,9 +18,12 @@ use std::sync::Arc;
 pub(super) async fn publish(
     State(face): State<Arc<Face>>,
     PathText(topic): PathText,
+    parameters: Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
     let topic = Topic::parse_public(&topic).map_err(ApiError::bad_request)?;
+    // What is said of a message stands in headers; whoever writes it here would miss it later.
+    parameters.finish()?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let envelope = Envelope::of(&headers)?;

@@ -1,7 +1,7 @@
 //! What the face asks a running host, because the log cannot tell: how far shards are that had nothing to write, and how
 //! every handler of the settings fares.
 
-use super::views::rfc3339;
+use super::rfc3339;
 use crate::clock::{self, Timestamp};
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};

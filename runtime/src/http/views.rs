@@ -5,7 +5,6 @@
 mod dead;
 mod handler;
 mod message;
-pub(super) mod rfc3339;
 mod status;
 
 pub use dead::{DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters};
