@@ -35,6 +35,7 @@ mod error;
 mod face;
 mod guard;
 mod handlers;
+mod line;
 mod ndjson;
 mod no_http;
 mod parameters;

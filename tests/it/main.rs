@@ -4,6 +4,7 @@
 
 mod alarm;
 mod backup;
+mod bulk;
 mod checker;
 mod clients;
 mod conformance;

@@ -16,18 +16,20 @@ pub(super) struct WriteError(#[source] pub(super) std::io::Error);
 /// Where results go.
 pub(super) struct Output {
     pub(super) json: bool,
+    /// It is the standard output of this process, which may end it.
+    pub(super) is_standard: bool,
     to: Box<dyn Write>,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, to: Box::new(std::io::stdout()) }
+        Self { json, is_standard: true, to: Box::new(std::io::stdout()) }
     }
 
     /// Writes into memory.
     #[cfg(test)]
     pub(super) fn into(json: bool, to: impl Write + 'static) -> Self {
-        Self { json, to: Box::new(to) }
+        Self { json, is_standard: false, to: Box::new(to) }
     }
 
     /// One line for people.

@@ -213,7 +213,7 @@ async fn bad_requests_are_refused_with_a_reason_and_change_nothing() {
         (post("a").header("Sluicebox-Kye", "x"), 400, "unknown header `sluicebox-kye`: did you mean `Sluicebox-Key`?"),
         (post("a").header("Sluicebox-ids", "x"), 400, "did you mean `Sluicebox-Id`?"),
         (post("a").header("Sluicebox-Tenant", "x"), 400, "of the message send `Sluicebox-Header-tenant`"),
-        (post("a?key=x"), 400, "unknown parameter `key`, there is none here"),
+        (post("a?key=x"), 400, "unknown parameter `key`, there is lines"),
         (server.get("/v1/dead?handlr=order"), 400, "unknown parameter `handlr`, did you mean `handler`?"),
         (server.get("/v1/topics/a/tail?follow=no"), 400, "`follow` must be true or false"),
         (server.get("/v1/topics/a/tail?to=x"), 400, "`to` must be a whole number"),
@@ -333,6 +333,65 @@ async fn lines_are_appended_in_order_and_every_bad_one_is_named() {
     let request = server.post("a").header("content-type", "application/x-ndjson").body("1\n2\n");
     let (status, answer) = send(request).await;
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)));
+}
+
+#[tokio::test]
+async fn lines_that_came_are_in_the_log_while_the_next_one_is_waited_for() {
+    let server = Server::start().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
+    let lines = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let line = receiver.recv().await?;
+        Some((line, receiver))
+    });
+    let request = server.post("a").header("content-type", "application/x-ndjson");
+    let answer = tokio::spawn(send(request.body(reqwest::Body::wrap_stream(lines))));
+    let mut events = Events::open(server.get("/v1/topics/a/tail?from=earliest")).await;
+    for (body, line) in ["1\n2\n", "3\n"].into_iter().enumerate() {
+        sender.send(Ok(line)).await.unwrap();
+        let expected = if body == 0 { vec![1, 2] } else { vec![3] };
+        let came = tokio::time::timeout(Duration::from_secs(20), events.bodies(expected.len())).await;
+        assert_eq!(came, Ok(expected), "lines wait for those after them");
+    }
+    drop(sender);
+    let (status, answer) = answer.await.unwrap();
+    assert_eq!((status, &answer["accepted"], &answer["settled_line"]), (StatusCode::OK, &json!(3), &json!(3)));
+}
+
+#[tokio::test]
+async fn a_line_may_be_a_message_with_its_key_id_and_headers() {
+    let server = Server::start().await;
+    let lines = [
+        r#"{"offset":7,"topic":"b","time":"2026-01-31T08:00:00.000Z","hops":1,"key":"ada","id":"1","headers":[["Tenant","x"]],"body":"text"}"#,
+        r#"{"headers":{"tenant":"y"},"body":{"n": 1e400}}"#,
+        r#"{"body_base64":"/w=="}"#,
+        r#"{"kye":"ada"}"#,
+        r#"{"body":"","body_base64":""}"#,
+        "5",
+    ];
+    let post = |path: &str| server.post(path).header("content-type", "application/x-ndjson");
+    let request = post("a?lines=messages").header("Sluicebox-Key", "all").body(lines.join("\n"));
+    let (status, answer) = send(request).await;
+    assert_eq!((status, &answer["accepted"]), (StatusCode::BAD_REQUEST, &json!(3)));
+    let errors: Vec<&str> =
+        answer["bad_lines"].as_array().unwrap().iter().map(|bad| bad["error"].as_str().unwrap()).collect();
+    assert!(errors[0].contains("unknown field `kye`") && errors[1].contains("both `body`"), "{errors:?}");
+    assert!(errors[2].starts_with("not a message"), "{errors:?}");
+    let messages = server.messages().await;
+    let shown: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            let key = message.key.as_ref().map(|key| key.as_str());
+            (message.topic.as_str(), key, message.id.as_deref(), message.headers.get("tenant"), &message.body[..])
+        })
+        .collect();
+    let expected: [(_, _, _, _, &[u8]); 3] = [
+        ("a", Some("ada"), Some("1"), Some("x"), b"text"),
+        ("a", Some("all"), None, Some("y"), br#"{"n": 1e400}"#),
+        ("a", Some("all"), None, None, b"\xff"),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(send(post("a?lines=words").body("1")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(send(server.post("a?lines=bodies").body("1")).await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

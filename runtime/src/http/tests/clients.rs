@@ -161,8 +161,8 @@ async fn a_client_that_does_not_read_its_answer_is_hung_up_on() {
 async fn looks_whose_clients_do_not_read_make_room_for_others() {
     let server = impatient_with(|limits| {
         (limits.large_answers_max, limits.idle_min) = (2, Duration::from_millis(10));
-        // It is the turns that are short here, not the time.
-        limits.write_timeout = PATIENCE * 10;
+        // It is the turns that are short here, not the time: making the answers may take longer than a head may.
+        (limits.head_timeout, limits.write_timeout) = (PATIENCE * 10, PATIENCE * 10);
     })
     .await;
     let appended = server.log.append(vec![NewMessage::new(Topic::parse("a").unwrap(), vec![b'x'; 500_000]); 40]).await;
