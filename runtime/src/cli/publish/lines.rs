@@ -130,7 +130,7 @@ pub(super) fn publish(
     let path = if args.messages { format!("{path}?lines=messages") } else { path.to_owned() };
     let done = Shared::default();
     if output.is_standard {
-        say_when_interrupted(done.clone(), topic.clone(), output.json);
+        say_when_interrupted(done.clone(), topic.clone(), output.json)?;
     }
     let result = publish_parts(args.from_line, client, &path, &headers, &lines, &done);
     bar.finish_and_clear();
@@ -243,33 +243,29 @@ fn send_lines(mut from: BufReader<impl Read>, lines: &SyncSender<Line>) {
     }
 }
 
-/// On SIGINT and SIGTERM: says how far it is, and ends the process.
-fn say_when_interrupted(done: Shared, topic: Topic, json: bool) {
+/// From now on SIGINT and SIGTERM say how far it is, and end the process.
+fn say_when_interrupted(done: Shared, topic: Topic, json: bool) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     // It lasts as long as the process.
     std::thread::spawn(move || {
-        if interrupted().is_err() {
-            // Then a signal ends the process without a word, as without this.
-            return;
-        }
+        runtime.block_on(async {
+            tokio::select! {
+                // Safe to cancel, both: one is enough.
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
         let done = done.lock();
         // The process ends, whether this can be written or not.
         let _ = done.show(&topic, false, &mut Output::new(json));
         note(format!("interrupted: {}", done.how_to_go_on()));
         std::process::exit(Exit::Failed as i32);
     });
-}
-
-fn interrupted() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    runtime.block_on(async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            // Safe to cancel, both: one is enough.
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        Ok(())
-    })
+    Ok(())
 }
 
 /// Counts what is read from it.
