@@ -129,6 +129,9 @@ pub fn main() -> ExitCode {
     let cli: Cli = usage::parse();
     let json = cli.global.json;
     let mut output = Output::new(json);
+    if matches!(cli.command, Command::Tail(_)) {
+        output::end_when_unread();
+    }
     let metrics = Arc::new(Metrics::new());
     let exit = match start_diagnostics(&cli.global, &metrics).and_then(|_diagnostics| run(cli, metrics, &mut output)) {
         Ok(exit) => exit,

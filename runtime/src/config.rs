@@ -37,6 +37,7 @@ mod waits;
 
 pub use declared::handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
 pub use files::files;
+pub(crate) use nearest::nearest;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
@@ -49,6 +50,7 @@ use findings::Findings;
 use guest_config::Environment;
 use section::{Later, Section};
 use std::path::Path;
+use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// The file that commands look for.
@@ -168,4 +170,9 @@ fn handlers(
 /// What the names of a handler's own counters begin with: metric names have no dashes.
 pub(crate) fn metric_prefix(name: &HandlerName) -> String {
     name.as_str().replace('-', "_")
+}
+
+/// A duration as the settings write it, such as `1h30m`; the error says what to write.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    units::duration(text).map_err(|bad| format!("{}: {}", bad.message, bad.hint))
 }

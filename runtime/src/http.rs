@@ -23,6 +23,7 @@
 
 mod body;
 mod body_guard;
+mod client_body;
 mod client_stream;
 mod cloudevents;
 mod commands;
@@ -34,10 +35,12 @@ mod error;
 mod face;
 mod guard;
 mod handlers;
+mod line;
 mod ndjson;
+mod no_http;
 mod parameters;
 mod publish;
-mod rfc3339;
+pub(crate) mod rfc3339;
 mod router;
 mod routes;
 pub mod running;

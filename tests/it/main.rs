@@ -4,6 +4,7 @@
 
 mod alarm;
 mod backup;
+mod bulk;
 mod checker;
 mod clients;
 mod conformance;
@@ -21,6 +22,7 @@ mod settings;
 mod shard;
 mod simulation;
 mod slow;
+mod tail;
 mod tidy;
 mod trace;
 mod usage;

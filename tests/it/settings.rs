@@ -175,6 +175,47 @@ fn a_client_takes_the_host_of_the_flag_before_that_of_the_variable() {
     }
 }
 
+#[tokio::test]
+async fn a_named_settings_file_says_which_host_is_asked_with_which_token_from_any_folder() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = |name: &str| folder.path().join(name);
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let settings = |port: u16| {
+        let http = format!("[http]\nlisten = \"127.0.0.1:{port}\"\ntoken_file = \"token\"\n");
+        fs::write(path("sluicebox.toml"), format!("namespace = \"far\"\n{http}")).unwrap();
+    };
+    fs::write(path("token"), "0123456789abcdef\n").unwrap();
+    settings(port);
+    let host = Host::start(program(folder.path()).args(["run", "--json"]).stderr(Stdio::null()));
+    let file = path("sluicebox.toml");
+    let file = file.to_str().unwrap();
+    let command = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let output = program(elsewhere.path()).args(arguments).envs(variables.iter().copied()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let others = [("SLUICEBOX_URL", "http://127.0.0.1:1"), ("SLUICEBOX_TOKEN", "that-of-another-host")];
+    for variables in [&[][..], &others] {
+        let (exit, _, error) = command(&["publish", "a", "1", "-c", file], variables);
+        assert_eq!(exit, Some(0), "{error}");
+        let (exit, shown, error) = command(&["status", "-c", file], variables);
+        assert!(exit == Some(0) && shown.contains("namespace far, ready"), "{shown}{error}");
+    }
+    let (exit, shown, _) = command(&["tail", "-c", file, "--from", "earliest", "--no-follow"], &[]);
+    assert_eq!((exit, shown.lines().count()), (Some(0), 2));
+
+    // It listens elsewhere than the file says by now, and still runs.
+    settings(1);
+    let (exit, shown, error) = command(&["status", "-c", file], &[]);
+    assert_eq!(exit, Some(0), "{error}");
+    for told in [&shown, &error] {
+        assert!(told.contains("a host runs (process ") && !told.contains("no host runs"), "{shown}{error}");
+    }
+    drop(host);
+    let (exit, _, error) = command(&["status", "-c", "gone.toml"], &[]);
+    assert!(exit == Some(3) && error.contains("failed to read the settings `gone.toml`"), "{error}");
+}
+
 #[test]
 fn an_empty_variable_is_an_error_that_names_it() {
     let layers = Layers::new();

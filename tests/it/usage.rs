@@ -93,7 +93,8 @@ fn values_that_cannot_be_say_what_can() {
     );
     check_value(
         &["tail", "--from", "now"],
-        "invalid value 'now' for '--from <WHERE>': use latest, earliest or an offset",
+        "invalid value 'now' for '--from <WHERE>': use latest, earliest, an offset, or a time such as \
+         2026-01-31T08:00:00Z",
     );
     check_value(
         &["dead", "show", "x"],

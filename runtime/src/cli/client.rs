@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::Response;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
@@ -22,38 +22,106 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// Holds the host's token where no file is named. No flag does: command lines can be seen by others.
 const TOKEN_VARIABLE: &str = "SLUICEBOX_TOKEN";
+const TOKEN_FILE_VARIABLE: &str = "SLUICEBOX_TOKEN_FILE";
+const URL_VARIABLE: &str = "SLUICEBOX_URL";
+const CONFIG_VARIABLE: &str = "SLUICEBOX_CONFIG";
 /// What may stand in a path as it is.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b'*');
 
 /// Which host to talk to.
 #[derive(Clone, Debug, Args)]
 pub(super) struct HostArgs {
-    /// The running host; unless given, where the settings file here listens, or http://127.0.0.1:8080
-    #[arg(long, value_name = "URL", env = "SLUICEBOX_URL")]
+    /// The running host; unless given, where the settings file listens, or http://127.0.0.1:8080
+    #[arg(long, value_name = "URL", env = URL_VARIABLE)]
     url: Option<String>,
-    /// A file with the host's token, when it wants one; without, the token itself may be in SLUICEBOX_TOKEN
-    #[arg(long, value_name = "FILE", env = "SLUICEBOX_TOKEN_FILE")]
+    /// A file with the host's token, when it wants one; without, the token itself may be in SLUICEBOX_TOKEN, or it is that of
+    /// the settings file
+    #[arg(long, value_name = "FILE", env = TOKEN_FILE_VARIABLE)]
     token_file: Option<PathBuf>,
+    /// The settings file of the host: where it listens, its token, and where the data is when no host runs; sluicebox.toml
+    /// unless given. Typed here it wins over the variables of the other two
+    #[arg(long, short, value_name = "FILE", env = CONFIG_VARIABLE)]
+    config: Option<PathBuf>,
 }
 
 impl HostArgs {
     /// Whether a host was named: then it and no other is meant.
     pub(super) fn is_named(&self) -> bool {
-        self.url.is_some()
+        self.named_url().is_some()
+    }
+
+    /// The settings file that is meant, whether it is there or not.
+    pub(super) fn config(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| config::FILE_NAME.into())
+    }
+
+    /// Whether the settings file was typed, so that it wins over variables.
+    fn is_config_typed(&self) -> bool {
+        self.config.as_ref().is_some_and(|config| variable(CONFIG_VARIABLE).map(PathBuf::from).as_ref() != Some(config))
+    }
+
+    fn named_url(&self) -> Option<String> {
+        let is_variable = || self.url == variable(URL_VARIABLE);
+        self.url.clone().filter(|_| !(self.is_config_typed() && is_variable()))
+    }
+
+    /// What the settings say, as far as they matter here.
+    fn settings(&self) -> Result<FromSettings, Failure> {
+        let file = self.config();
+        match (FromSettings::read(&file), self.is_config_typed()) {
+            (Some(settings), _) => Ok(settings),
+            // Nobody typed it: it may be missing or broken.
+            (None, false) => Ok(FromSettings::default()),
+            (None, true) => {
+                let error = format!(
+                    "failed to read the settings `{}`, which say which host to ask: `sluicebox check -c {0}` says what \
+                     is wrong",
+                    file.display()
+                );
+                Err(Failure::new(Exit::BadSettings, anyhow::Error::msg(error)))
+            }
+        }
     }
 
     #[cfg(test)]
     pub(super) fn to(url: Option<&str>) -> Self {
-        Self { url: url.map(Into::into), token_file: None }
+        Self { url: url.map(Into::into), token_file: None, config: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(config: impl Into<PathBuf>) -> Self {
+        Self { url: None, token_file: None, config: Some(config.into()) }
     }
 }
 
-/// Where a host listens that runs on the settings of this directory, if they are there and say so. What else is wrong with
-/// them is not this command's business.
-fn url_of_settings() -> Option<String> {
-    let file = std::env::var_os("SLUICEBOX_CONFIG").map_or_else(|| config::FILE_NAME.into(), PathBuf::from);
-    let settings: toml::Table = std::fs::read_to_string(file).ok()?.parse().ok()?;
-    let listen: SocketAddr = settings.get("http")?.get("listen")?.as_str()?.parse().ok()?;
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Where a host listens that runs on a settings file, and the token that it wants. What else is wrong with the file is not
+/// a client's business.
+#[derive(Default)]
+struct FromSettings {
+    url: Option<String>,
+    token_file: Option<PathBuf>,
+}
+
+impl FromSettings {
+    /// `None`: there is no such file, or it is no TOML.
+    fn read(file: &Path) -> Option<Self> {
+        let settings: toml::Table = std::fs::read_to_string(file).ok()?.parse().ok()?;
+        let http = settings.get("http");
+        let text = |name: &str| http.and_then(|http| http.get(name)?.as_str());
+        let directory = file.parent().unwrap_or(Path::new(""));
+        Some(Self {
+            url: text("listen").and_then(url_of),
+            token_file: text("token_file").map(|token| directory.join(token)),
+        })
+    }
+}
+
+fn url_of(listen: &str) -> Option<String> {
+    let listen: SocketAddr = listen.parse().ok()?;
     let host = match listen.ip() {
         ip if !ip.is_unspecified() => ip,
         IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
@@ -72,7 +140,10 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(args: &HostArgs) -> Result<Self, Failure> {
-        let url = args.url.clone().or_else(url_of_settings).unwrap_or_else(|| URL_DEFAULT.to_owned());
+        let (named, settings) = (args.named_url(), args.settings()?);
+        // A host that was named otherwise must not be shown the token of another one.
+        let own_token = settings.token_file.filter(|_| named.is_none() || args.is_config_typed());
+        let url = named.or(settings.url).unwrap_or_else(|| URL_DEFAULT.to_owned());
         let url = url.trim_end_matches('/');
         if url.starts_with("https://") {
             return Err(Failure::usage(format!(
@@ -84,10 +155,16 @@ impl Client {
                 "`{url}` is not the URL of a host: write such as http://127.0.0.1:8080"
             )));
         }
-        let authorization = match &args.token_file {
-            None => std::env::var(TOKEN_VARIABLE).ok().map(|token| authorization(&token, TOKEN_VARIABLE)),
-            Some(file) => {
-                let token = std::fs::read_to_string(file).map_err(|error| {
+        // Those of a settings file that was typed win over the variables.
+        let is_own = own_token.is_some() && args.is_config_typed();
+        let is_variable = args.token_file == variable(TOKEN_FILE_VARIABLE).map(PathBuf::from);
+        let token_file = args.token_file.clone().filter(|_| !(is_own && is_variable));
+        let token = variable(TOKEN_VARIABLE).filter(|_| token_file.is_none() && !is_own);
+        let authorization = match (token, token_file.or(own_token)) {
+            (Some(token), _) => Some(authorization(&token, TOKEN_VARIABLE)),
+            (None, None) => None,
+            (None, Some(file)) => {
+                let token = std::fs::read_to_string(&file).map_err(|error| {
                     Failure::from(
                         anyhow::Error::new(error).context(format!("failed to read the token `{}`", file.display())),
                     )

@@ -6,14 +6,13 @@ use super::output::note;
 use crate::config::{self, Loaded, LogSettings, Overrides};
 use crate::log::embedded::EmbeddedLog;
 use clap::Args;
+use std::fs::{File, TryLockError};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Where the data is.
 #[derive(Clone, Debug, Args)]
 pub(super) struct DataArgs {
-    /// The settings file, which says where the data is when no host runs
-    #[arg(long, short, value_name = "FILE", env = "SLUICEBOX_CONFIG", default_value = config::FILE_NAME)]
-    config: PathBuf,
     /// The data directory to look at when no host runs
     #[arg(long, value_name = "DIR", env = "SLUICEBOX_DATA")]
     data: Option<PathBuf>,
@@ -23,6 +22,8 @@ pub(super) struct DataArgs {
 pub(super) struct Data {
     pub(super) log: EmbeddedLog,
     pub(super) namespace: Option<String>,
+    /// Why the host was not asked.
+    pub(super) not_asked: String,
 }
 
 /// Asks the running host or, when none was named and none runs, reads the data.
@@ -32,8 +33,10 @@ pub(super) fn look<T>(
     ask: impl FnOnce(&Client) -> Result<T, Failure>,
     read: impl AsyncFnOnce(&Data) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    match ask(&Client::new(host)?) {
-        Err(failure) if failure.exit == Exit::Unreachable && !host.is_named() => match Data::open(data)? {
+    let client = Client::new(host)?;
+    match ask(&client) {
+        Err(failure) if failure.exit == Exit::Unreachable && !host.is_named() => match Data::open(host, data, &client)?
+        {
             Some(data) => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(read(&data)),
             // How to reach a host is what helps then.
             None => Err(failure),
@@ -58,9 +61,9 @@ pub(super) fn of_settings(config: &Path, data: Option<&Path>) -> Result<(PathBuf
 
 impl Data {
     /// `None`: there is no data.
-    fn open(args: &DataArgs) -> Result<Option<Self>, Failure> {
+    fn open(host: &HostArgs, args: &DataArgs, client: &Client) -> Result<Option<Self>, Failure> {
         // Settings that are wrong elsewhere, or none at all, do not matter while the directory is named.
-        let settings = config::load(&args.config, &Overrides::default()).ok().map(|loaded| loaded.settings);
+        let settings = config::load(&host.config(), &Overrides::default()).ok().map(|loaded| loaded.settings);
         let from_settings = settings.as_ref().map(|settings| match &settings.log {
             LogSettings::Embedded { path, .. } => path.clone(),
         });
@@ -70,9 +73,30 @@ impl Data {
         let log = EmbeddedLog::open_read_only(&directory).map_err(|error| {
             anyhow::Error::new(error).context(format!("failed to read the log in `{}`", directory.display()))
         })?;
-        note(format!("no host runs: reading {}", directory.display()));
-        Ok(Some(Self { log, namespace: settings.map(|settings| settings.namespace.to_string()) }))
+        let not_asked = match holder(&directory) {
+            None => "no host runs".to_owned(),
+            Some(holder) => {
+                format!("a host runs ({holder}) that does not answer at {}: name it with --url", client.url())
+            }
+        };
+        note(format!("{not_asked}: reading {}", directory.display()));
+        Ok(Some(Self { log, namespace: settings.map(|settings| settings.namespace.to_string()), not_asked }))
     }
+}
+
+/// Who works on the data.
+fn holder(directory: &Path) -> Option<String> {
+    let mut file = File::open(directory.join("lock")).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {}
+        // Let go with the file, at once.
+        Ok(()) | Err(TryLockError::Error(_)) => return None,
+    }
+    let mut pid = String::new();
+    // The holder writes it after it took the lock, so it may not be there yet.
+    let read = file.by_ref().take(32).read_to_string(&mut pid);
+    let pid = read.ok().map(|_| pid.trim()).filter(|pid| !pid.is_empty());
+    Some(pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}")))
 }
 
 #[cfg(test)]
@@ -85,11 +109,10 @@ mod tests {
     use crate::topic::Topic;
 
     /// What `status` would show when asking fails with `exit`.
-    fn status(exit: Exit, url: Option<&str>, data: &DataArgs) -> Result<StatusView, Failure> {
+    fn status(exit: Exit, host: &HostArgs, data: Option<&Path>) -> Result<StatusView, Failure> {
         let unreachable = |_: &Client| Err(Failure::new(exit, anyhow::anyhow!("no answer")));
-        let host = HostArgs::to(url);
-        look(&host, data, unreachable, async |data| {
-            Ok(StatusView::of(&data.log, data.namespace.as_deref(), None).await?)
+        look(host, &DataArgs { data: data.map(Into::into) }, unreachable, async |data| {
+            Ok(StatusView::of(&data.log, data.namespace.as_deref(), Some(data.not_asked.clone())).await?)
         })
     }
 
@@ -106,22 +129,30 @@ mod tests {
         let end = filled(&directory.path().join("data"));
         let config = directory.path().join(config::FILE_NAME);
         std::fs::write(&config, "namespace = \"shop\"\n").unwrap();
-        let by_settings = DataArgs { config, data: None };
-        let shown = status(Exit::Unreachable, None, &by_settings).unwrap();
+        let shown = status(Exit::Unreachable, &HostArgs::of(&config), None).unwrap();
         assert_eq!((shown.namespace.as_deref(), shown.log.end), (Some("shop"), end.0));
-        let by_name = DataArgs { config: "gone".into(), data: Some(directory.path().join("data")) };
-        let shown = status(Exit::Unreachable, None, &by_name).unwrap();
+        assert_eq!(shown.not_ready.as_deref(), Some("no host runs"));
+        let shown = status(Exit::Unreachable, &HostArgs::to(None), Some(&directory.path().join("data"))).unwrap();
         assert_eq!((shown.namespace, shown.log.end), (None, end.0));
+    }
+
+    #[test]
+    fn a_host_that_holds_the_data_runs_although_it_does_not_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let _held = EmbeddedLog::open(&data, Options::default()).unwrap();
+        let shown = status(Exit::Unreachable, &HostArgs::to(None), Some(&data)).unwrap();
+        let expected = format!("a host runs (process {}) that does not answer at ", std::process::id());
+        assert!(shown.not_ready.as_ref().unwrap().starts_with(&expected), "{:?}", shown.not_ready);
     }
 
     #[test]
     fn a_named_host_a_refusal_and_missing_data_are_not_replaced_by_the_data() {
         let directory = tempfile::tempdir().unwrap();
         filled(directory.path());
-        let data = DataArgs { config: "gone".into(), data: Some(directory.path().into()) };
-        assert_eq!(status(Exit::Unreachable, Some("http://127.0.0.1:9"), &data).unwrap_err().exit, Exit::Unreachable);
-        assert_eq!(status(Exit::Failed, None, &data).unwrap_err().exit, Exit::Failed);
-        let none = DataArgs { config: "gone".into(), data: Some(directory.path().join("gone")) };
-        assert_eq!(status(Exit::Unreachable, None, &none).unwrap_err().exit, Exit::Unreachable);
+        let exit = |exit, url, data: &Path| status(exit, &HostArgs::to(url), Some(data)).unwrap_err().exit;
+        assert_eq!(exit(Exit::Unreachable, Some("http://127.0.0.1:9"), directory.path()), Exit::Unreachable);
+        assert_eq!(exit(Exit::Failed, None, directory.path()), Exit::Failed);
+        assert_eq!(exit(Exit::Unreachable, None, &directory.path().join("gone")), Exit::Unreachable);
     }
 }

@@ -1,9 +1,9 @@
 //! `sluicebox dev`: builds the handlers of a folder, runs them, says what to try, and takes up what changes.
 
+mod first;
 mod rebuild;
 mod sources;
 
-use super::build::build_handlers;
 use super::failure::{Exit, Failure};
 use super::output::{Output, note};
 use super::run::{Hangup, host};
@@ -19,7 +19,7 @@ use std::sync::Arc;
 /// Build the handlers of a folder, run them on its settings, and say what to try.
 ///
 /// The folder holds sluicebox.toml and the crates of the handlers. A changed source is built and swapped in while it runs; as
-/// long as it does not build, what was built before goes on. Changed settings are taken up as well.
+/// long as it does not build, what was built before goes on; what does not build at first is waited for. Changed settings are taken up as well.
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// The folder with sluicebox.toml and the crates of the handlers
@@ -31,7 +31,10 @@ pub struct DevArgs {
 
 pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
     note(format!("building the handlers in {}", args.dir.display()));
-    let built = build_handlers(&args.dir)?;
+    // Until it is good there is nothing to stop: a signal ends the process as any other.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let built = runtime.block_on(first::first_build(&args.dir))?;
+    drop(runtime);
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
     let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
     let loaded =

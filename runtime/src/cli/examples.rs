@@ -39,12 +39,15 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("publish events.new_order '{\"id\":\"o-1\"}' --key ada", "one message"),
             ("publish events.new_order --ndjson orders.ndjson", "one for each line of a file"),
+            ("publish events.new_order --ndjson orders.ndjson --from-line 3001", "go on where that was interrupted"),
+            ("publish copy --messages --ndjson tail.json", "what `tail --json` wrote, with keys, ids and headers"),
         ],
     ),
     (
         "tail",
         &[
             ("tail 'orders.*'", "follow what comes"),
+            ("tail 'orders.*' --since 10m --key ada", "of one key, from ten minutes ago on"),
             ("tail --from earliest --no-follow --json", "all that the log has, for programs"),
         ],
     ),

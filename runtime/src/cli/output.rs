@@ -1,9 +1,12 @@
 //! What a command shows: text for people or JSON for programs.
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use crate::config::Problems;
 use serde::Serialize;
 use std::io::{IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 
 /// Standard output cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -13,18 +16,20 @@ pub(super) struct WriteError(#[source] pub(super) std::io::Error);
 /// Where results go.
 pub(super) struct Output {
     pub(super) json: bool,
+    /// It is the standard output of this process, which may end it.
+    pub(super) is_standard: bool,
     to: Box<dyn Write>,
 }
 
 impl Output {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, to: Box::new(std::io::stdout()) }
+        Self { json, is_standard: true, to: Box::new(std::io::stdout()) }
     }
 
     /// Writes into memory.
     #[cfg(test)]
     pub(super) fn into(json: bool, to: impl Write + 'static) -> Self {
-        Self { json, to: Box::new(to) }
+        Self { json, is_standard: false, to: Box::new(to) }
     }
 
     /// One line for people.
@@ -65,6 +70,28 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     shown
+}
+
+/// Ends the process once nobody can read its standard output any more, as in `sluicebox tail … | head`: a command that
+/// waits would only find out with its next line, which may never come.
+pub(super) fn end_when_unread() {
+    // It lasts as long as the process.
+    std::thread::spawn(|| {
+        if until_unread().is_ok() {
+            std::process::exit(Exit::Done as i32);
+        }
+    });
+}
+
+/// An error: a file or a terminal, which cannot be waited for and which nobody closes before us.
+fn until_unread() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let output = std::io::stdout().as_fd().try_clone_to_owned()?;
+    runtime.block_on(async {
+        // It is never written through this, so it need not be a pipe, nor one that never blocks.
+        let output = pipe::Sender::from_owned_fd_unchecked(output)?;
+        output.ready(Interest::ERROR).await.map(drop)
+    })
 }
 
 /// A number with thousands apart.

@@ -1,13 +1,14 @@
 //! `sluicebox publish`: messages from arguments, a file or standard input, through a running host.
 
+mod lines;
+
 use super::client::{Client, HostArgs, encoded};
 use super::failure::{Exit, Failure};
-use super::output::{Output, grouped, note, printable};
+use super::output::Output;
 use crate::message::BODY_BYTES_MAX;
 use crate::topic::Topic;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use ureq::SendBody;
@@ -23,9 +24,15 @@ pub struct PublishArgs {
     /// The content of this file is the body; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "ndjson")]
     file: Option<PathBuf>,
-    /// Each line of this file is the JSON body of one message; `-` is standard input
+    /// Each line of this file is the JSON body of one message; `-` is standard input, whose lines are sent as they come
     #[arg(long, value_name = "FILE")]
     ndjson: Option<PathBuf>,
+    /// Each line is not a body but a message with its key, id, headers and body, as `tail --json` writes it
+    #[arg(long, requires = "ndjson")]
+    messages: bool,
+    /// Begin with this line: what a publish that was interrupted says
+    #[arg(long, value_name = "LINE", requires = "ndjson", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    from_line: u64,
     /// The key: messages of one key are handled in order
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
@@ -38,6 +45,9 @@ pub struct PublishArgs {
     #[command(flatten)]
     host: HostArgs,
 }
+
+/// A line with its end, or why there is none.
+type Line = std::io::Result<Vec<u8>>;
 
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
@@ -55,7 +65,7 @@ pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failu
     let client = Client::new(&args.host)?;
     let path = format!("/v1/topics/{}", encoded(topic.as_str()));
     if let Some(file) = &args.ndjson {
-        return publish_lines(args, &topic, &client, &path, file, output);
+        return lines::publish(args, &topic, &client, &path, file, output);
     }
     for body in bodies(args)? {
         let (status, answer) = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]))?;
@@ -105,7 +115,7 @@ fn bodies(args: &PublishArgs) -> Result<Vec<Vec<u8>>, Failure> {
     }
 }
 
-fn open(file: &Path) -> Result<Box<dyn Read>, Failure> {
+fn open(file: &Path) -> Result<Box<dyn Read + Send>, Failure> {
     if file == Path::new("-") {
         return Ok(Box::new(std::io::stdin()));
     }
@@ -115,7 +125,7 @@ fn open(file: &Path) -> Result<Box<dyn Read>, Failure> {
     }
 }
 
-fn read_body(from: Box<dyn Read>) -> Result<Vec<u8>, Failure> {
+fn read_body(from: Box<dyn Read + Send>) -> Result<Vec<u8>, Failure> {
     let mut body = vec![];
     // One byte more tells a body that is too large.
     let bytes_max = BODY_BYTES_MAX as u64 + 1;
@@ -123,104 +133,4 @@ fn read_body(from: Box<dyn Read>) -> Result<Vec<u8>, Failure> {
         .read_to_end(&mut body)
         .map_err(|error| anyhow::Error::new(error).context("failed to read the body"))?;
     Ok(body)
-}
-
-fn publish_lines(
-    args: &PublishArgs,
-    topic: &Topic,
-    client: &Client,
-    path: &str,
-    file: &Path,
-    output: &mut Output,
-) -> Result<Exit, Failure> {
-    let bytes = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file).map(|file| file.len());
-    let mut progress = Progress { from: open(file)?, lines: 0, bar: bar(bytes) };
-    let mut headers = headers(args);
-    headers.push(("content-type".into(), "application/x-ndjson".into()));
-    // A host that refuses says so before everything is sent.
-    headers.push(("expect".into(), "100-continue".into()));
-    let result = client.post(path, &headers, SendBody::from_reader(&mut progress));
-    progress.end();
-    let (status, answer) = result?;
-    let Some(accepted) = answer["accepted"].as_u64() else { return Err(client.refused(status, &answer)) };
-    if output.json {
-        output.json(&answer)?;
-    } else {
-        show_bad_lines(&answer);
-        output.line(format!("published {} messages to {topic}", grouped(accepted)))?;
-    }
-    match status {
-        200 => Ok(Exit::Done),
-        400 if answer["bad"].as_u64() > Some(0) => Ok(Exit::Failed),
-        _ => {
-            let settled = answer["settled_line"].as_u64().unwrap_or_default();
-            let error = client.refused(status, &answer).error;
-            Err(error.context(format!("stopped after line {settled}: go on with the lines after it")).into())
-        }
-    }
-}
-
-fn show_bad_lines(answer: &Value) {
-    let listed = answer["bad_lines"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for bad in listed {
-        note(format!("line {}: {}", bad["line"], printable(bad["error"].as_str().unwrap_or_default())));
-    }
-    let more = answer["bad"].as_u64().unwrap_or_default().saturating_sub(listed.len() as u64);
-    if more > 0 {
-        note(format!("and {} more bad lines", grouped(more)));
-    }
-}
-
-/// Counts what is read from it.
-struct Progress {
-    from: Box<dyn Read>,
-    lines: u64,
-    /// Of bytes. Shows nothing unless a terminal watches.
-    bar: ProgressBar,
-}
-
-/// `bytes`: how many there will be, if that is known.
-fn bar(bytes: Option<u64>) -> ProgressBar {
-    let (bar, template) = match bytes {
-        Some(bytes) => (ProgressBar::new(bytes), "{bytes} of {total_bytes}, {bytes_per_sec}, {eta} left: {msg}"),
-        None => (ProgressBar::no_length(), "{bytes}, {bytes_per_sec}: {msg}"),
-    };
-    let bar = bar.with_finish(ProgressFinish::AndClear);
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        // Only a template with a mistake is refused; the progress then looks plain.
-        Err(_) => bar,
-    }
-}
-
-impl Read for Progress {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.from.read(buffer)?;
-        self.lines += buffer[..count].iter().filter(|byte| **byte == b'\n').count() as u64;
-        self.bar.inc(count as u64);
-        self.bar.set_message(format!("{} lines", grouped(self.lines)));
-        Ok(count)
-    }
-}
-
-impl Progress {
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_counts_bytes_and_lines_of_what_is_read() {
-        for bytes in [Some(9), None] {
-            let mut progress = Progress { from: Box::new(&b"one\ntwo\n3"[..]), lines: 0, bar: bar(bytes) };
-            std::io::copy(&mut progress, &mut std::io::sink()).unwrap();
-            assert_eq!((progress.lines, progress.bar.position(), progress.bar.length()), (2, 9, bytes));
-            progress.end();
-            assert!(progress.bar.is_finished());
-        }
-    }
 }

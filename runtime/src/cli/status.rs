@@ -26,7 +26,7 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
         &args.data,
         |client| Ok((Source::Host, client.get_json("/v1/status")?)),
         async |data| {
-            let not_ready = Some("no host runs".into());
+            let not_ready = Some(data.not_asked.clone());
             Ok((Source::Data, StatusView::of(&data.log, data.namespace.as_deref(), not_ready).await?))
         },
     )?;

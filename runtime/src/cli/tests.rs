@@ -66,7 +66,7 @@ fn wrong_usage_says_what_is_right() {
     check(&["publish", "a", "1", "--url", "localhost:8080"], Exit::Usage, "http://127.0.0.1:8080");
     check(&["publish", "a", "1", "--token-file", "/gone"], Exit::Failed, "failed to read the token `/gone`");
     check(&["tail", "a.>.b"], Exit::Usage, "`>` must be the last token");
-    check(&["tail", "--from", "now"], Exit::Usage, "latest, earliest or an offset");
+    check(&["tail", "--from", "now"], Exit::Usage, "latest, earliest, an offset, or a time");
     check(&["dead"], Exit::Usage, "list");
     check(&["dead", "list", "--handler", "X"], Exit::Usage, "not a handler name");
     check(&["dead", "show", "x"], Exit::Usage, "the number that `sluicebox dead list` shows");
@@ -235,6 +235,37 @@ fn files_are_one_body_or_many_lines() {
     let (exit, text, _) = host.run(&["publish", "b", "--ndjson", &file("bad", "1\nx\n2\n"), "--json"]);
     let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!((exit, &answer["accepted"], &answer["bad_lines"][0]["line"]), (Exit::Failed, &2.into(), &2.into()));
+    let many: String = (1..=2500).map(|n| if n == 2100 { "x\n".into() } else { format!("{n}\n") }).collect();
+    let (exit, text, _) =
+        host.run(&["publish", "c", "--ndjson", &file("many", &many), "--from-line", "1001", "--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &answer["accepted"], &answer["settled_line"]), (Exit::Failed, &1499.into(), &2500.into()));
+    assert_eq!((&answer["bad_lines"][0]["line"], &answer["from_line"]), (&2100.into(), &serde_json::Value::Null));
+    assert_eq!(&host.messages()[50_003].body[..], b"1001");
+}
+
+#[test]
+fn what_a_tail_writes_can_be_published_again() {
+    let host = Host::start();
+    host.run(&["publish", "a", "{\"n\":1}", "--key", "ada", "--id", "1", "--header", "tenant=x"]);
+    let (_, tail, _) = host.run(&["tail", "a", "--from", "earliest", "--no-follow", "--json"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tail.ndjson");
+    std::fs::write(&path, tail).unwrap();
+    let (exit, text, _) = host.run(&["publish", "b", "--messages", "--ndjson", path.to_str().unwrap()]);
+    assert_eq!((exit, text.as_str()), (Exit::Done, "published 1 messages to b\n"));
+    let messages = host.messages();
+    let shown = |at: usize| {
+        let message = &messages[at];
+        (
+            message.key.clone(),
+            message.id.clone(),
+            message.headers.get("tenant").map(str::to_owned),
+            message.body.clone(),
+        )
+    };
+    assert_eq!(shown(0), shown(1));
+    assert_eq!(messages[1].topic.as_str(), "b");
 }
 
 #[test]

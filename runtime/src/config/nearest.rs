@@ -1,7 +1,7 @@
 //! What somebody who mistyped a name probably meant.
 
 /// The known name that `text` was probably meant to be.
-pub(super) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(text: &str, known: &[&'k str]) -> Option<&'k str> {
     let text = text.to_ascii_lowercase().replace('-', "_");
     let distance = |name: &str| strsim::damerau_levenshtein(&text, name);
     let near = known.iter().copied().min_by_key(|name| distance(name))?;

@@ -7,7 +7,8 @@
 //! A connection that ends early, since a request was refused before its body came, is closed in two steps: a client that
 //! still sends would lose the answer that says why, if the socket were gone at once.
 
-use super::connection_limit::Connection;
+use super::connection_limit::{Connection, RATE_BYTES_MIN};
+use super::no_http;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +17,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// A client has to read as much as this, or the rest, within each timeout (16 KiB).
-const RATE_BYTES_MIN: usize = 16 * 1024;
 /// What a client may still send after its last answer (1 MiB).
 const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of one such read.
@@ -32,7 +31,14 @@ pub(super) struct ClientStream<S> {
     stalled: Option<Pin<Box<Sleep>>>,
     /// Written since then.
     written_bytes: usize,
+    /// An answer that is written in place of another one.
+    replaced: Option<Replaced>,
     lingering: Option<Lingering>,
+}
+
+struct Replaced {
+    answer: Vec<u8>,
+    written_bytes: usize,
 }
 
 /// The host's side is closed, the client's is not.
@@ -48,16 +54,25 @@ impl<S> ClientStream<S> {
         write_timeout: Duration,
         linger_timeout: Duration,
     ) -> Self {
-        Self { stream, connection, write_timeout, linger_timeout, stalled: None, written_bytes: 0, lingering: None }
+        Self {
+            stream,
+            connection,
+            write_timeout,
+            linger_timeout,
+            stalled: None,
+            written_bytes: 0,
+            replaced: None,
+            lingering: None,
+        }
     }
 
     /// Takes note of a write of which `wanted` bytes were to be written.
     fn written(&mut self, cx: &mut Context<'_>, wanted: usize, result: Poll<Result<usize>>) -> Poll<Result<usize>> {
         match result {
             Poll::Ready(Ok(bytes)) => {
-                self.connection.moved();
                 self.written_bytes += bytes;
                 if bytes == wanted || self.written_bytes >= RATE_BYTES_MIN {
+                    self.connection.moved();
                     self.stalled = None;
                     self.written_bytes = 0;
                     self.connection.set_unread(false);
@@ -77,11 +92,39 @@ impl<S> ClientStream<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> ClientStream<S> {
+    /// Writes the answer that has a reason in place of one without; `None`: these bytes go out as they are.
+    fn poll_replaced(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Option<Poll<Result<usize>>> {
+        if self.replaced.is_none() {
+            let answer = no_http::with_reason(bytes)?;
+            self.replaced = Some(Replaced { answer, written_bytes: 0 });
+        }
+        loop {
+            let replaced = self.replaced.as_ref()?;
+            let left = &replaced.answer[replaced.written_bytes..];
+            if left.is_empty() {
+                self.replaced = None;
+                return Some(Poll::Ready(Ok(bytes.len())));
+            }
+            let wanted = left.len();
+            let result = Pin::new(&mut self.stream).poll_write(cx, left);
+            match self.written(cx, wanted, result) {
+                Poll::Ready(Ok(0)) => return Some(Poll::Ready(Err(ErrorKind::WriteZero.into()))),
+                Poll::Ready(Ok(written)) => {
+                    self.replaced.as_mut()?.written_bytes += written;
+                }
+                other => return Some(other),
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() {
-            self.connection.moved();
+            self.connection.received(buffer.filled().len() - before);
         }
         read
     }
@@ -89,6 +132,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientStream<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+        if let Some(replaced) = self.poll_replaced(cx, bytes) {
+            return replaced;
+        }
         let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.written(cx, bytes.len(), result)
     }
@@ -98,6 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
+        let first = parts.iter().find(|part| !part.is_empty());
+        if let Some(replaced) = first.and_then(|part| self.poll_replaced(cx, part)) {
+            return replaced;
+        }
         let result = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
         self.written(cx, parts.iter().map(|part| part.len()).sum(), result)
     }

@@ -1,12 +1,12 @@
 //! CloudEvents 1.0 over HTTP, binary and structured (<https://github.com/cloudevents/spec>, HTTP protocol binding 1.0.2).
 //!
 //! Either way the message's body is the event's data, and its headers are the attributes as `ce-NAME`, plus
-//! `content-type` for `datacontenttype`. The event's `id` becomes the message's id and the extension `partitionkey` its
-//! key, unless `Sluicebox-Id` or `Sluicebox-Key` say otherwise.
+//! `content-type` for `datacontenttype`. Its `source` and `id` together become the message's id, since an id is unique only
+//! within its source, and the extension `partitionkey` its key, unless `Sluicebox-Id` or `Sluicebox-Key` say otherwise.
 
 use super::envelope::{Envelope, text};
 use super::error::ApiError;
-use crate::message::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, Key, NewMessage};
+use crate::message::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, ID_BYTES_MAX, Key, NewMessage};
 use crate::topic::Topic;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, header};
@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 
 /// A structured event around the largest body: base64 makes it a third larger.
@@ -99,7 +100,8 @@ fn message(
         return Err(ApiError::bad_request(format!("CloudEvents {shown} is not taken, only 1.0")));
     }
     if envelope.id.is_none() {
-        envelope.id = attributes.get("id").map(|id| id.as_str().into());
+        let attribute = |name| attributes.get(name).map(String::as_str).unwrap_or_default();
+        envelope.id = Some(identity(attribute("source"), attribute("id")).into());
     }
     if envelope.key.is_none()
         && let Some(key) = attributes.get("partitionkey")
@@ -113,7 +115,47 @@ fn message(
     Ok(envelope.message(topic, body)?)
 }
 
+/// What no event but a resend of this one has: `SOURCE ID` as it is where that is an id and can be taken apart (a source
+/// that keeps to the specification has no space), else a hash of both.
+fn identity(source: &str, id: &str) -> String {
+    let plain = format!("{source} {id}");
+    if plain.len() <= ID_BYTES_MAX && !source.contains(' ') {
+        return plain;
+    }
+    // The length says where one ends and the other begins.
+    let parts = [&(source.len() as u64).to_be_bytes(), source.as_bytes(), id.as_bytes()].concat();
+    // One word, so that it is not what any source and id look like in plain.
+    format!("sha256:{}", Sha256::digest(parts).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
 fn is_json(content_type: &str) -> bool {
     let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     media.ends_with("/json") || media.ends_with("+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_events_share_an_identity_and_each_fits() {
+        let long = "x".repeat(ID_BYTES_MAX);
+        let events = [
+            ("/shop", "1"),
+            ("/shop", "2"),
+            ("/store", "1"),
+            ("/a b", "c"),
+            ("/a", "b c"),
+            (&long, "1"),
+            (&long, "2"),
+            ("1", &long),
+            (&long[1..], "x1"),
+        ];
+        let mut found: Vec<String> = events.iter().map(|(source, id)| identity(source, id)).collect();
+        assert_eq!(found[0], "/shop 1");
+        assert!(found.iter().all(|identity| identity.len() <= ID_BYTES_MAX), "{found:?}");
+        found.sort();
+        found.dedup();
+        assert_eq!(found.len(), events.len());
+    }
 }

@@ -1,8 +1,9 @@
 //! A limit on connections, and which one is cut when it is reached.
 //!
-//! When no more are allowed, the connection is cut for whose client the host has waited longest: one that sends no request,
-//! or does not read its answer. So clients that only sit there keep nobody out for long. A connection whose request is
-//! being worked on stays, and so does a tail that is read. Permits for large answers are made free alike.
+//! When no more are allowed, the connection is cut for whose client the host has waited longest: one that sends no request
+//! or not all of it, or does not read its answer. So clients that only sit there, or send or read a byte now and then, keep
+//! nobody out for long. A connection whose request is being worked on stays, and so does a tail that is read. Permits for
+//! large answers are made free alike.
 //!
 //! The limits of `tower` only queue: as many silent clients as there are permits would shut everybody out.
 
@@ -14,6 +15,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+/// A client that sends or reads as much as this (16 KiB), or the rest, is not waited for; with less it is.
+pub(super) const RATE_BYTES_MIN: usize = 16 * 1024;
 
 /// The limit of one listener.
 pub(super) struct ConnectionLimit {
@@ -28,14 +32,19 @@ pub(super) struct ConnectionLimit {
 /// What is known of one connection while it lives.
 pub(super) struct Connection {
     limit: Arc<ConnectionLimit>,
-    /// When bytes last came or went, in milliseconds after the limit `started`.
+    /// Since when the client is waited for, if it is: when enough bytes last came or went, or a request began or ended. In
+    /// milliseconds after the limit `started`.
     moved_ms: AtomicU64,
+    /// Received since then.
+    received_bytes: AtomicUsize,
     /// Requests whose answers were not written whole yet; more than one when they are pipelined.
     requests: AtomicUsize,
     /// Large answers of it that are in memory.
     large_answers: AtomicUsize,
     /// The client does not read.
     is_unread: AtomicBool,
+    /// The rest of a request's body is waited for.
+    is_body_awaited: AtomicBool,
     /// Cancelled when it has to end.
     pub(super) cut: CancellationToken,
 }
@@ -59,9 +68,11 @@ impl ConnectionLimit {
         let connection = Arc::new(Connection {
             limit: self.clone(),
             moved_ms: AtomicU64::new(self.now_ms()),
+            received_bytes: AtomicUsize::new(0),
             requests: AtomicUsize::new(0),
             large_answers: AtomicUsize::new(0),
             is_unread: AtomicBool::new(false),
+            is_body_awaited: AtomicBool::new(false),
             cut: CancellationToken::new(),
         });
         let at = self.open().insert(connection.clone());
@@ -121,9 +132,25 @@ impl Drop for ConnectionPermit {
 }
 
 impl Connection {
-    /// Bytes came or went.
+    /// The client did what it was waited for.
     pub(super) fn moved(&self) {
+        self.received_bytes.store(0, Relaxed);
         self.moved_ms.store(self.limit.now_ms(), Relaxed);
+    }
+
+    /// Bytes came. The first ones begin something; after them only many count, or a byte now and then would keep the
+    /// connection.
+    pub(super) fn received(&self, bytes: usize) {
+        let before = self.received_bytes.fetch_add(bytes, Relaxed);
+        if before + bytes >= RATE_BYTES_MIN {
+            self.moved();
+        } else if before == 0 {
+            self.moved_ms.store(self.limit.now_ms(), Relaxed);
+        }
+    }
+
+    pub(super) fn set_body_awaited(&self, is_awaited: bool) {
+        self.is_body_awaited.store(is_awaited, Relaxed);
     }
 
     pub(super) fn set_unread(&self, is_unread: bool) {
@@ -137,6 +164,7 @@ impl Connection {
 
     /// A request came; it lasts until the guard is dropped.
     pub(super) fn request(self: &Arc<Self>) -> RequestGuard {
+        self.moved();
         self.requests.fetch_add(1, Relaxed);
         RequestGuard(self.clone())
     }
@@ -150,7 +178,7 @@ impl Connection {
     }
 
     fn waits_for_client(&self) -> bool {
-        self.requests.load(Relaxed) == 0 || self.is_unread.load(Relaxed)
+        self.requests.load(Relaxed) == 0 || self.is_unread.load(Relaxed) || self.is_body_awaited.load(Relaxed)
     }
 
     fn leaves_large_answer_unread(&self) -> bool {

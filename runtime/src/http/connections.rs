@@ -1,12 +1,15 @@
 //! Serves connections until it is told to stop.
 
 use super::body_guard::with_guard;
+use super::client_body::ClientBody;
 use super::client_stream::ClientStream;
 use super::connection_limit::{Connection, ConnectionLimit};
 use super::face::{ClientLimits, Face};
+use super::no_http::REQUEST_HEADERS_MAX;
 use super::router::router;
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -92,13 +95,24 @@ async fn serve_connection(
     let stream = ClientStream::new(stream, client.clone(), limits.write_timeout, limits.linger_timeout);
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(client.clone());
-        let (guard, answer) = (client.request(), service.call(request));
-        async move { answer.await.map(|response| response.map(|body| with_guard(body, guard))) }
+        let (parts, body) = request.into_parts();
+        let (body, progress) = ClientBody::new(body, client.clone());
+        let (guard, answer) = (client.request(), service.call(Request::from_parts(parts, body)));
+        async move {
+            let mut response = answer.await?;
+            if !progress.is_whole() {
+                // The connection ends with this answer, since the rest of the body is in the way of another request: a
+                // client that is not told would send it and find the connection closed.
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response.map(|body| with_guard(body, guard)))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(REQUEST_HEADERS_MAX)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {

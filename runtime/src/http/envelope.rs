@@ -1,12 +1,15 @@
 //! What HTTP headers say about a message.
 
 use super::error::ApiError;
+use crate::config::nearest;
 use crate::message::{Headers, Key, MessageError, NewMessage};
 use crate::topic::Topic;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
 
+/// What every header of ours begins with.
+const PREFIX: &str = "sluicebox-";
 const HEADER_PREFIX: &str = "sluicebox-header-";
 /// Kept as they are: they tie a message to the trace of its publisher.
 const TRACE_HEADERS: [&str; 2] = ["traceparent", "tracestate"];
@@ -32,6 +35,7 @@ impl Envelope {
                 name => match name.strip_prefix(HEADER_PREFIX) {
                     Some("") => return Err(ApiError::bad_request("`Sluicebox-Header-` needs a name after it")),
                     Some(own) => envelope.headers.push((own.to_owned(), text(name, value)?.to_owned())),
+                    None if name.starts_with(PREFIX) => return Err(unknown(name)),
                     None => {}
                 },
             }
@@ -46,6 +50,21 @@ impl Envelope {
         let message = NewMessage { key: self.key, id: self.id, headers, ..NewMessage::new(topic, body) };
         message.check().map(|()| message)
     }
+}
+
+/// A header that looks like one of ours: without it the message would not be what its publisher meant.
+fn unknown(name: &str) -> ApiError {
+    let shown: String = name.chars().take(100).collect();
+    let known = ["sluicebox_key", "sluicebox_id", "sluicebox_header_"];
+    let meant = match nearest(name, &known) {
+        Some("sluicebox_key") => "did you mean `Sluicebox-Key`?".to_owned(),
+        Some("sluicebox_id") => "did you mean `Sluicebox-Id`?".to_owned(),
+        _ => {
+            let own = shown.trim_start_matches(PREFIX);
+            format!("for a header `{own}` of the message send `Sluicebox-Header-{own}`")
+        }
+    };
+    ApiError::bad_request(format!("unknown header `{shown}`: {meant}"))
 }
 
 /// A header's value as UTF-8.

@@ -1,19 +1,21 @@
-//! Newline-delimited JSON: each line is the body of one message.
+//! Newline-delimited JSON: each line is the body of one message, or with `?lines=messages` a whole [message](super::line).
 //!
 //! Lines are appended in chunks while they arrive, in order, so memory is bounded and a long import never starts over:
-//! it is not atomic. The answer says how many were accepted and which lines were not. Empty lines are skipped.
+//! it is not atomic. A chunk does not wait for more when none comes for a moment. The answer says how many were accepted and which lines were not. Empty lines are skipped.
 
 use super::body::BodyReader;
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::face::Face;
-use crate::message::{BODY_BYTES_MAX, NewMessage, Offset};
+use super::line::{self, LineKind};
+use crate::message::{NewMessage, Offset};
 use crate::topic::Topic;
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// Messages of one append.
 const CHUNK_MESSAGES_MAX: usize = 1000;
@@ -21,17 +23,23 @@ const CHUNK_MESSAGES_MAX: usize = 1000;
 const CHUNK_BYTES_MAX: usize = 1 << 18;
 /// A line that goes on after this (8 MiB) has no end.
 const LINE_BYTES_MAX: usize = 8 << 20;
-/// In memory at a time: a chunk with the line that fills it, and a line under way.
-const HELD_BYTES_MAX: usize = CHUNK_BYTES_MAX + 2 * BODY_BYTES_MAX;
+/// Lines that came are appended when no more come for so long.
+const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// Bad lines that the answer lists; the rest are counted.
 const BAD_LINES_MAX: usize = 100;
 
-pub(super) async fn publish(face: &Face, topic: Topic, envelope: Envelope, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn publish(
+    face: &Face,
+    topic: Topic,
+    envelope: Envelope,
+    kind: LineKind,
+    body: Body,
+) -> Result<Response, ApiError> {
     if envelope.id.is_some() {
         let error = "`Sluicebox-Id` would make every line but the first a duplicate: leave it out";
         return Err(ApiError::bad_request(error));
     }
-    let mut import = Import { face, topic, envelope, chunk: vec![], chunk_bytes: 0, report: Report::default() };
+    let mut import = Import { face, topic, envelope, kind, chunk: vec![], chunk_bytes: 0, report: Report::default() };
     let result = import.run(body).await;
     let Report { accepted, bad, .. } = import.report;
     let report = import.report.into_fields();
@@ -49,6 +57,7 @@ struct Import<'f> {
     face: &'f Face,
     topic: Topic,
     envelope: Envelope,
+    kind: LineKind,
     chunk: Vec<NewMessage>,
     chunk_bytes: usize,
     report: Report,
@@ -81,9 +90,23 @@ impl Report {
 
 impl Import<'_> {
     async fn run(&mut self, body: Body) -> Result<(), ApiError> {
-        let mut lines = Lines::default();
-        let mut parts = BodyReader::new(self.face, body, HELD_BYTES_MAX).await?;
-        while let Some(part) = parts.next().await? {
+        let line_bytes_max = self.kind.bytes_max();
+        let mut lines = Lines::new(line_bytes_max);
+        // A chunk with the line that fills it, and a line under way.
+        let mut parts = BodyReader::new(self.face, body, CHUNK_BYTES_MAX + 2 * line_bytes_max).await?;
+        loop {
+            let next = match self.chunk.is_empty() {
+                true => parts.next().await?,
+                // Safe to cancel: a part is handed out whole or stays.
+                false => match tokio::time::timeout(FLUSH_AFTER, parts.next()).await {
+                    Ok(next) => next?,
+                    Err(_) => {
+                        self.append(lines.number).await?;
+                        continue;
+                    }
+                },
+            };
+            let Some(part) = next else { break };
             lines.feed(part);
             let settled = self.report.settled_line;
             while let Some(line) = lines.next() {
@@ -126,12 +149,19 @@ impl Import<'_> {
     }
 
     fn message(&self, text: Result<Bytes, TooLong>) -> Result<Option<NewMessage>, String> {
-        let text = text.map_err(|TooLong| format!("the line is longer than {BODY_BYTES_MAX} bytes"))?;
+        let text = text.map_err(|TooLong| format!("the line is longer than {} bytes", self.kind.bytes_max()))?;
         if text.trim_ascii().is_empty() {
             return Ok(None);
         }
-        serde_json::from_slice::<serde::de::IgnoredAny>(&text).map_err(|error| format!("not JSON: {error}"))?;
-        let message = self.envelope.clone().message(self.topic.clone(), text);
+        let (envelope, body) = match self.kind {
+            LineKind::Body => {
+                let checked = serde_json::from_slice::<serde::de::IgnoredAny>(&text);
+                checked.map_err(|error| format!("not JSON: {error}"))?;
+                (self.envelope.clone(), text)
+            }
+            LineKind::Message => line::message(self.envelope.clone(), &text)?,
+        };
+        let message = envelope.message(self.topic.clone(), body);
         message.map(Some).map_err(|error| error.to_string())
     }
 
@@ -162,8 +192,9 @@ struct Line {
 struct TooLong;
 
 /// Splits parts of a body into lines, holding at most one line and one part.
-#[derive(Default)]
 struct Lines {
+    /// Most bytes of one line.
+    bytes_max: usize,
     part: Bytes,
     /// The beginning of a line that earlier parts began.
     begun: Vec<u8>,
@@ -176,6 +207,10 @@ struct Lines {
 }
 
 impl Lines {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, part: Bytes::new(), begun: vec![], too_long: false, dropped_bytes: 0, number: 0 }
+    }
+
     /// Called when `next` has nothing more.
     fn feed(&mut self, part: Bytes) {
         self.part = part;
@@ -191,7 +226,7 @@ impl Lines {
             }
             None => {
                 let rest = std::mem::take(&mut self.part);
-                self.too_long |= self.begun.len() + rest.len() > BODY_BYTES_MAX;
+                self.too_long |= self.begun.len() + rest.len() > self.bytes_max;
                 match self.too_long {
                     true => {
                         self.dropped_bytes += self.begun.len() + rest.len();
@@ -213,7 +248,7 @@ impl Lines {
         self.number += 1;
         self.dropped_bytes = 0;
         let begun = std::mem::take(&mut self.begun);
-        let too_long = std::mem::take(&mut self.too_long) || begun.len() + rest.len() > BODY_BYTES_MAX;
+        let too_long = std::mem::take(&mut self.too_long) || begun.len() + rest.len() > self.bytes_max;
         let mut text: Bytes = if begun.is_empty() { rest } else { [&begun[..], &rest[..]].concat().into() };
         if text.ends_with(b"\r") {
             text.truncate(text.len() - 1);
@@ -225,10 +260,11 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::BODY_BYTES_MAX;
     use proptest::prelude::*;
 
     fn split(parts: &[&[u8]]) -> Vec<Result<Vec<u8>, TooLong>> {
-        let mut lines = Lines::default();
+        let mut lines = Lines::new(BODY_BYTES_MAX);
         let mut found = vec![];
         for part in parts {
             lines.feed(Bytes::copy_from_slice(part));

@@ -1,6 +1,7 @@
 //! Parts of a request that may be wrong, with errors as JSON.
 
 use super::error::ApiError;
+use crate::config::nearest;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use std::collections::HashMap;
@@ -80,9 +81,13 @@ impl Parameters {
             None => Ok(()),
             Some(name) => {
                 let shown: String = name.chars().take(100).collect();
-                let error = match self.known[..] {
-                    [] => format!("unknown parameter `{shown}`, there is none here"),
-                    _ => format!("unknown parameter `{shown}`, there is {}", self.known.join(", ")),
+                let error = match (nearest(&shown, &self.known), &self.known[..]) {
+                    (_, []) => format!("unknown parameter `{shown}`, there is none here"),
+                    (_, [only]) => format!("unknown parameter `{shown}`, there is {only}"),
+                    (Some(near), known) => {
+                        format!("unknown parameter `{shown}`, did you mean `{near}`? There is {}", known.join(", "))
+                    }
+                    (None, known) => format!("unknown parameter `{shown}`, there is {}", known.join(", ")),
                 };
                 Err(ApiError::bad_request(error))
             }

@@ -4,7 +4,8 @@ use super::body::whole;
 use super::envelope::Envelope;
 use super::error::ApiError;
 use super::face::Face;
-use super::parameters::PathText;
+use super::line::LineKind;
+use super::parameters::{Parameters, PathText};
 use super::{cloudevents, ndjson};
 use crate::message::BODY_BYTES_MAX;
 use crate::telemetry::spans;
@@ -20,15 +21,23 @@ use tracing::Instrument as _;
 pub(super) async fn publish(
     State(face): State<Arc<Face>>,
     PathText(topic): PathText,
+    mut parameters: Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
     let topic = Topic::parse_public(&topic).map_err(ApiError::bad_request)?;
+    // What is said of a message stands in headers; whoever writes it here would miss it later.
+    let lines = parameters.parsed("lines", LineKind::parse)?;
+    parameters.finish()?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let envelope = Envelope::of(&headers)?;
     let message = match media_type(&headers).as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-            return ndjson::publish(&face, topic, envelope, body).await;
+            return ndjson::publish(&face, topic, envelope, lines.unwrap_or(LineKind::Body), body).await;
+        }
+        _ if lines.is_some() => {
+            let error = "`lines` is about NDJSON: send `Content-Type: application/x-ndjson`";
+            return Err(ApiError::bad_request(error));
         }
         "application/cloudevents+json" => {
             let body = whole(&face, &headers, body, cloudevents::STRUCTURED_BYTES_MAX).await?;

@@ -13,3 +13,9 @@ pub fn deserialize<'d, D: Deserializer<'d>>(deserializer: D) -> Result<Timestamp
     let milliseconds = u64::try_from(time.as_millisecond());
     milliseconds.map(Timestamp).map_err(|_| serde::de::Error::custom("the time is before 1970"))
 }
+
+/// A time that is not before 1970.
+pub(crate) fn parse(text: &str) -> Option<Timestamp> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok().map(Timestamp)
+}

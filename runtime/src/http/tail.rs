@@ -2,7 +2,9 @@
 //!
 //! | parameter | meaning |
 //! |---|---|
-//! | `from` | `latest` (default), `earliest`, or an offset: that message or the next one |
+//! | `from` | `latest` (default), `earliest`, an offset (that message or the next one), or a time such as `2026-01-31T08:00:00Z` |
+//! | `since` | an age instead of `from`, such as `10m`: what is not older than that |
+//! | `key` | only messages of this key |
 //! | `to` | an offset: ends after it |
 //! | `follow` | `true` (default), or `false`: ends with what the log has now |
 //!
@@ -15,13 +17,15 @@
 use super::error::ApiError;
 use super::face::Face;
 use super::parameters::{Parameters, PathText};
+use super::rfc3339;
 use super::views::MessageView;
+use crate::clock::{self, Timestamp};
 use crate::log::{Batch, Log, LogError, ReadRequest, Tail};
-use crate::message::{Message, Offset};
+use crate::message::{Key, Message, Offset};
 use crate::topic::Pattern;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use std::convert::Infallible;
@@ -47,14 +51,19 @@ pub(super) async fn tail(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let pattern = Pattern::parse(&pattern).map_err(ApiError::bad_request)?;
-    let begin = match parameters.take("from") {
-        Some(text) => Begin::parse(&text)?,
-        None => Begin::Latest,
+    let from = parameters.take("from");
+    let since = parameters.parsed("since", crate::config::duration)?;
+    let begin = match (from, since) {
+        (Some(_), Some(_)) => return Err(ApiError::bad_request("`from` and `since` both say where to begin: use one")),
+        (Some(text), None) => Begin::parse(&text)?,
+        (None, Some(age)) => Begin::Time(clock::now().before(age)),
+        (None, None) => Begin::Latest,
     };
+    let key = parameters.parsed("key", |text| Key::try_from(text.to_owned()))?;
     let to = parameters.number("to")?.map(Offset);
     let follow = parameters.flag("follow", true)?;
     parameters.finish()?;
-    let last_seen = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok()).map(Offset);
+    let last_seen = headers.get("last-event-id").map(last_seen).transpose()?;
 
     let permit = face.tails.clone().try_acquire_owned();
     let permit = permit.map_err(|_| ApiError::unavailable("too many tails are open"))?;
@@ -66,6 +75,7 @@ pub(super) async fn tail(
         (None, Begin::Latest) => live_from,
         (None, Begin::Earliest) => Offset::START,
         (None, Begin::At(offset)) => Offset(offset.0.saturating_sub(1)),
+        (None, Begin::Time(time)) => face.log.offset_before(time).await?,
     };
     let to = if follow { to } else { Some(to.unwrap_or(Offset::END).min(live_from)) };
     let open = Open { gauge: face.counts.tails.clone(), _permit: permit };
@@ -73,6 +83,7 @@ pub(super) async fn tail(
     let following = Following {
         log: face.log.clone(),
         patterns: vec![pattern],
+        key,
         after,
         to: to.unwrap_or(Offset::END),
         catch_up_to: Some(live_from),
@@ -95,6 +106,7 @@ enum Begin {
     Latest,
     Earliest,
     At(Offset),
+    Time(Timestamp),
 }
 
 impl Begin {
@@ -102,11 +114,28 @@ impl Begin {
         match text {
             "latest" => Ok(Begin::Latest),
             "earliest" => Ok(Begin::Earliest),
-            _ => text.parse().map(|offset| Begin::At(Offset(offset))).map_err(|_| {
-                ApiError::bad_request(format!("`from` must be latest, earliest or an offset, not `{text}`"))
-            }),
+            _ => {
+                let at = text.parse().ok().map(|offset| Begin::At(Offset(offset)));
+                at.or_else(|| rfc3339::parse(text).map(Begin::Time)).ok_or_else(|| {
+                    let shown: String = text.chars().take(100).collect();
+                    ApiError::bad_request(format!(
+                        "`from` must be latest, earliest, an offset, or a time such as 2026-01-31T08:00:00Z, not `{shown}`"
+                    ))
+                })
+            }
         }
     }
+}
+
+/// Without it the client would miss what came while it was away, and not know.
+fn last_seen(value: &HeaderValue) -> Result<Offset, ApiError> {
+    let seen = value.to_str().ok().and_then(|text| text.trim().parse().ok()).map(Offset);
+    seen.ok_or_else(|| {
+        let shown: String = String::from_utf8_lossy(value.as_bytes()).chars().take(100).collect();
+        ApiError::bad_request(format!(
+            "`Last-Event-ID` must be the offset of a message, as in its `id:`, not `{shown}`"
+        ))
+    })
 }
 
 /// Counts an open tail and holds its place.
@@ -132,6 +161,8 @@ enum Phase {
 struct Following {
     log: Arc<dyn Log>,
     patterns: Vec<Pattern>,
+    /// Only its messages.
+    key: Option<Key>,
     /// Everything up to here was sent.
     after: Offset,
     /// Ends here.
@@ -235,7 +266,8 @@ impl Following {
                 break;
             }
             self.after = message.offset;
-            if self.patterns.iter().any(|pattern| pattern.matches(&message.topic)) {
+            let has_key = self.key.is_none() || self.key == message.key;
+            if has_key && self.patterns.iter().any(|pattern| pattern.matches(&message.topic)) {
                 show(message, &mut events);
             }
             if events.len() >= EVENTS_BYTES_MAX {

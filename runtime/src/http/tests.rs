@@ -201,10 +201,27 @@ async fn bad_requests_are_refused_with_a_reason_and_change_nothing() {
         (server.request(Method::POST, "/metrics"), 405, "use GET /metrics"),
         (server.get("/v2"), 404, "there is no GET /v2"),
         (server.get("/v1/topics/a.%3E.b/tail"), 400, "`>` must be the last token"),
-        (server.get("/v1/topics/a/tail?from=now"), 400, "`from` must be latest, earliest or an offset"),
+        (
+            server.get("/v1/topics/a/tail?from=now"),
+            400,
+            "`from` must be latest, earliest, an offset, or a time such as",
+        ),
+        (server.get("/v1/topics/a/tail?from=1&since=1m"), 400, "both say where to begin"),
+        (server.get("/v1/topics/a/tail?since=10"), 400, "`since`: `10` has no unit: write `10s` or `10ms`"),
+        (server.get("/v1/topics/a/tail").header("last-event-id", "x"), 400, "`Last-Event-ID` must be the offset"),
+        (server.get("/v1/topics/a/tail").header("last-event-id", ""), 400, "`Last-Event-ID` must be the offset"),
+        (post("a").header("Sluicebox-Kye", "x"), 400, "unknown header `sluicebox-kye`: did you mean `Sluicebox-Key`?"),
+        (post("a").header("Sluicebox-ids", "x"), 400, "did you mean `Sluicebox-Id`?"),
+        (post("a").header("Sluicebox-Tenant", "x"), 400, "of the message send `Sluicebox-Header-tenant`"),
+        (post("a?key=x"), 400, "unknown parameter `key`, there is lines"),
+        (server.get("/v1/dead?handlr=order"), 400, "unknown parameter `handlr`, did you mean `handler`?"),
         (server.get("/v1/topics/a/tail?follow=no"), 400, "`follow` must be true or false"),
         (server.get("/v1/topics/a/tail?to=x"), 400, "`to` must be a whole number"),
-        (server.get("/v1/topics/a/tail?form=1"), 400, "unknown parameter `form`, there is from, to, follow"),
+        (
+            server.get("/v1/topics/a/tail?form=1"),
+            400,
+            "unknown parameter `form`, did you mean `from`? There is from, since,",
+        ),
         (server.get("/v1/dead?handler=X"), 400, "`handler`: `X` is not a handler name"),
         (server.get("/v1/dead?limit=-1"), 400, "`limit` must be a whole number"),
         (server.get("/v1/dead/x"), 400, "`x` is not a number"),
@@ -258,14 +275,34 @@ async fn cloud_events_become_messages_with_their_id_and_attributes() {
         assert_eq!(send(structured(data)).await.0, StatusCode::OK, "{data}");
     }
     let messages = server.messages().await;
-    assert_eq!(messages[0].id.as_deref(), Some("e-1"));
+    assert_eq!(messages[0].id.as_deref(), Some("/shop e-1"));
+    assert_eq!(messages[0].headers.get("ce-id"), Some("e-1"));
+    assert_eq!(messages[0].headers.get("ce-source"), Some("/shop"));
     assert_eq!(messages[0].key.as_ref().unwrap().as_str(), "ada");
     assert_eq!(messages[0].headers.get("ce-subject"), Some("café"));
     assert_eq!(messages[0].headers.get("content-type"), Some("text/plain"));
-    assert_eq!(messages[1].id.as_deref(), Some("e-2"));
+    assert_eq!(messages[1].id.as_deref(), Some("/shop e-2"));
     assert_eq!(messages[1].headers.get("ce-n"), Some("5"));
     let bodies: Vec<&[u8]> = messages.iter().map(|message| &message.body[..]).collect();
     assert_eq!(bodies, [&b"hello"[..], b"", br#"{"z": 1e400, "a":2}"#, b"\"text\"", b"text", b"\xff"]);
+}
+
+#[tokio::test]
+async fn events_of_two_sources_with_one_id_are_two_messages_however_long_both_are() {
+    let server = Server::start().await;
+    let long = "s".repeat(300);
+    for source in ["/shop", "/store", &long] {
+        let event = server.post("a").header("ce-specversion", "1.0").header("ce-type", "t").header("ce-id", "1");
+        assert_eq!(send(event.header("ce-source", source)).await.0, StatusCode::OK);
+    }
+    let event = json!({ "specversion": "1.0", "type": "t", "id": "1", "source": "/shop" });
+    let structured = server.post("a").header("content-type", "application/cloudevents+json").body(event.to_string());
+    assert_eq!(send(structured).await.0, StatusCode::OK);
+    let messages = server.messages().await;
+    let ids: Vec<&str> = messages.iter().map(|message| message.id.as_deref().unwrap()).collect();
+    assert_eq!((ids[0], ids[1], ids[3]), ("/shop 1", "/store 1", "/shop 1"), "the last one is a resend of the first");
+    assert!(ids[2].starts_with("sha256:"), "{ids:?}");
+    assert_eq!(messages[2].headers.get("ce-source"), Some(long.as_str()));
 }
 
 #[tokio::test]
@@ -296,6 +333,65 @@ async fn lines_are_appended_in_order_and_every_bad_one_is_named() {
     let request = server.post("a").header("content-type", "application/x-ndjson").body("1\n2\n");
     let (status, answer) = send(request).await;
     assert_eq!((status, &answer["accepted"]), (StatusCode::OK, &json!(2)));
+}
+
+#[tokio::test]
+async fn lines_that_came_are_in_the_log_while_the_next_one_is_waited_for() {
+    let server = Server::start().await;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<&str, std::io::Error>>(1);
+    let lines = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let line = receiver.recv().await?;
+        Some((line, receiver))
+    });
+    let request = server.post("a").header("content-type", "application/x-ndjson");
+    let answer = tokio::spawn(send(request.body(reqwest::Body::wrap_stream(lines))));
+    let mut events = Events::open(server.get("/v1/topics/a/tail?from=earliest")).await;
+    for (body, line) in ["1\n2\n", "3\n"].into_iter().enumerate() {
+        sender.send(Ok(line)).await.unwrap();
+        let expected = if body == 0 { vec![1, 2] } else { vec![3] };
+        let came = tokio::time::timeout(Duration::from_secs(20), events.bodies(expected.len())).await;
+        assert_eq!(came, Ok(expected), "lines wait for those after them");
+    }
+    drop(sender);
+    let (status, answer) = answer.await.unwrap();
+    assert_eq!((status, &answer["accepted"], &answer["settled_line"]), (StatusCode::OK, &json!(3), &json!(3)));
+}
+
+#[tokio::test]
+async fn a_line_may_be_a_message_with_its_key_id_and_headers() {
+    let server = Server::start().await;
+    let lines = [
+        r#"{"offset":7,"topic":"b","time":"2026-01-31T08:00:00.000Z","hops":1,"key":"ada","id":"1","headers":[["Tenant","x"]],"body":"text"}"#,
+        r#"{"headers":{"tenant":"y"},"body":{"n": 1e400}}"#,
+        r#"{"body_base64":"/w=="}"#,
+        r#"{"kye":"ada"}"#,
+        r#"{"body":"","body_base64":""}"#,
+        "5",
+    ];
+    let post = |path: &str| server.post(path).header("content-type", "application/x-ndjson");
+    let request = post("a?lines=messages").header("Sluicebox-Key", "all").body(lines.join("\n"));
+    let (status, answer) = send(request).await;
+    assert_eq!((status, &answer["accepted"]), (StatusCode::BAD_REQUEST, &json!(3)));
+    let errors: Vec<&str> =
+        answer["bad_lines"].as_array().unwrap().iter().map(|bad| bad["error"].as_str().unwrap()).collect();
+    assert!(errors[0].contains("unknown field `kye`") && errors[1].contains("both `body`"), "{errors:?}");
+    assert!(errors[2].starts_with("not a message"), "{errors:?}");
+    let messages = server.messages().await;
+    let shown: Vec<_> = messages
+        .iter()
+        .map(|message| {
+            let key = message.key.as_ref().map(|key| key.as_str());
+            (message.topic.as_str(), key, message.id.as_deref(), message.headers.get("tenant"), &message.body[..])
+        })
+        .collect();
+    let expected: [(_, _, _, _, &[u8]); 3] = [
+        ("a", Some("ada"), Some("1"), Some("x"), b"text"),
+        ("a", Some("all"), None, Some("y"), br#"{"n": 1e400}"#),
+        ("a", Some("all"), None, None, b"\xff"),
+    ];
+    assert_eq!(shown, expected);
+    assert_eq!(send(post("a?lines=words").body("1")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(send(server.post("a?lines=bodies").body("1")).await.0, StatusCode::BAD_REQUEST);
 }
 
 #[tokio::test]

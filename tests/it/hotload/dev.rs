@@ -64,9 +64,19 @@ async fn a_changed_source_is_built_and_swapped_in_and_a_broken_one_is_said_and_c
     let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/guests/Cargo.lock");
     std::fs::copy(lock, place.path().join("Cargo.lock")).unwrap();
     std::fs::create_dir(place.path().join("src")).unwrap();
-    write(&place, "1");
+    write(&place, "not_yet");
     guests::guest("ledger");
-    let host = place.dev(&[("CARGO_TARGET_DIR", &guests::target("tests/guests"))]).await;
+    let target = guests::target("tests/guests");
+    let variables = [("CARGO_TARGET_DIR", target.as_path())];
+    // Broken at first: it waits, and nothing has to be typed again.
+    let mend = async {
+        let mut pace = tokio::time::interval(std::time::Duration::from_millis(50));
+        while !place.heard().contains("failed to build the handlers in `.`; waiting for a source to change") {
+            pace.tick().await;
+        }
+        write(&place, "1");
+    };
+    let (host, ()) = tokio::join!(place.dev(&variables), mend);
     assert_eq!(handled(&place, &host, "ok").await.version, 1);
 
     write(&place, "2");

@@ -41,6 +41,19 @@ pub(super) fn sources(dir: &Path) -> Result<Scope, BuildError> {
     Ok(scope)
 }
 
+/// What can be followed although cargo cannot read a manifest: what stands in the folder and one level below.
+pub(super) fn files_at_hand(dir: &Path) -> Result<Scope, BuildError> {
+    let mut scope = Scope::default();
+    for root in cargo_roots(dir)? {
+        let below = std::fs::read_dir(&root).into_iter().flatten().flatten().map(|entry| entry.path());
+        for folder in below.filter(|path| path.join("Cargo.toml").is_file()).chain([root.clone()]) {
+            scope.files.extend(FILES.iter().map(|file| folder.join(file)));
+            scope.trees.extend(TREES.iter().map(|tree| folder.join(tree)));
+        }
+    }
+    Ok(scope)
+}
+
 fn packages(root: &Path, arguments: &[&str]) -> Result<Vec<Package>, BuildError> {
     let output = command("cargo", root)
         .args(["metadata", "--format-version", "1"])

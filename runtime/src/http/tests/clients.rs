@@ -161,8 +161,8 @@ async fn a_client_that_does_not_read_its_answer_is_hung_up_on() {
 async fn looks_whose_clients_do_not_read_make_room_for_others() {
     let server = impatient_with(|limits| {
         (limits.large_answers_max, limits.idle_min) = (2, Duration::from_millis(10));
-        // It is the turns that are short here, not the time.
-        limits.write_timeout = PATIENCE * 10;
+        // It is the turns that are short here, not the time: making the answers may take longer than a head may.
+        (limits.head_timeout, limits.write_timeout) = (PATIENCE * 10, PATIENCE * 10);
     })
     .await;
     let appended = server.log.append(vec![NewMessage::new(Topic::parse("a").unwrap(), vec![b'x'; 500_000]); 40]).await;
@@ -326,9 +326,88 @@ async fn pipelined_requests_are_answered_one_after_the_other() {
 }
 
 #[tokio::test]
+async fn a_message_may_have_as_many_headers_as_is_promised() {
+    let server = impatient().await;
+    let with = |count: usize| {
+        let headers = (0..count).map(|n| format!("Sluicebox-Header-N{n}: 1\r\n")).collect::<String>();
+        format!(
+            "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: 1\r\n\r\n1"
+        )
+    };
+    let answer = server.exchange(with(256).as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(server.messages().await[0].headers.iter().count(), 256);
+    let (status, reason) = refusal(&server.exchange(with(257).as_bytes()).await);
+    assert!(status == 413 && reason.contains("257 headers"), "{status} {reason}");
+    let (status, reason) = refusal(&server.exchange(with(400).as_bytes()).await);
+    assert!(status == 431 && reason.contains("a message may have 256 headers"), "{status} {reason}");
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_body_says_that_the_connection_ends() {
+    let server = impatient().await;
+    // No room for any body that is large.
+    let full = Server::start_with(|face| face.bodies_kib.close(), None, LOOPBACK).await;
+    let head = "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500000\r\n";
+    for (server, begun, status) in [
+        (&full, format!("{head}\r\nabc"), 503),
+        (&server, format!("{head}Content-Encoding: gzip\r\n\r\n"), 415),
+        (&server, head.replace("500000", "5000000") + "\r\n", 413),
+        (&server, head.replace("/v1/topics/a", "/nowhere") + "\r\nabc", 404),
+        (&server, format!("{head}\r\nabc"), 408),
+    ] {
+        let answer = server.exchange(begun.as_bytes()).await;
+        assert_eq!(refusal(&answer).0, status, "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+    // With the body read the connection goes on, and with a request that has none.
+    for _ in 0..2 {
+        let response = server.post("a").body("1").send().await.unwrap();
+        assert_eq!(response.headers().get("connection"), None);
+        let response = server.get("/nowhere").send().await.unwrap();
+        assert_eq!((response.status().as_u16(), response.headers().get("connection")), (404, None));
+    }
+}
+
+#[tokio::test]
+async fn clients_that_drip_a_head_or_a_body_keep_nobody_out() {
+    let post = "POST /v1/topics/a HTTP/1.1\r\nHost: localhost\r\n";
+    for begun in [format!("{post}X-Slow: "), format!("{post}Content-Length: 100000\r\n\r\n")] {
+        let places = 8;
+        let server = impatient_with(|limits| {
+            (limits.connections_max, limits.idle_min) = (places, Duration::from_millis(100));
+            // It is the places that are short here, not the time.
+            (limits.head_timeout, limits.body_timeout) = (PATIENCE * 10, PATIENCE * 10);
+        })
+        .await;
+        let mut dripping = vec![];
+        for _ in 0..places {
+            let (mut stream, begun) = (server.connect().await, begun.clone());
+            dripping.push(tokio::spawn(async move {
+                let mut pace = pace();
+                let mut sent = stream.write_all(begun.as_bytes()).await;
+                while sent.is_ok() {
+                    pace.tick().await;
+                    sent = stream.write_all(b"1").await;
+                }
+            }));
+        }
+        let mut waits = pace();
+        while server.metrics.http().connections.get() < places as i64 {
+            waits.tick().await;
+        }
+        for _ in 0..3 {
+            server.serves().await;
+        }
+        assert!(server.cut("place") >= 1, "{begun}");
+        dripping.iter().for_each(|client| client.abort());
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_http_is_refused_by_status() {
     let server = impatient().await;
-    let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let many: String = (0..400).map(|n| format!("X-{n}: 1\r\n")).collect();
     let host = "Host: localhost\r\n";
     let cases = [
         (format!("GET /livez HTTP/1.1\r\n{host}{many}\r\n"), 431),
@@ -348,7 +427,9 @@ async fn what_is_no_http_is_refused_by_status() {
         let shown: String = request.chars().take(80).collect();
         let answer = server.exchange(request.as_bytes()).await;
         assert!(!answer.is_empty(), "{shown}: no answer");
-        assert_eq!(refusal(&answer).0, status, "{shown}");
+        let (found, reason) = refusal(&answer);
+        assert_eq!(found, status, "{shown}");
+        assert!(!reason.is_empty(), "{shown}: no reason in {answer}");
     }
     server.serves().await;
     assert!(server.messages().await.is_empty());

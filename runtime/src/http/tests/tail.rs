@@ -93,6 +93,34 @@ async fn a_tail_ends_where_it_was_told_to() {
 }
 
 #[tokio::test]
+async fn a_tail_begins_at_a_time_or_an_age_and_shows_one_key_alone() {
+    let server = Server::start().await;
+    let publish = async |key: &str, body: usize| {
+        send(server.post("a").header("Sluicebox-Key", key).body(body.to_string())).await.0
+    };
+    for body in 0..4 {
+        assert_eq!(publish(["ada", "bob"][body % 2], body).await, StatusCode::OK);
+    }
+    for (query, expected) in [
+        ("from=1970-01-01T00:00:01Z", vec![0, 1, 2, 3]),
+        ("from=2970-01-01T00:00:00%2B02:00", vec![]),
+        ("since=1h", vec![0, 1, 2, 3]),
+        ("since=1h&key=bob", vec![1, 3]),
+        ("from=earliest&key=ada", vec![0, 2]),
+        ("from=earliest&key=eve", vec![]),
+    ] {
+        let mut events = Events::open(server.get(&format!("/v1/topics/a/tail?follow=false&{query}"))).await;
+        assert_eq!(events.bodies(expected.len()).await, expected, "{query}");
+        assert_eq!(events.next().await.unwrap().0, "end", "{query}");
+    }
+    let mut live = Events::open(server.get("/v1/topics/a/tail?key=bob")).await;
+    for body in 4..8 {
+        assert_eq!(publish(["ada", "bob"][body % 2], body).await, StatusCode::OK);
+    }
+    assert_eq!(live.bodies(2).await, [5, 7]);
+}
+
+#[tokio::test]
 async fn too_many_tails_are_refused_and_a_closed_one_makes_room() {
     let server = Server::start_with(|face| face.tails = Arc::new(Semaphore::new(1)), None, [127, 0, 0, 1]).await;
     let first = Events::open(server.get("/v1/topics/a/tail")).await;
