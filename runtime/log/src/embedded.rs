@@ -25,6 +25,7 @@ mod rows;
 mod shard;
 mod statements;
 mod tables;
+mod topics;
 mod trim;
 mod writer;
 
@@ -51,6 +52,7 @@ use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// How an embedded log is opened.
@@ -93,6 +95,8 @@ pub struct EmbeddedLog {
     state: Arc<LogState>,
     readers: Arc<Readers>,
     access: Access,
+    /// Where the next trim goes on looking for topics that nobody needs.
+    topics_looked_at: AtomicI64,
 }
 
 enum Access {
@@ -120,13 +124,17 @@ impl EmbeddedLog {
         let resources =
             WriterResources { lock, connection, second_connection, state: state.clone(), clock, room, lock_wait };
         let writer = Writer::start(resources)?;
-        Ok(Self { state, readers, access: Access::ReadWrite(writer) })
+        Ok(Self::with(state, readers, Access::ReadWrite(writer)))
     }
 
     /// Opens the log in `directory` to look at it, also while a host works on it. Whatever writes is refused.
     pub fn open_read_only(directory: &Path) -> Result<Self, LogError> {
         let readers = open_readers(&format::database(directory), &Options::default())?;
-        Ok(Self { state: Arc::new(LogState::new(Offset::START)), readers, access: Access::ReadOnly })
+        Ok(Self::with(Arc::new(LogState::new(Offset::START)), readers, Access::ReadOnly))
+    }
+
+    fn with(state: Arc<LogState>, readers: Arc<Readers>, access: Access) -> Self {
+        Self { state, readers, access, topics_looked_at: AtomicI64::new(0) }
     }
 
     /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
@@ -303,10 +311,17 @@ impl Log for EmbeddedLog {
         Box::pin(async move {
             let writer = self.writer()?;
             let wanted = trim.clone();
-            match self.query(Length::Scan, move |reader| reader.look(&wanted)).await? {
+            let after = self.topics_looked_at.load(Ordering::Relaxed);
+            let look = move |reader: &mut Reader| {
+                let (unused_topics, next) = reader.unused_topics(after)?;
+                Ok((reader.look(&wanted, unused_topics)?, next))
+            };
+            let (looked, next) = self.query(Length::Scan, look).await?;
+            self.topics_looked_at.store(next, Ordering::Relaxed);
+            match looked {
                 Looked::NothingToDo { bytes } => Ok(Trimmed { bytes, ..Trimmed::default() }),
-                Looked::Due(floor) => {
-                    let asked = writer.ask(|answer| Request::Trim { trim, floor, answer }).await;
+                Looked::Due(due) => {
+                    let asked = writer.ask(|answer| Request::Trim { trim, due, answer }).await;
                     asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::tables::{Tables, Unwritten};
-use super::trim::Floor;
+use super::trim::Due;
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
@@ -18,7 +18,7 @@ pub(super) enum Request {
     Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<(), CommitError>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
-    Trim { trim: Trim, floor: Floor, answer: oneshot::Sender<Result<Trimmed, LogError>> },
+    Trim { trim: Trim, due: Due, answer: oneshot::Sender<Result<Trimmed, LogError>> },
     Forget { handler: HandlerName, answer: oneshot::Sender<Result<(), LogError>> },
     Erase { answer: oneshot::Sender<Result<bool, LogError>> },
 }
@@ -67,7 +67,7 @@ impl Request {
             Request::PutRoutings { version, routings, .. } => {
                 Written::PutRoutings(tables.put_routings(*version, routings)?)
             }
-            Request::Trim { trim, floor, .. } => Written::Trim(tables.trim(trim, floor)?),
+            Request::Trim { trim, due, .. } => Written::Trim(tables.trim(trim, due)?),
             Request::Forget { handler, .. } => {
                 tables.forget(handler)?;
                 Written::Forget

@@ -11,7 +11,8 @@ use super::room::Room;
 use super::rows::{self, int};
 use super::shard::Shard;
 use super::statements::Statements;
-use super::trim::{self, Floor};
+use super::topics::Topics;
+use super::trim::{self, Due};
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
@@ -22,11 +23,7 @@ use sluicebox_core::commit::{CommitError, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
-use sluicebox_core::topic::Topic;
 use std::collections::HashMap;
-
-/// Most topics remembered with their number; the rest is looked up.
-const TOPICS_MAX: usize = 100_000;
 
 /// The tables as the transaction under way sees them.
 pub(super) struct Tables<'c> {
@@ -34,7 +31,7 @@ pub(super) struct Tables<'c> {
     sql: Statements<'c>,
     end: Offset,
     time: Timestamp,
-    topics: HashMap<Topic, i64>,
+    topics: Topics,
     handlers: HashMap<HandlerName, i64>,
     shards: HashMap<ShardId, Shard>,
     dead: DeadBoxes,
@@ -74,7 +71,7 @@ impl<'c> Tables<'c> {
             sql: Statements::prepare(connection)?,
             end: Offset::START,
             time: Timestamp(0),
-            topics: HashMap::new(),
+            topics: Topics::default(),
             handlers: HashMap::new(),
             shards: HashMap::new(),
             dead: DeadBoxes::default(),
@@ -87,7 +84,7 @@ impl<'c> Tables<'c> {
 
     /// Reads the end again and forgets the rest.
     fn remember(&mut self) -> Result<(), Failure> {
-        self.topics.clear();
+        self.topics.forget();
         self.handlers.clear();
         self.shards.clear();
         self.dead.forget_counts();
@@ -148,8 +145,8 @@ impl<'c> Tables<'c> {
 
     fn append_checked(&mut self, messages: &[NewMessage]) -> Result<(), Failure> {
         for message in messages {
-            let topic_id = topic_id(&mut self.sql, &mut self.topics, &message.topic)?;
             self.end.0 += 1;
+            let topic_id = self.topics.number(&mut self.sql, &message.topic, self.end)?;
             self.sql.append.execute(params![
                 int(self.end.0),
                 topic_id,
@@ -208,9 +205,12 @@ impl<'c> Tables<'c> {
         Ok(Ok(()))
     }
 
-    /// Deletes old messages below `floor`, as many as one step may.
-    pub(super) fn trim(&mut self, trim: &Trim, floor: &Floor) -> Result<Trimmed, Failure> {
-        trim::step(self.connection, trim, floor)
+    /// Deletes old messages and unused topics, as many as one step may.
+    pub(super) fn trim(&mut self, trim: &Trim, due: &Due) -> Result<Trimmed, Failure> {
+        let topics = self.topics.delete(self.connection, &due.unused_topics)?;
+        let mut trimmed = trim::step(self.connection, trim, &due.floor)?;
+        trimmed.more |= topics > 0;
+        Ok(trimmed)
     }
 
     /// From here on nobody finds the handler; its rows are left to [`Tables::erase`].
@@ -262,20 +262,4 @@ impl<'c> Tables<'c> {
         self.handlers.extend(found.map(|id| (name.clone(), id)));
         Ok(found)
     }
-}
-
-fn topic_id(sql: &mut Statements<'_>, known: &mut HashMap<Topic, i64>, topic: &Topic) -> Result<i64, Failure> {
-    if let Some(id) = known.get(topic) {
-        return Ok(*id);
-    }
-    let found = sql.topic.query_row([topic.as_str()], |row| row.get(0)).optional()?;
-    let id = match found {
-        Some(id) => id,
-        None => sql.topic_add.insert([topic.as_str()])?,
-    };
-    if known.len() >= TOPICS_MAX {
-        known.clear();
-    }
-    known.insert(topic.clone(), id);
-    Ok(id)
 }
