@@ -207,6 +207,18 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     assert_eq!(everything(&log).await, all);
 }
 
+#[test]
+fn a_log_in_memory_of_the_machine_does_not_claim_to_outlive_the_loss_of_power() {
+    // Where there is none, nothing can be shown.
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let guarantees = open(directory.path()).unwrap().guarantees();
+    assert!(!guarantees.survives_power_loss && guarantees.survives_process_death, "{guarantees:?}");
+    assert!(guarantees.summary.contains("tmpfs"), "{}", guarantees.summary);
+    assert!(!guarantees.summary.contains("and the loss of power"), "{}", guarantees.summary);
+    let view = EmbeddedLog::open_read_only(directory.path()).unwrap();
+    assert_eq!(view.guarantees(), guarantees);
+}
+
 /// Appends until the log stops, saying each offset that was acknowledged and then what became of the log.
 fn append_until_it_stops(directory: &Path) {
     tokio::runtime::Runtime::new().unwrap().block_on(async {

@@ -41,7 +41,7 @@ impl Request {
     /// How much of a transaction it fills, roughly in bytes.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Request::Append { messages, .. } => messages.iter().map(NewMessage::bytes).sum(),
+            Request::Append { messages, .. } => 64 + messages.iter().map(NewMessage::bytes).sum::<usize>(),
             Request::Commit { commit, .. } => commit_weight(commit),
             Request::Claim { .. } | Request::PutRoutings { .. } => 1024,
             Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
@@ -140,8 +140,9 @@ fn commit_error(shard: ShardId, unwritten: &Unwritten) -> CommitError {
 fn commit_weight(commit: &ShardCommit) -> usize {
     let outputs: usize = commit.outputs.iter().map(NewMessage::bytes).sum();
     let delayed: usize = commit.delayed_put.iter().map(|delayed| delayed.message.bytes()).sum();
-    let dead: usize = commit.dead.iter().map(|letter| letter.message.bytes()).sum();
+    let dead: usize = commit.dead.iter().map(|letter| letter.message.bytes() + letter.error.len()).sum();
     let values = commit.state.iter().flat_map(|key| &key.writes).map(|write| write.value.as_ref());
     let state: usize = values.map(|value| 128 + value.map_or(0, |value| value.len())).sum();
-    256 + outputs + delayed + dead + state + 128 * commit.open_put.len()
+    let open: usize = commit.open_put.iter().map(|head| 128 + head.error.len()).sum();
+    256 + outputs + delayed + dead + state + open + size_of_val(&*commit.marks)
 }

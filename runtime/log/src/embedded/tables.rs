@@ -10,6 +10,7 @@ use super::forget;
 use super::room::Room;
 use super::rows::{self, int};
 use super::shard::Shard;
+use super::spans;
 use super::statements::Statements;
 use super::topics::Topics;
 use super::trim::{self, Due};
@@ -201,7 +202,11 @@ impl<'c> Tables<'c> {
         if current.cast_unsigned() != version {
             return Ok(Err(LogError::Conflict));
         }
-        self.sql.routings_set.execute(params![int(version + 1), routings::encode(routings)])?;
+        let mut kept = routings.to_vec();
+        for routing in &mut kept {
+            spans::drop_settled(self.connection, routing)?;
+        }
+        self.sql.routings_set.execute(params![int(version + 1), routings::encode(&kept)])?;
         Ok(Ok(()))
     }
 
