@@ -8,7 +8,7 @@ use crate::error::LogError;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{NewMessage, Offset};
-use sluicebox_core::routing::Routing;
+use sluicebox_core::routing::{Routing, reserved};
 use tokio::sync::oneshot;
 
 /// Something to write. `Erase` deletes some of what forgotten handlers left, and is answered with true when nothing is
@@ -55,7 +55,7 @@ impl Request {
 
     /// Whether it only brings something new, and so gives way to the work under way when room runs out.
     pub(super) fn is_append(&self) -> bool {
-        matches!(self, Request::Append { .. })
+        matches!(self, Request::Append { messages, .. } if !reserved::are_commands(messages))
     }
 
     /// Writes it within the transaction under way. On an error the transaction must be undone.

@@ -23,7 +23,7 @@ use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Message, NewMessage, Offset};
-use sluicebox_core::routing::Routing;
+use sluicebox_core::routing::{Routing, reserved};
 use std::collections::HashMap;
 
 /// The tables as the transaction under way sees them.
@@ -129,14 +129,17 @@ impl<'c> Tables<'c> {
         self.remember()
     }
 
-    /// Appends all or, when one breaks a limit or there is no room, none.
+    /// Appends all or, when one breaks a limit or there is no room, none. Commands are taken while commits are: they are
+    /// what makes room when a handler waits for its operator.
     pub(super) fn append(&mut self, messages: &[NewMessage]) -> Result<Result<Vec<Offset>, LogError>, Failure> {
         if let Err(error) = check_messages(messages) {
             return Ok(Err(error.into()));
         }
         let pages = &mut self.sql.pages;
         let used_pages = || Ok(pages.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
-        if let Some(reason) = self.room.refusal(used_pages)? {
+        if !reserved::are_commands(messages)
+            && let Some(reason) = self.room.refusal(used_pages)?
+        {
             return Ok(Err(LogError::Full { reason }));
         }
         let before = self.end.0;
@@ -215,6 +218,7 @@ impl<'c> Tables<'c> {
         let topics = self.topics.delete(self.connection, &due.unused_topics)?;
         let mut trimmed = trim::step(self.connection, trim, &due.floor)?;
         trimmed.more |= topics > 0;
+        self.room.trimmed(&trimmed);
         Ok(trimmed)
     }
 
