@@ -48,4 +48,5 @@ mod read;
 mod record;
 mod routings;
 mod tail;
+mod topics;
 mod trim;

@@ -102,7 +102,7 @@ pub struct Guarantees {
     pub kind: &'static str,
     /// An acknowledged write outlives kill -9 of the host.
     pub survives_process_death: bool,
-    /// An acknowledged write outlives loss of power.
+    /// An acknowledged write outlives loss of power. Where that depends on the place of the data, as it is there.
     pub survives_power_loss: bool,
     /// The time of a message is never before that of the one before it, whatever the clock does.
     pub times_never_fall: bool,
@@ -165,7 +165,8 @@ pub trait Log: Send + Sync + 'static {
 
     fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>>;
 
-    /// Replaces all routings if their version is still `version`.
+    /// Replaces all routings if their version is still `version`. Spans that no shard can need any more, since all have
+    /// settled what lies before the next one, are left out.
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>>;
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>>;

@@ -2,7 +2,7 @@
 //!
 //! One thread writes: it takes all that waits into one transaction, syncs it to the disk once, and then answers
 //! everyone. A few read-only connections serve reads meanwhile. What was answered outlives the death of the process and
-//! the loss of power.
+//! the loss of power, where the file system is one of a disk.
 //!
 //! A directory holds `sluicebox.db` (with its `-wal` and `-shm`) and `lock`; one process works on it at a time, any
 //! number may look at it with [`EmbeddedLog::open_read_only`].
@@ -13,6 +13,7 @@ mod crash;
 mod dead;
 mod dead_box;
 mod failure;
+mod file_system;
 mod forget;
 mod format;
 mod lock;
@@ -23,14 +24,17 @@ mod requests;
 mod room;
 mod rows;
 mod shard;
+mod spans;
 mod statements;
 mod tables;
+mod topics;
 mod trim;
 mod writer;
 
 pub use self::backup::{BackupError, Copied};
 
 use self::failure::Failure;
+use self::file_system::{FileSystem, Keeps};
 use self::lock::Lock;
 use self::log_state::LogState;
 use self::queries::Reader;
@@ -51,6 +55,7 @@ use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 /// How an embedded log is opened.
@@ -93,6 +98,9 @@ pub struct EmbeddedLog {
     state: Arc<LogState>,
     readers: Arc<Readers>,
     access: Access,
+    file_system: FileSystem,
+    /// Where the next trim goes on looking for topics that nobody needs.
+    topics_looked_at: AtomicI64,
 }
 
 enum Access {
@@ -120,13 +128,19 @@ impl EmbeddedLog {
         let resources =
             WriterResources { lock, connection, second_connection, state: state.clone(), clock, room, lock_wait };
         let writer = Writer::start(resources)?;
-        Ok(Self { state, readers, access: Access::ReadWrite(writer) })
+        Ok(Self::with(directory, state, readers, Access::ReadWrite(writer)))
     }
 
     /// Opens the log in `directory` to look at it, also while a host works on it. Whatever writes is refused.
     pub fn open_read_only(directory: &Path) -> Result<Self, LogError> {
         let readers = open_readers(&format::database(directory), &Options::default())?;
-        Ok(Self { state: Arc::new(LogState::new(Offset::START)), readers, access: Access::ReadOnly })
+        let state = Arc::new(LogState::new(Offset::START));
+        Ok(Self::with(directory, state, readers, Access::ReadOnly))
+    }
+
+    fn with(directory: &Path, state: Arc<LogState>, readers: Arc<Readers>, access: Access) -> Self {
+        let file_system = FileSystem::of(directory);
+        Self { state, readers, access, file_system, topics_looked_at: AtomicI64::new(0) }
     }
 
     /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
@@ -190,15 +204,15 @@ impl Log for EmbeddedLog {
         Guarantees {
             kind: "embedded",
             survives_process_death: true,
-            survives_power_loss: true,
+            survives_power_loss: self.file_system.keeps == Keeps::Disk,
             times_never_fall: true,
             several_hosts: false,
             lag_is_exact: true,
             measures_bytes: true,
             summary: format!(
-                "SQLite {} with a write-ahead log and `synchronous = FULL`: every acknowledged write was synced to the \
-                 disk and outlives kill -9 and the loss of power, if the disk keeps what it acknowledged",
-                rusqlite::version()
+                "SQLite {} with a write-ahead log and `synchronous = FULL`: {}",
+                rusqlite::version(),
+                self.file_system.describe()
             ),
         }
     }
@@ -303,10 +317,17 @@ impl Log for EmbeddedLog {
         Box::pin(async move {
             let writer = self.writer()?;
             let wanted = trim.clone();
-            match self.query(Length::Scan, move |reader| reader.look(&wanted)).await? {
+            let after = self.topics_looked_at.load(Ordering::Relaxed);
+            let look = move |reader: &mut Reader| {
+                let (unused_topics, next) = reader.unused_topics(after)?;
+                Ok((reader.look(&wanted, unused_topics)?, next))
+            };
+            let (looked, next) = self.query(Length::Scan, look).await?;
+            self.topics_looked_at.store(next, Ordering::Relaxed);
+            match looked {
                 Looked::NothingToDo { bytes } => Ok(Trimmed { bytes, ..Trimmed::default() }),
-                Looked::Due(floor) => {
-                    let asked = writer.ask(|answer| Request::Trim { trim, floor, answer }).await;
+                Looked::Due(due) => {
+                    let asked = writer.ask(|answer| Request::Trim { trim, due, answer }).await;
                     asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
                 }
             }

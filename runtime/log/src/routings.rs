@@ -43,6 +43,12 @@ pub(crate) fn encode(routings: &[Routing]) -> String {
     serde_json::to_string(&text).expect("text, numbers and lists can always be written as JSON")
 }
 
+/// Drops the spans that hold for no message after `settled`.
+pub(crate) fn drop_settled_spans(routing: &mut Routing, settled: Offset) {
+    let first_needed = routing.spans.iter().rposition(|span| span.after <= settled).unwrap_or(0);
+    routing.spans.drain(..first_needed);
+}
+
 fn span_text(span: &Span) -> SpanText {
     let subscribe = span.subscribe.iter().map(|pattern| pattern.as_str().to_owned());
     SpanText { after: span.after.0, subscribe: subscribe.collect() }

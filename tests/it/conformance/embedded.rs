@@ -6,8 +6,9 @@ use sluicebox::clock::Timestamp;
 use sluicebox::commit::{CommitError, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::StateWrite;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
-use sluicebox::log::{Log, LogError};
+use sluicebox::log::{Log, LogError, Trim};
 use sluicebox::message::{IdHash, Offset};
+use sluicebox::routing::reserved::control_topic;
 use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
 use std::path::Path;
 
@@ -98,9 +99,9 @@ fn a_newer_format_is_refused_and_left_alone() {
     database.pragma_update(None, "user_version", 99).unwrap();
     for opened in [open(directory.path()), EmbeddedLog::open_read_only(directory.path())] {
         let reason = refusal(opened);
-        assert!(reason.contains("has format 99, this version reads formats 1 to 2"), "{reason}");
+        assert!(reason.contains("has format 99, this version reads formats 1 to 3"), "{reason}");
     }
-    database.pragma_update(None, "user_version", 2).unwrap();
+    database.pragma_update(None, "user_version", 3).unwrap();
     drop(database);
     assert!(open(directory.path()).is_ok());
 }
@@ -205,6 +206,72 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     drop(log);
     let log = EmbeddedLog::open(directory.path(), limited()).unwrap();
     assert_eq!(everything(&log).await, all);
+}
+
+/// Appends until the log refuses to, and returns why.
+async fn fill(log: &EmbeddedLog) -> String {
+    loop {
+        match log.append(vec![message("a", vec![7; 20_000])]).await {
+            Ok(_) => {}
+            Err(LogError::Full { reason }) => return reason,
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn commands_of_operators_are_taken_when_the_log_is_full() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { bytes_max: Some(2 * 1024 * 1024), ..Options::default() };
+    let log = EmbeddedLog::open(directory.path(), options).unwrap();
+    fill(&log).await;
+    let command = || message("_control.h", "{}");
+    let command_topic = control_topic(&shard("h", 0).handler);
+    assert_eq!(command().topic, command_topic);
+    for _ in 0..10 {
+        log.append(vec![command()]).await.unwrap();
+    }
+    // Nothing gets in beside one.
+    assert!(matches!(log.append(vec![command(), message("a", "")]).await, Err(LogError::Full { .. })));
+    assert!(matches!(log.append(vec![message("a", "")]).await, Err(LogError::Full { .. })));
+    let commands = everything(&log).await.iter().filter(|message| message.topic == command_topic).count();
+    assert_eq!(commands, 10);
+}
+
+#[tokio::test]
+async fn a_full_log_says_who_holds_it_and_how_to_free_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes_max = Some(2 * 1024 * 1024);
+    let log = EmbeddedLog::open(directory.path(), Options { bytes_max, ..Options::default() }).unwrap();
+    let id = shard("h", 3);
+    let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+    fill(&log).await;
+    let trim = Trim { older_than: None, bytes_max, holders: vec![id.handler.clone()], messages_max: 1000 };
+    let trim = Trim { bytes_max: Some(1024 * 1024), ..trim };
+    assert_eq!(log.trim(trim.clone()).await.unwrap().held_by, Some(id.clone()));
+    let reason = fill(&log).await;
+    for part in ["`max_bytes`", "h/3", "`sluicebox handlers resume h`", "`sluicebox handlers forget h`"] {
+        assert!(reason.contains(part), "{part} is not in: {reason}");
+    }
+    // It settles them, so it is not in the way any more.
+    let read = log.end().await.unwrap();
+    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 1) }).await, Ok(()));
+    while log.trim(trim.clone()).await.unwrap().more {}
+    let reason = fill(&log).await;
+    assert!(reason.contains("`max_bytes`") && !reason.contains("h/3"), "{reason}");
+    assert!(reason.contains("`sluicebox dead drop`"), "{reason}");
+}
+
+#[test]
+fn a_log_in_memory_of_the_machine_does_not_claim_to_outlive_the_loss_of_power() {
+    // Where there is none, nothing can be shown.
+    let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+    let guarantees = open(directory.path()).unwrap().guarantees();
+    assert!(!guarantees.survives_power_loss && guarantees.survives_process_death, "{guarantees:?}");
+    assert!(guarantees.summary.contains("tmpfs"), "{}", guarantees.summary);
+    assert!(!guarantees.summary.contains("and the loss of power"), "{}", guarantees.summary);
+    let view = EmbeddedLog::open_read_only(directory.path()).unwrap();
+    assert_eq!(view.guarantees(), guarantees);
 }
 
 /// Appends until the log stops, saying each offset that was acknowledged and then what became of the log.

@@ -19,6 +19,15 @@ pub fn control_topic(handler: &HandlerName) -> Topic {
     Topic::parse(&format!("{CONTROL_TOKEN}.{handler}")).expect("a handler's name is a token")
 }
 
+/// Whether these are commands of operators and nothing else.
+pub fn are_commands(messages: &[NewMessage]) -> bool {
+    let is_command = |message: &NewMessage| {
+        let rest = message.topic.as_str().strip_prefix(CONTROL_TOKEN);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    messages.iter().all(is_command)
+}
+
 /// Where the dead letters that return to a handler are.
 pub fn retry_topic(handler: &HandlerName) -> Topic {
     Topic::parse(&format!("{RETRY_TOKEN}.{handler}")).expect("a handler's name is a token")

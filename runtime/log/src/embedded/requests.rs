@@ -2,13 +2,13 @@
 
 use super::failure::Failure;
 use super::tables::{Tables, Unwritten};
-use super::trim::Floor;
+use super::trim::Due;
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{NewMessage, Offset};
-use sluicebox_core::routing::Routing;
+use sluicebox_core::routing::{Routing, reserved};
 use tokio::sync::oneshot;
 
 /// Something to write. `Erase` deletes some of what forgotten handlers left, and is answered with true when nothing is
@@ -18,7 +18,7 @@ pub(super) enum Request {
     Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<(), CommitError>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
-    Trim { trim: Trim, floor: Floor, answer: oneshot::Sender<Result<Trimmed, LogError>> },
+    Trim { trim: Trim, due: Due, answer: oneshot::Sender<Result<Trimmed, LogError>> },
     Forget { handler: HandlerName, answer: oneshot::Sender<Result<(), LogError>> },
     Erase { answer: oneshot::Sender<Result<bool, LogError>> },
 }
@@ -41,7 +41,7 @@ impl Request {
     /// How much of a transaction it fills, roughly in bytes.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Request::Append { messages, .. } => messages.iter().map(NewMessage::bytes).sum(),
+            Request::Append { messages, .. } => 64 + messages.iter().map(NewMessage::bytes).sum::<usize>(),
             Request::Commit { commit, .. } => commit_weight(commit),
             Request::Claim { .. } | Request::PutRoutings { .. } => 1024,
             Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
@@ -55,7 +55,7 @@ impl Request {
 
     /// Whether it only brings something new, and so gives way to the work under way when room runs out.
     pub(super) fn is_append(&self) -> bool {
-        matches!(self, Request::Append { .. })
+        matches!(self, Request::Append { messages, .. } if !reserved::are_commands(messages))
     }
 
     /// Writes it within the transaction under way. On an error the transaction must be undone.
@@ -67,7 +67,7 @@ impl Request {
             Request::PutRoutings { version, routings, .. } => {
                 Written::PutRoutings(tables.put_routings(*version, routings)?)
             }
-            Request::Trim { trim, floor, .. } => Written::Trim(tables.trim(trim, floor)?),
+            Request::Trim { trim, due, .. } => Written::Trim(tables.trim(trim, due)?),
             Request::Forget { handler, .. } => {
                 tables.forget(handler)?;
                 Written::Forget
@@ -140,8 +140,9 @@ fn commit_error(shard: ShardId, unwritten: &Unwritten) -> CommitError {
 fn commit_weight(commit: &ShardCommit) -> usize {
     let outputs: usize = commit.outputs.iter().map(NewMessage::bytes).sum();
     let delayed: usize = commit.delayed_put.iter().map(|delayed| delayed.message.bytes()).sum();
-    let dead: usize = commit.dead.iter().map(|letter| letter.message.bytes()).sum();
+    let dead: usize = commit.dead.iter().map(|letter| letter.message.bytes() + letter.error.len()).sum();
     let values = commit.state.iter().flat_map(|key| &key.writes).map(|write| write.value.as_ref());
     let state: usize = values.map(|value| 128 + value.map_or(0, |value| value.len())).sum();
-    256 + outputs + delayed + dead + state + 128 * commit.open_put.len()
+    let open: usize = commit.open_put.iter().map(|head| 128 + head.error.len()).sum();
+    256 + outputs + delayed + dead + state + open + size_of_val(&*commit.marks)
 }

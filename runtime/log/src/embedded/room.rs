@@ -1,8 +1,10 @@
 //! How much room there is for what is new. Appends give way before the work under way does: they are refused while
-//! commits still fit.
+//! commits and operators' commands still fit, which make room.
 
 use super::failure::Failure;
+use crate::contract::Trimmed;
 use rusqlite::Connection;
+use sluicebox_core::handler::ShardId;
 use std::cell::Cell;
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ pub(super) struct Room {
     disk_reserve_bytes: u64,
     /// What the disk had left when it was last asked; `None`: ask. A system call for each append would be too many.
     disk_left: Cell<Option<u64>>,
+    /// The shard that kept messages at the last trim.
+    held_by: Option<ShardId>,
 }
 
 impl Room {
@@ -25,7 +29,8 @@ impl Room {
         bytes_max: Option<u64>,
         disk_reserve_bytes: u64,
     ) -> Result<Self, Failure> {
-        let mut room = Self { directory, pages_max: None, disk_reserve_bytes, disk_left: Cell::new(None) };
+        let disk_left = Cell::new(None);
+        let mut room = Self { directory, pages_max: None, disk_reserve_bytes, disk_left, held_by: None };
         if let Some(bytes_max) = bytes_max {
             let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
             let pages_max = bytes_max / page_bytes.cast_unsigned();
@@ -39,6 +44,14 @@ impl Room {
     /// Another transaction begins: the disk is asked again.
     pub(super) fn look_again(&self) {
         self.disk_left.set(None);
+    }
+
+    /// Old messages went, or were kept.
+    pub(super) fn trimmed(&mut self, trimmed: &Trimmed) {
+        // A step that was cut short does not know who stands in the way of the next one.
+        if !trimmed.more {
+            self.held_by.clone_from(&trimmed.held_by);
+        }
     }
 
     /// Why nothing may be appended now, if so.
@@ -58,8 +71,24 @@ impl Room {
         if let Some(pages_max) = self.pages_max
             && used_pages()? >= pages_max
         {
-            return Ok(Some("it reached its `max_bytes`, only the work under way goes on".into()));
+            let advice = self.advice();
+            return Ok(Some(format!("it reached its `max_bytes`, only the work under way goes on: {advice}")));
         }
         Ok(None)
+    }
+
+    /// How to free a log that reached its bound.
+    fn advice(&self) -> String {
+        match &self.held_by {
+            Some(shard) => {
+                let handler = &shard.handler;
+                format!(
+                    "shard {shard} keeps messages that it has not settled; see `sluicebox status`, let `{handler}` go on \
+                     with `sluicebox handlers resume {handler}`, or remove it from the settings and delete what is left \
+                     of it with `sluicebox handlers forget {handler}`"
+                )
+            }
+            None => "drop dead letters with `sluicebox dead drop`, or raise `max_bytes`".into(),
+        }
     }
 }

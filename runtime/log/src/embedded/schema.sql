@@ -1,10 +1,13 @@
--- Format 2. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 3. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
 INSERT INTO log_end VALUES (1, 0, 0);
 
-CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE topics (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    used_until INTEGER NOT NULL DEFAULT 0 -- no message after this offset names it
+);
 
 -- No secondary index: it would double what an append writes, and reads go by offset. The body comes last, so that
 -- skipping a message does not read the pages of a long body.

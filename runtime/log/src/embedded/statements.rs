@@ -25,8 +25,9 @@ statements! {
 
     end: "SELECT offset, time FROM log_end",
     end_set: "UPDATE log_end SET offset = ?1, time = ?2",
-    topic: "SELECT id FROM topics WHERE name = ?1",
-    topic_add: "INSERT INTO topics (name) VALUES (?1)",
+    topic: "SELECT id, used_until FROM topics WHERE name = ?1",
+    topic_add: "INSERT INTO topics (name, used_until) VALUES (?1, ?2)",
+    topic_used: "UPDATE topics SET used_until = ?2 WHERE id = ?1",
     append: "INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
 
     handler: "SELECT id FROM handlers WHERE name = ?1",

@@ -10,8 +10,10 @@ use super::forget;
 use super::room::Room;
 use super::rows::{self, int};
 use super::shard::Shard;
+use super::spans;
 use super::statements::Statements;
-use super::trim::{self, Floor};
+use super::topics::Topics;
+use super::trim::{self, Due};
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
@@ -21,12 +23,8 @@ use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{CommitError, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Message, NewMessage, Offset};
-use sluicebox_core::routing::Routing;
-use sluicebox_core::topic::Topic;
+use sluicebox_core::routing::{Routing, reserved};
 use std::collections::HashMap;
-
-/// Most topics remembered with their number; the rest is looked up.
-const TOPICS_MAX: usize = 100_000;
 
 /// The tables as the transaction under way sees them.
 pub(super) struct Tables<'c> {
@@ -34,7 +32,7 @@ pub(super) struct Tables<'c> {
     sql: Statements<'c>,
     end: Offset,
     time: Timestamp,
-    topics: HashMap<Topic, i64>,
+    topics: Topics,
     handlers: HashMap<HandlerName, i64>,
     shards: HashMap<ShardId, Shard>,
     dead: DeadBoxes,
@@ -74,7 +72,7 @@ impl<'c> Tables<'c> {
             sql: Statements::prepare(connection)?,
             end: Offset::START,
             time: Timestamp(0),
-            topics: HashMap::new(),
+            topics: Topics::default(),
             handlers: HashMap::new(),
             shards: HashMap::new(),
             dead: DeadBoxes::default(),
@@ -87,7 +85,7 @@ impl<'c> Tables<'c> {
 
     /// Reads the end again and forgets the rest.
     fn remember(&mut self) -> Result<(), Failure> {
-        self.topics.clear();
+        self.topics.forget();
         self.handlers.clear();
         self.shards.clear();
         self.dead.forget_counts();
@@ -131,14 +129,17 @@ impl<'c> Tables<'c> {
         self.remember()
     }
 
-    /// Appends all or, when one breaks a limit or there is no room, none.
+    /// Appends all or, when one breaks a limit or there is no room, none. Commands are taken while commits are: they are
+    /// what makes room when a handler waits for its operator.
     pub(super) fn append(&mut self, messages: &[NewMessage]) -> Result<Result<Vec<Offset>, LogError>, Failure> {
         if let Err(error) = check_messages(messages) {
             return Ok(Err(error.into()));
         }
         let pages = &mut self.sql.pages;
         let used_pages = || Ok(pages.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
-        if let Some(reason) = self.room.refusal(used_pages)? {
+        if !reserved::are_commands(messages)
+            && let Some(reason) = self.room.refusal(used_pages)?
+        {
             return Ok(Err(LogError::Full { reason }));
         }
         let before = self.end.0;
@@ -148,8 +149,8 @@ impl<'c> Tables<'c> {
 
     fn append_checked(&mut self, messages: &[NewMessage]) -> Result<(), Failure> {
         for message in messages {
-            let topic_id = topic_id(&mut self.sql, &mut self.topics, &message.topic)?;
             self.end.0 += 1;
+            let topic_id = self.topics.number(&mut self.sql, &message.topic, self.end)?;
             self.sql.append.execute(params![
                 int(self.end.0),
                 topic_id,
@@ -204,13 +205,21 @@ impl<'c> Tables<'c> {
         if current.cast_unsigned() != version {
             return Ok(Err(LogError::Conflict));
         }
-        self.sql.routings_set.execute(params![int(version + 1), routings::encode(routings)])?;
+        let mut kept = routings.to_vec();
+        for routing in &mut kept {
+            spans::drop_settled(self.connection, routing)?;
+        }
+        self.sql.routings_set.execute(params![int(version + 1), routings::encode(&kept)])?;
         Ok(Ok(()))
     }
 
-    /// Deletes old messages below `floor`, as many as one step may.
-    pub(super) fn trim(&mut self, trim: &Trim, floor: &Floor) -> Result<Trimmed, Failure> {
-        trim::step(self.connection, trim, floor)
+    /// Deletes old messages and unused topics, as many as one step may.
+    pub(super) fn trim(&mut self, trim: &Trim, due: &Due) -> Result<Trimmed, Failure> {
+        let topics = self.topics.delete(self.connection, &due.unused_topics)?;
+        let mut trimmed = trim::step(self.connection, trim, &due.floor)?;
+        trimmed.more |= topics > 0;
+        self.room.trimmed(&trimmed);
+        Ok(trimmed)
     }
 
     /// From here on nobody finds the handler; its rows are left to [`Tables::erase`].
@@ -262,20 +271,4 @@ impl<'c> Tables<'c> {
         self.handlers.extend(found.map(|id| (name.clone(), id)));
         Ok(found)
     }
-}
-
-fn topic_id(sql: &mut Statements<'_>, known: &mut HashMap<Topic, i64>, topic: &Topic) -> Result<i64, Failure> {
-    if let Some(id) = known.get(topic) {
-        return Ok(*id);
-    }
-    let found = sql.topic.query_row([topic.as_str()], |row| row.get(0)).optional()?;
-    let id = match found {
-        Some(id) => id,
-        None => sql.topic_add.insert([topic.as_str()])?,
-    };
-    if known.len() >= TOPICS_MAX {
-        known.clear();
-    }
-    known.insert(topic.clone(), id);
-    Ok(id)
 }

@@ -1,4 +1,4 @@
-//! Deletes old messages in steps, and gives the space back.
+//! Deletes old messages and then unused topics in steps, and gives the space back.
 //!
 //! How far it may go is read beside the writer: what the shards need only ever moves on, so a floor that is a little
 //! old only keeps a little more. The deleting is a transaction of the writer, as short as the caller wants it.
@@ -43,13 +43,21 @@ pub(super) enum Looked {
         /// What the log takes.
         bytes: u64,
     },
-    /// There may be something to delete below the floor, or space to give back.
-    Due(Floor),
+    /// There may be something to delete, or space to give back.
+    Due(Due),
+}
+
+/// What one step may delete.
+pub(super) struct Due {
+    /// Messages below it.
+    pub(super) floor: Floor,
+    /// Numbers of topics that no message named at the look.
+    pub(super) unused_topics: Vec<i64>,
 }
 
 impl Reader {
     /// Whether a step is worth the writer's time. A host looks all the time, and mostly nothing is due.
-    pub(super) fn look(&self, trim: &Trim) -> Result<Looked, Failure> {
+    pub(super) fn look(&self, trim: &Trim, unused_topics: Vec<i64>) -> Result<Looked, Failure> {
         let snapshot = self.connection().unchecked_transaction()?;
         let bytes = pragma(&snapshot, "page_size")? * used_pages(&snapshot)?;
         let mut select = snapshot.prepare_cached("SELECT time FROM log ORDER BY offset LIMIT 1")?;
@@ -58,12 +66,12 @@ impl Reader {
             trim.older_than.is_some_and(|older| Timestamp(time.cast_unsigned()) < older)
                 || trim.bytes_max.is_some_and(|max| bytes > max)
         });
-        if !goes && !has_much_to_give_back(&snapshot)? {
+        if !goes && unused_topics.is_empty() && !has_much_to_give_back(&snapshot)? {
             return Ok(Looked::NothingToDo { bytes });
         }
         drop(select);
         drop(snapshot);
-        Ok(Looked::Due(self.floor(&trim.holders)?))
+        Ok(Looked::Due(Due { floor: self.floor(&trim.holders)?, unused_topics }))
     }
 
     /// What these handlers have not settled: from the oldest open head, from `read` and from `controlled` of each shard

@@ -19,7 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Requests that wait for the writer. Whoever comes later waits to send.
 const QUEUE_MAX: usize = 1024;
-/// A transaction takes no further request at this weight, which bounds how long it takes and what a tail gets at once.
+/// Most that requests weigh which share a transaction, which bounds how long it takes and what a tail gets at once. One
+/// that is heavier has a transaction to itself.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long a commit may wait for a reader that keeps the write-ahead log from starting over.
 const BUSY: Duration = Duration::from_millis(50);
@@ -148,10 +149,10 @@ fn waiting(first: Request, queue: &mut mpsc::Receiver<Request>) -> (Vec<Request>
         && weight < GROUP_BYTES_MAX
         && let Ok(next) = queue.try_recv()
     {
-        if next.stands_alone() {
+        weight += next.weight();
+        if next.stands_alone() || weight > GROUP_BYTES_MAX {
             return (group, Some(next));
         }
-        weight += next.weight();
         group.push(next);
     }
     (group, None)
@@ -264,5 +265,31 @@ fn split(mut group: Vec<Request>) -> Result<(Vec<Request>, Vec<Request>), Reques
             group.extend(last);
             Ok((group, second))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicebox_core::message::NewMessage;
+    use sluicebox_core::topic::Topic;
+
+    #[test]
+    fn a_group_is_never_heavier_than_its_bound_and_takes_every_request_in_turn() {
+        let (requests, mut queue) = mpsc::channel(100);
+        let sizes = [5, 2, 0, 3, 9, 9, 0, 1, 7, 1].map(|mebibytes| mebibytes * 1024 * 1024_usize);
+        for bytes in sizes {
+            let messages = vec![NewMessage::new(Topic::parse("a").unwrap(), vec![0; bytes])];
+            requests.try_send(Request::Append { messages, answer: oneshot::channel().0 }).unwrap();
+        }
+        let (mut next, mut groups) = (None, vec![]);
+        while let Some(first) = next.take().or_else(|| queue.try_recv().ok()) {
+            let group;
+            (group, next) = waiting(first, &mut queue);
+            let weight: usize = group.iter().map(Request::weight).sum();
+            assert!(weight <= GROUP_BYTES_MAX || group.len() == 1, "{} requests of {weight}", group.len());
+            groups.push(group.len());
+        }
+        assert_eq!(groups, [3, 1, 1, 1, 2, 1, 1]);
     }
 }

@@ -3,6 +3,7 @@
 use crate::contract::{Batch, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
+use crate::routings::drop_settled_spans;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
     Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, Mark,
@@ -178,12 +179,28 @@ impl MemoryCore {
     }
 
     /// Replaces all routings if their version is still `version`.
-    pub fn put_routings(&mut self, version: u64, routings: Vec<Routing>) -> Result<(), LogError> {
+    pub fn put_routings(&mut self, version: u64, mut routings: Vec<Routing>) -> Result<(), LogError> {
         if self.routings.version != version {
             return Err(LogError::Conflict);
         }
+        for routing in &mut routings {
+            if let Some(settled) = self.settled(routing) {
+                drop_settled_spans(routing, settled);
+            }
+        }
         self.routings = Routings { version: version + 1, routings };
         Ok(())
+    }
+
+    /// No shard of the handler needs a message up to here any more; `None` while a shard was never claimed.
+    fn settled(&self, routing: &Routing) -> Option<Offset> {
+        let mine = self.shards.iter().filter(|(id, _)| id.handler == routing.handler);
+        let settled = mine.map(|(_, shard)| {
+            let open = shard.open.keys().next().map(|open| Offset(open.0.saturating_sub(1)));
+            open.map_or(shard.read, |before_open| shard.read.min(before_open))
+        });
+        let settled: Vec<Offset> = settled.collect();
+        settled.iter().min().copied().filter(|_| settled.len() >= usize::from(routing.shards))
     }
 
     fn bound_dead(&mut self, handler: &HandlerName, letters_max: u64) {
