@@ -327,6 +327,7 @@ impl Log for EmbeddedLog {
             match looked {
                 Looked::NothingToDo { bytes } => Ok(Trimmed { bytes, ..Trimmed::default() }),
                 Looked::Due(due) => {
+                    let due = Box::new(due);
                     let asked = writer.ask(|answer| Request::Trim { trim, due, answer }).await;
                     asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
                 }

@@ -2,9 +2,10 @@
 
 use crate::harness::everything;
 use crate::harness::logs::{commit, key, shard};
+use sluicebox::clock::Timestamp;
 use sluicebox::commit::{Control, DeadFilter, DeadQuery, ShardCommit};
-use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
+use sluicebox::log::{Log, Trim};
 use sluicebox::message::Offset;
 use std::path::Path;
 
@@ -52,7 +53,7 @@ PRAGMA user_version = 1;
 ";
 
 const CONTENT: &str = "
-INSERT INTO topics VALUES (1, 'a.b');
+INSERT INTO topics VALUES (1, 'a.b'), (2, 'gone'), (3, 'last');
 INSERT INTO log VALUES (1, 1, 1000, 0, 'k', 'id', NULL, x'31'), (2, 1, 1001, 0, NULL, NULL, NULL, x'32');
 UPDATE log_end SET offset = 2, time = 1001;
 INSERT INTO handlers VALUES (1, 'other'), (2, 'h');
@@ -104,7 +105,13 @@ async fn a_database_of_format_1_is_migrated_with_all_that_is_in_it() {
     assert_eq!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].get("e").unwrap(), "v");
     let next = ShardCommit { read: Offset(2), ..commit(&id, claim.term, 8) };
     assert_eq!(log.commit(next).await, Ok(()));
+    // Topics that nothing named before go as those of today do, once the messages of before are gone.
+    let all = Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: 1000 };
+    assert_eq!(log.trim(all.clone()).await.unwrap().deleted, 2);
+    while log.trim(all.clone()).await.unwrap().more {}
     drop(log);
+    let topics = database(directory.path()).query_row("SELECT group_concat(name) FROM topics", [], |row| row.get(0));
+    assert_eq!(topics, Ok("last".to_owned()));
 
     // It has the shape of one that was made now, and opens as such.
     let fresh = tempfile::tempdir().unwrap();

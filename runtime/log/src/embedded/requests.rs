@@ -18,7 +18,7 @@ pub(super) enum Request {
     Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<(), CommitError>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
-    Trim { trim: Trim, due: Due, answer: oneshot::Sender<Result<Trimmed, LogError>> },
+    Trim { trim: Trim, due: Box<Due>, answer: oneshot::Sender<Result<Trimmed, LogError>> },
     Forget { handler: HandlerName, answer: oneshot::Sender<Result<(), LogError>> },
     Erase { answer: oneshot::Sender<Result<bool, LogError>> },
 }
