@@ -34,7 +34,8 @@ async fn one_trace_goes_through_publish_run_commit_and_outputs() {
         [&["published", "publish"], &["settled", "first/", "done"], &["settled", "second/", "done"]];
     host.until("every step of the trace", async |_| steps.iter().all(|step| traced(&place.heard(), step))).await;
     // What a run says is inside its span, and so is the output of the last one.
-    let (code, tail, error) = place.command(&["tail", "out", "--from", "earliest", "-n", "1", "--json"]);
+    let (code, tail, error) =
+        place.command(&["tail", "out", "--from", "earliest", "-n", "1", "--json", "--url", &host.url]);
     assert_eq!(code, 0, "{error}");
     assert!(tail.contains(TRACE), "{tail}");
 }
@@ -44,7 +45,7 @@ async fn one_trace_goes_through_publish_run_commit_and_outputs() {
 async fn without_debug_diagnostics_nothing_is_said_of_traces() {
     let place = Place::new(SETTINGS, &[&guests::guest("ledger")]);
     let host = place.start_heard();
-    let request = host.client.post(format!("{}/v1/topics/in", host.url));
+    let request = host.client.post(format!("{}/v1/topics/in", host.url)).header("sluicebox-key", "k");
     let request = request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
     assert!(request.body("ok").send().await.unwrap().status().is_success());
     let done = r#"messages_total{handler="second",outcome="done",topic="middle"}"#;
