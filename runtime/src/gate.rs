@@ -10,7 +10,7 @@
 use crate::clock;
 use crate::dead_box;
 use crate::handler::Policy;
-use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket};
+use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket, Try};
 use crate::pipeline::rate::Rate;
 use crate::telemetry::{HandlerMetrics, events};
 use std::ops::{Deref, DerefMut};
@@ -44,6 +44,8 @@ pub enum Shut {
     Until(Instant),
     /// Ask again when the gate changed.
     Changed,
+    /// Runs that failed before ask again then, or when the gate changed; a first try may ask at once.
+    RetriesUntil(Instant),
 }
 
 /// Whether runs pass without asking: no rate, nobody tripped it, and a breaker that is [calm](Breaker::calm), or none.
@@ -157,19 +159,26 @@ impl Gate {
         }
     }
 
+    /// Whether the breaker is half-open, so that first tries go before retries.
+    pub fn is_half_open(&self, now: Instant) -> bool {
+        self.calm() == Calm::No && self.lock().breaker.as_ref().is_some_and(|breaker| breaker.is_half_open(now))
+    }
+
     /// Asks for leave to begin one run.
-    pub fn pass(&self, now: Instant) -> Result<Pass<'_>, Shut> {
+    pub fn pass(&self, tries: Try, now: Instant) -> Result<Pass<'_>, Shut> {
         if self.dead_box.is_full() {
             return Err(Shut::Changed);
         }
         match self.calm() {
-            Calm::No => self.ask(now),
+            Calm::No => self.ask(tries, now),
             Calm::NoBreaker => Ok(Pass { gate: self, ticket: None, counts: false }),
-            Calm::Closed(generation) => Ok(Pass { gate: self, ticket: Some(Ticket::calm(generation)), counts: false }),
+            Calm::Closed(generation) => {
+                Ok(Pass { gate: self, ticket: Some(Ticket::calm(generation, tries)), counts: false })
+            }
         }
     }
 
-    fn ask(&self, now: Instant) -> Result<Pass<'_>, Shut> {
+    fn ask(&self, tries: Try, now: Instant) -> Result<Pass<'_>, Shut> {
         let mut inner = self.lock();
         if inner.tripped {
             return Err(Shut::Changed);
@@ -179,7 +188,7 @@ impl Gate {
         }
         let counts = inner.rate.is_some();
         let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self, ticket: None, counts }) };
-        let (admit, event) = breaker.admit(now);
+        let (admit, event) = breaker.admit(tries, now);
         let shut = match admit {
             Admit::Run(ticket) => {
                 if let Some(event) = event {
@@ -188,6 +197,7 @@ impl Gate {
                 return Ok(Pass { gate: self, ticket: Some(ticket), counts });
             }
             Admit::Until(until) => Shut::Until(until),
+            Admit::RetriesAt(until) => Shut::RetriesUntil(until),
             Admit::Probing | Admit::Tripped => Shut::Changed,
         };
         if let Some(rate) = &mut inner.rate {
@@ -241,7 +251,7 @@ impl Gate {
             Sample::Ignored => true,
             Sample::Failure => false,
         };
-        if says_nothing && !ticket.is_probe() {
+        if ticket.counts_for_nothing() || says_nothing && !ticket.is_probe() {
             return;
         }
         let random = if sample == Sample::Failure { rand::random::<f64>() } else { 0.0 };
@@ -363,6 +373,12 @@ mod tests {
         Gate::new(policy, dead, Metrics::new().handler(&HandlerName::parse("order").unwrap()))
     }
 
+    /// Asks for the first try of a key of its own.
+    fn pass(gate: &Gate, now: Instant) -> Result<Pass<'_>, Shut> {
+        static KEYS: AtomicU64 = AtomicU64::new(0);
+        gate.pass(Try::First { key: KEYS.fetch_add(1, Ordering::Relaxed) }, now)
+    }
+
     #[test]
     fn a_full_box_that_stops_opens_when_letters_go() {
         let dead = DeadBox { letters_max: 3, full: DeadFull::Stop };
@@ -370,11 +386,11 @@ mod tests {
         assert_eq!(gate.shut(clock::instant()), None);
         gate.dead_changed(1, 0);
         assert_eq!(gate.shut(clock::instant()), Some(Shut::Changed));
-        assert!(gate.pass(clock::instant()).is_err());
+        assert!(pass(&gate, clock::instant()).is_err());
         let changes = gate.changes();
         gate.dead_changed(0, 1);
         assert!(changes.has_changed().unwrap());
-        assert!(gate.pass(clock::instant()).is_ok());
+        assert!(pass(&gate, clock::instant()).is_ok());
     }
 
     #[test]
@@ -383,11 +399,13 @@ mod tests {
         let (wait, trip) = (std::time::Duration::ZERO, Trip::Consecutive { failures: 1 });
         let breaker = Some(BreakerSettings { trip, wait, max_wait: wait });
         let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
-        gate.pass(clock::instant()).ok().unwrap().report(Sample::Failure);
-        let probe = gate.pass(clock::instant()).ok().unwrap();
-        assert!(gate.pass(clock::instant()).is_err(), "one probe at a time");
+        for _ in 0..2 {
+            pass(&gate, clock::instant()).ok().unwrap().report(Sample::Failure);
+        }
+        let probe = pass(&gate, clock::instant()).ok().unwrap();
+        assert!(pass(&gate, clock::instant()).is_err(), "one probe at a time");
         drop(probe);
-        gate.pass(clock::instant()).ok().unwrap().report(Sample::Success);
+        pass(&gate, clock::instant()).ok().unwrap().report(Sample::Success);
         assert_eq!(gate.breaker(), BreakerState::Closed);
     }
 
@@ -397,24 +415,47 @@ mod tests {
         let (wait, trip) = (std::time::Duration::from_secs(60), Trip::Consecutive { failures: 2 });
         let breaker = Some(BreakerSettings { trip, wait, max_wait: wait });
         let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
-        let pass = || gate.pass(clock::instant()).ok().unwrap();
+        let passed = || pass(&gate, clock::instant()).ok().unwrap();
         {
             let _held = gate.inner.lock().unwrap();
             assert_eq!(gate.shut(clock::instant()), None);
-            pass().report(Sample::Success);
-            drop(pass());
+            passed().report(Sample::Success);
+            drop(passed());
         }
-        let slow = pass();
+        let slow = passed();
         // A success between two failures takes the first back, also one that passed before it.
-        pass().report(Sample::Failure);
+        passed().report(Sample::Failure);
         slow.report(Sample::Success);
-        pass().report(Sample::Failure);
+        passed().report(Sample::Failure);
         assert_eq!(gate.breaker(), BreakerState::Closed);
-        pass().report(Sample::Failure);
+        passed().report(Sample::Failure);
         assert!(matches!(gate.shut(clock::instant()), Some(Shut::Until(_))));
-        assert!(gate.pass(clock::instant()).is_err());
+        assert!(pass(&gate, clock::instant()).is_err());
         gate.trip();
         gate.reset();
-        assert!(gate.pass(clock::instant()).is_ok());
+        assert!(pass(&gate, clock::instant()).is_ok());
+    }
+
+    #[test]
+    fn a_retry_says_nothing_and_half_open_it_makes_way_for_who_never_failed() {
+        use crate::handler::{BreakerSettings, Trip};
+        let (wait, trip) = (std::time::Duration::from_secs(60), Trip::Consecutive { failures: 2 });
+        let breaker = Some(BreakerSettings { trip, wait, max_wait: wait });
+        let gate = gate(&Policy { breaker, ..Policy::default() }, 0);
+        let now = clock::instant();
+        for _ in 0..100 {
+            gate.pass(Try::Again, now).ok().unwrap().report(Sample::Failure);
+        }
+        assert_eq!(gate.breaker(), BreakerState::Closed);
+        for _ in 0..2 {
+            pass(&gate, now).ok().unwrap().report(Sample::Failure);
+        }
+        assert!(gate.pass(Try::Again, now).is_err());
+        let later = now + 3 * wait;
+        assert!(gate.is_half_open(later) && !gate.is_half_open(now));
+        gate.pass(Try::Again, later).ok().unwrap().report(Sample::Failure);
+        assert!(matches!(gate.pass(Try::Again, now), Err(Shut::RetriesUntil(_))));
+        pass(&gate, now).ok().unwrap().report(Sample::Success);
+        assert_eq!(gate.breaker(), BreakerState::Closed);
     }
 }

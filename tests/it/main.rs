@@ -9,6 +9,7 @@ mod checker;
 mod clients;
 mod conformance;
 mod crash;
+mod failing_keys;
 mod harness;
 mod hosts;
 mod hotload;

@@ -57,6 +57,13 @@ impl WorkId {
             WorkId::Ticket(_) => None,
         }
     }
+
+    /// Tells it apart from other work of its kind.
+    pub fn number(self) -> u64 {
+        match self {
+            WorkId::Offset(Offset(number)) | WorkId::Ticket(number) => number,
+        }
+    }
 }
 
 impl From<Offset> for WorkId {

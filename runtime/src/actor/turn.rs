@@ -11,7 +11,7 @@ use crate::handler::Digest;
 use crate::invoke::Failure;
 use crate::pipeline::breaker::Sample;
 use crate::reader::Delivery;
-use crate::shard::Run;
+use crate::shard::{Run, Shard};
 use crate::telemetry::{HandlerMetrics, spans};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -90,8 +90,11 @@ impl<'p> Actor<'p> {
                     Err(_) => return Turn::NoPermit,
                 },
             };
-            let Some(run) = self.next_run(clock::steady_at(started)) else { return Turn::Idle };
-            let pass = match gate.pass(started) {
+            let steady = clock::steady_at(started);
+            // What never failed tells more about the handler, and must not wait for what fails.
+            let first = if gate.is_half_open(started) { self.next_run(Shard::next_first_try, steady) } else { None };
+            let Some(run) = first.or_else(|| self.next_run(Shard::next_run, steady)) else { return Turn::Idle };
+            let pass = match gate.pass(run.tries, started) {
                 Ok(pass) => pass,
                 Err(shut) => {
                     self.shard.withdraw(run.lane);
@@ -135,9 +138,13 @@ impl<'p> Actor<'p> {
     }
 
     /// The next run, taking up one message after the other until there is one.
-    fn next_run(&mut self, now: clock::Timestamp) -> Option<Run> {
+    fn next_run(
+        &mut self,
+        next: impl Fn(&mut Shard, clock::Timestamp) -> Option<Run>,
+        now: clock::Timestamp,
+    ) -> Option<Run> {
         loop {
-            if let Some(run) = self.shard.next_run(now) {
+            if let Some(run) = next(&mut self.shard, now) {
                 return Some(run);
             }
             if !self.shard.wants_messages() {

@@ -34,12 +34,13 @@ impl Actor<'_> {
     }
 
     async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
-        let wants = !stopping && turn == Turn::Idle && self.queue.is_empty() && self.shard.wants_messages();
+        let takes = matches!(turn, Turn::Idle | Turn::Shut(Shut::RetriesUntil(_)));
+        let wants = !stopping && takes && self.queue.is_empty() && self.shard.wants_messages();
         // Also without a permit: delayed messages need none. What is due is taken out at the top of the next turn.
         let due = self.shard.next_due().filter(|_| !stopping && turn != Turn::Spent);
         let sleep = due.map(|due| due.since(clock::steady()));
         let sleep = match turn {
-            Turn::Shut(Shut::Until(until)) => {
+            Turn::Shut(Shut::Until(until) | Shut::RetriesUntil(until)) => {
                 let until = until.saturating_duration_since(clock::instant());
                 Some(sleep.map_or(until, |sleep| sleep.min(until)))
             }

@@ -100,15 +100,20 @@ impl World {
         let instance = &mut self.instances[at];
         instance.shard.wake(wall);
         let paused = instance.shard.control().paused;
-        if instance.runs.len() < 4
-            && let Some(run) = instance.shard.next_run(wall)
-        {
+        if instance.runs.len() >= 4 {
+            return;
+        }
+        let breaker = self.breakers.get_mut(&instance.shard.id().handler).unwrap();
+        let first = if breaker.is_half_open(instant) { instance.shard.next_first_try(wall) } else { None };
+        if let Some(run) = first.or_else(|| instance.shard.next_run(wall)) {
             assert!(!paused, "a paused handler runs");
             let key = run.call.key.as_ref();
             assert!(key.is_none_or(|key| !instance.shard.control().paused_keys.contains(key)), "a paused key runs");
-            match self.breakers.get_mut(&instance.shard.id().handler).unwrap().admit(instant).0 {
+            match breaker.admit(run.tries, instant).0 {
                 Admit::Run(ticket) => instance.runs.push((run, ticket)),
-                Admit::Until(_) | Admit::Probing | Admit::Tripped => instance.shard.withdraw(run.lane),
+                Admit::Until(_) | Admit::Probing | Admit::RetriesAt(_) | Admit::Tripped => {
+                    instance.shard.withdraw(run.lane);
+                }
             }
         }
     }

@@ -10,25 +10,50 @@ use crate::effects::{Effects, Entries};
 use crate::handler::{Digest, OnFailure};
 use crate::invoke::{Call, Failure};
 use crate::message::IdHash;
+use crate::pipeline::breaker::Try;
 use crate::pipeline::{self, Admission, Outcome, Settled, Verdict};
-use crate::routing::Routed;
+use crate::routing::{KeyFrom, Routed};
 
 /// A run to make. Answer it with [`Shard::finish`].
 #[derive(Debug)]
 pub struct Run {
     /// Names the run among those in flight.
     pub lane: usize,
+    pub tries: Try,
     pub call: Call,
+}
+
+/// Which runs are asked for.
+#[derive(Clone, Copy, PartialEq)]
+enum Which {
+    All,
+    FirstTries,
 }
 
 impl Shard {
     /// The next run to make; settles what needs none (duplicates, what cannot run) on the way.
     pub fn next_run(&mut self, now: Timestamp) -> Option<Run> {
+        self.next(Which::All, now)
+    }
+
+    /// As [`Shard::next_run`], but of messages that never failed only: the others stay ready.
+    pub fn next_first_try(&mut self, now: Timestamp) -> Option<Run> {
+        self.next(Which::FirstTries, now)
+    }
+
+    fn next(&mut self, which: Which, now: Timestamp) -> Option<Run> {
         while self.may_act() {
-            let at = self.runs.next_ready()?;
+            let at = match which {
+                Which::All => self.runs.next_ready()?,
+                Which::FirstTries => self.runs.next_not_passed_over()?,
+            };
             let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Ready) else { continue };
             let Some(item) = lane.items.front() else { continue };
             let Some(routed) = &item.routed else { continue };
+            if which == Which::FirstTries && item.attempt > 0 {
+                self.runs.pass_over(at);
+                continue;
+            }
             if lane.key.as_ref().is_some_and(|key| self.orders.control().paused_keys.contains(key)) {
                 lane.phase = Phase::Paused;
                 self.held.give(lane.shed());
@@ -63,6 +88,12 @@ impl Shard {
                         },
                         _ => Entries::default(),
                     };
+                    let tries = match item.attempt {
+                        // With one lane for all messages nobody else is held back by one of them.
+                        0 if self.setup.routing.key == KeyFrom::All => Try::First { key: item.work.number() },
+                        0 => Try::First { key: lane.hash },
+                        _ => Try::Again,
+                    };
                     let call = Call {
                         message: message.clone(),
                         key: routed.key.clone(),
@@ -71,7 +102,7 @@ impl Shard {
                     };
                     lane.phase = Phase::Running;
                     self.runs.begin(id);
-                    return Some(Run { lane: at, call });
+                    return Some(Run { lane: at, tries, call });
                 }
                 Admission::Duplicate => {
                     self.staged.settled(routed, Settled::Duplicate);

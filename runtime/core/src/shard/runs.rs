@@ -8,6 +8,10 @@ use std::collections::VecDeque;
 pub struct Runs {
     /// Lanes whose first message has all it needs.
     ready: VecDeque<usize>,
+    /// Ready lanes whose first message failed before, passed over while first tries were asked for.
+    passed_over: VecDeque<usize>,
+    /// Whose turn it is while there are both.
+    passed_over_next: bool,
     running: usize,
     /// Ids in a sandbox now, and the lanes that wait for them.
     twins: ById<Vec<usize>>,
@@ -20,15 +24,30 @@ impl Runs {
 
     /// Nothing runs and nothing could.
     pub fn is_stuck(&self) -> bool {
-        self.running == 0 && self.ready.is_empty()
+        self.running == 0 && self.ready.is_empty() && self.passed_over.is_empty()
     }
 
     pub fn make_ready(&mut self, lane: usize) {
         self.ready.push_back(lane);
     }
 
+    /// Those that were passed over take turns with the others: neither kind waits for all of the other.
     pub fn next_ready(&mut self) -> Option<usize> {
+        self.passed_over_next = !self.passed_over_next && !self.passed_over.is_empty();
+        let (one, other) = match self.passed_over_next {
+            true => (&mut self.passed_over, &mut self.ready),
+            false => (&mut self.ready, &mut self.passed_over),
+        };
+        one.pop_front().or_else(|| other.pop_front())
+    }
+
+    /// Without those that were passed over.
+    pub fn next_not_passed_over(&mut self) -> Option<usize> {
         self.ready.pop_front()
+    }
+
+    pub fn pass_over(&mut self, lane: usize) {
+        self.passed_over.push_back(lane);
     }
 
     /// Whether a message with this id runs; then the lane is among those that [`Runs::end`] returns.

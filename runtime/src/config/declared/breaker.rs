@@ -39,7 +39,8 @@ settings! {
         kind: Form("false, or a table such as { trip = \"consecutive\", failures = 5 }"),
         default: Means("on, with the defaults of what is in it"),
         effect: "Stops a handler that only fails: while the breaker is open nothing runs, messages wait in the log and lose \
-                 no attempt; then one run probes. A rejected message is no failure. `false`: no breaker.",
+                 no attempt; then runs probe one at a time. Only the first try of a message counts, one key alone trips \
+                 nothing, and a rejected message is no failure. `false`: no breaker.",
         example: "breaker = false",
         above: None,
     };
