@@ -1,8 +1,12 @@
--- Format 2. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 3. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
 INSERT INTO log_end VALUES (1, 0, 0);
+
+-- Tells this log from every other: 128 random bits.
+CREATE TABLE log_id (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL);
+INSERT INTO log_id VALUES (1, randomblob(16));
 
 CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 

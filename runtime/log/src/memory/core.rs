@@ -5,7 +5,7 @@ use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
-    Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, Mark,
+    Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, LogId, Mark,
     NumberedDeadLetter, Record, ShardCommit, Term,
 };
 use sluicebox_core::effects::Entries;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 /// Everything a log holds. A clone is a snapshot: bodies and state values are shared, not copied.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryCore {
+    id: LogId,
     /// Ascending by offset.
     messages: Vec<Arc<Message>>,
     /// Offset and time of the last message, which may be gone.
@@ -46,6 +47,11 @@ struct Shard {
 }
 
 impl MemoryCore {
+    /// An empty log with this identity; the default has that of number 0.
+    pub fn new(id: LogId) -> Self {
+        Self { id, ..Self::default() }
+    }
+
     /// Appends all or, when one breaks a limit, none; returns them as stored.
     pub fn append(&mut self, messages: Vec<NewMessage>, now: Timestamp) -> Result<Batch, LogError> {
         check_messages(&messages)?;
@@ -132,7 +138,7 @@ impl MemoryCore {
             controlled: shard.controlled,
             control: shard.control.clone(),
         };
-        Claim { term: shard.term, record }
+        Claim { log: self.id, term: shard.term, record }
     }
 
     /// The state of these keys, in the same order.
