@@ -121,6 +121,25 @@ async fn a_chain_of_handlers_handles_each_message_once_and_in_order() {
 }
 
 #[tokio::test]
+async fn every_run_of_a_repeated_id_reaches_the_next_handler() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let first = Native::new(|call| async move { Ok(count(&call, "out.first")) });
+    let second = Native::new(|call| async move { Ok(count(&call, "out.second")) });
+    let mut handlers = vec![handler("first", "in.>", first), handler("second", "out.first", second)];
+    handlers[0].policy.dedup = None;
+    let host = Host::start(log.clone(), handlers, Arc::new(Metrics::new()), Options::default()).await.unwrap();
+    let same = |topic: &str| message(topic, 1, Some("same".into()), "ok");
+    log.append(vec![same("in.a"), same("in.a"), same("in.b")]).await.unwrap();
+    let mut outputs = 0;
+    watch(&*log, |message| {
+        outputs += usize::from(message.topic.as_str() == "out.second");
+        outputs == 3
+    })
+    .await;
+    host.stop().await;
+}
+
+#[tokio::test]
 async fn retry_of_one_key_does_not_delay_another() {
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
     let invoke = Native::new(|call| async move {

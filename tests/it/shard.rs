@@ -1,7 +1,7 @@
 //! Situations of a single shard that the simulation meets rarely.
 
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{HeadScope, Record};
+use sluicebox::commit::{HeadScope, LogId, Record};
 use sluicebox::effects::{Effects, Outgoing};
 use sluicebox::handler::{HandlerName, Retry};
 use sluicebox::handler::{OnFailure, Policy, ShardId};
@@ -151,6 +151,54 @@ fn a_trace_comes_out_when_the_commit_is_durable_and_its_outputs_are_in_it() {
         report.traced.iter().map(|traced| (traced.work, traced.trace.to_string(), traced.outcome)).collect();
     assert_eq!(settled, [(appended[1].offset.into(), TRACE.to_owned(), Settled::Done)]);
     assert_eq!(report.oldest, Some(NOW));
+}
+
+/// Runs all that the log holds in a shard of its own, each with one output, and returns the ids of the outputs.
+fn output_ids(setup: &Setup, log: &MemoryCore, messages: &[Arc<Message>]) -> Vec<Arc<str>> {
+    let claim = log.clone().claim(&setup.id, Offset::START);
+    let mut shard = Shard::new(setup.clone(), claim, Caution::default());
+    messages.iter().for_each(|message| shard.offer(setup.routing.route(message)));
+    while let Some(run) = shard.next_run(NOW) {
+        let output = Outgoing {
+            topic: Topic::parse("out").unwrap(),
+            key: None,
+            id: None,
+            headers: Headers::default(),
+            body: "".into(),
+            delay: None,
+        };
+        shard.finish(run.lane, Ok(Effects { outputs: vec![output], ..Effects::default() }), None, 0.0, NOW);
+    }
+    shard.stage().unwrap().outputs.into_iter().map(|output| output.id.unwrap()).collect()
+}
+
+#[test]
+fn a_derived_id_names_one_run_and_is_the_same_at_every_try() {
+    let mut setup = setup(OnFailure::Park, Bounds::default());
+    setup.policy = Arc::new(Policy { dedup: None, ..Policy::default() });
+    setup.routing = Arc::new(Routing {
+        spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse(">").unwrap()] }],
+        ..Routing::clone(&setup.routing)
+    });
+    let message = |topic: &str| NewMessage {
+        key: Key::parse("k").unwrap(),
+        id: Some("same".into()),
+        ..NewMessage::new(Topic::parse(topic).unwrap(), "body")
+    };
+    let messages = vec![message("in"), message("in"), message("other")];
+    let mut log = MemoryCore::new(LogId(1));
+    let appended = log.append(messages.clone(), NOW).unwrap().messages;
+    let ids = output_ids(&setup, &log, &appended);
+    assert_eq!(ids.len(), 3);
+    assert_eq!(output_ids(&setup, &log, &appended), ids, "another try, by another host");
+    // The same messages at the same offsets of another log, and under another handler.
+    let mut other_log = MemoryCore::new(LogId(2));
+    let same = other_log.append(messages, NOW).unwrap().messages;
+    let mut all = [ids, output_ids(&setup, &other_log, &same)].concat();
+    setup.id.handler = HandlerName::parse("other").unwrap();
+    all.extend(output_ids(&setup, &log, &appended));
+    let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+    assert_eq!(distinct.len(), 9, "{all:?}");
 }
 
 /// Offers messages of these keys, lets each fail as often as told, and returns the offsets in the order they were done.

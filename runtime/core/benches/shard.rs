@@ -8,7 +8,7 @@
 //! change: `valgrind --tool=callgrind --toggle-collect='shard::drive' BINARY`, divided by the messages printed (the first of each key included).
 
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{Claim, Record, Term};
+use sluicebox_core::commit::{Claim, LogId, Record, Term};
 use sluicebox_core::effects::{Effects, Entries, Outgoing, StateWrite};
 use sluicebox_core::handler::{HandlerName, Policy, ShardId};
 use sluicebox_core::message::{Headers, Key, Message, NewMessage, Offset};
@@ -91,7 +91,7 @@ fn drive(shard: &mut Shard, messages: Vec<Routed>, output: &Topic) {
 
 fn main() {
     let (setup, output) = (setup(), topic("out"));
-    let claim = Claim { term: Term(1), record: Record::default() };
+    let claim = Claim { log: LogId::default(), term: Term(1), record: Record::default() };
     let mut shard = Shard::new(setup.clone(), claim, Caution::default());
     let mut took = Duration::ZERO;
     for first in (0..KEYS + MESSAGES).step_by(BATCH) {

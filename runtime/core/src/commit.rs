@@ -12,6 +12,10 @@ use crate::handler::{Digest, ShardId};
 use crate::message::{IdHash, Key, NewMessage, Offset};
 use std::sync::Arc;
 
+/// Tells a log from every other: made at random with the log, and kept as long as it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogId(pub u128);
+
 /// Rises at each claim of a shard. A commit with an old term is refused: it is *fenced*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term(pub u64);
@@ -37,6 +41,8 @@ pub struct Record {
 /// A shard's record as claimed.
 #[derive(Clone, Debug)]
 pub struct Claim {
+    /// Of the log that the shard belongs to.
+    pub log: LogId,
     pub term: Term,
     pub record: Record,
 }

@@ -43,7 +43,7 @@ pub use report::{Report, Settlements, Traced};
 pub use run::Run;
 
 use crate::clock::Timestamp;
-use crate::commit::{Claim, Head, HeadScope};
+use crate::commit::{Claim, Head, HeadScope, LogId};
 use crate::handler::{Digest, Policy, ShardId};
 use crate::message::Offset;
 use crate::routing::{KeyFrom, Routed, Routing};
@@ -97,6 +97,7 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Shard {
     setup: Setup,
+    log: LogId,
     position: position::Position,
     commits: commits::Commits,
     staged: staged::Staged,
@@ -123,6 +124,7 @@ impl Shard {
             marks::Marks::new(dedup.window, share, &record.marks)
         });
         let mut shard = Self {
+            log: claim.log,
             position: position::Position::new(record.read, record.controlled),
             commits: commits::Commits::new(claim.term, record.commit_number),
             staged: staged::Staged::default(),

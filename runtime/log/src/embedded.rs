@@ -264,9 +264,10 @@ impl Log for EmbeddedLog {
             let term = asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))?;
             // The term is durable, so the record stands still: only whoever claims after us can move it on, and that
             // fences us.
-            let record = self.query(Length::Scan, move |reader| reader.record(&shard)).await?;
+            let (log, record) =
+                self.query(Length::Scan, move |reader| Ok((reader.log_id()?, reader.record(&shard)?))).await?;
             let record = record.ok_or_else(|| Failure::damaged("a shard that was claimed is not there"))?;
-            Ok(Claim { term, record })
+            Ok(Claim { log, term, record })
         })
     }
 

@@ -3,7 +3,7 @@
 use crate::harness::everything;
 use crate::harness::logs::{commit, key, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Control, DeadFilter, DeadQuery, ShardCommit};
+use sluicebox::commit::{Control, DeadFilter, DeadQuery, LogId, ShardCommit};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, Trim};
 use sluicebox::message::Offset;
@@ -99,6 +99,8 @@ async fn a_database_of_format_1_is_migrated_with_all_that_is_in_it() {
     let letters = log.dead(DeadQuery::newest(of_h, 10)).await.unwrap();
     assert_eq!((letters.len(), letters[0].number, letters[0].letter.error.as_str()), (1, 4, "it broke"));
     let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+    let log_id = claim.log;
+    assert_ne!(log_id, LogId::default());
     assert_eq!((claim.term.0, claim.record.commit_number, claim.record.read), (4, 7, Offset(1)));
     // Nothing in it was a command.
     assert_eq!((claim.record.controlled, claim.record.control), (Offset(2), Control::default()));
@@ -112,6 +114,10 @@ async fn a_database_of_format_1_is_migrated_with_all_that_is_in_it() {
     drop(log);
     let topics = database(directory.path()).query_row("SELECT group_concat(name) FROM topics", [], |row| row.get(0));
     assert_eq!(topics, Ok("last".to_owned()));
+    // It was given its identity once.
+    let log = EmbeddedLog::open(directory.path(), Options::default()).unwrap();
+    assert_eq!(log.claim(id.clone(), Offset::START).await.unwrap().log, log_id);
+    drop(log);
 
     // It has the shape of one that was made now, and opens as such.
     let fresh = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use super::Bug;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicebox::clock::{self, Timestamp};
-use sluicebox::commit::{ShardCommit, Term};
+use sluicebox::commit::{LogId, ShardCommit, Term};
 use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
@@ -63,7 +63,7 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let log = MemoryCore::default();
+        let log = MemoryCore::new(LogId(seed.into()));
         let mut setups = vec![];
         // Of the log's time, which moves by a few milliseconds per append: shorter than a key may wait, or longer than all.
         let window_ms = if rng.random_bool(0.5) { rng.random_range(20..400) } else { 3_600_000 };

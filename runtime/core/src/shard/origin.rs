@@ -1,37 +1,39 @@
-//! What the outputs of one run have from their input: ids that are the same at every try, hops, the trace.
+//! What the outputs of one run have from their input: ids, hops, the trace.
+//!
+//! An id names one run's output and is the same at every try: it is made of the log, the handler, the input's offset and
+//! the output's index. The input's own id is not enough: without dedup, or on another topic, two messages may have the
+//! same one, and of their outputs one would be dropped as a duplicate. A dead letter that was returned is a message with
+//! a new offset, so its outputs have new ids.
 
-use crate::commit::Term;
+use crate::commit::{LogId, Term};
 use crate::effects::Outgoing;
 use crate::handler::ShardId;
-use crate::message::{Headers, IdHash, NewMessage, WorkId};
+use crate::message::{Headers, NewMessage, WorkId};
 use crate::routing::Routed;
 use crate::trace::{self, Trace};
 use std::sync::Arc;
 
 pub struct Origin {
-    /// 128 bits that no other input of any handler has.
+    /// 128 bits that no other input of any handler in any log has.
     seed: u128,
     hops: u8,
     trace: Option<Trace>,
 }
 
 impl Origin {
-    pub fn of(shard: &ShardId, term: Term, routed: &Routed) -> Self {
+    pub fn of(log: LogId, shard: &ShardId, term: Term, routed: &Routed) -> Self {
         use sha2::Digest as _;
         let mut hash = sha2::Sha256::new();
+        hash.update(log.0.to_le_bytes());
         hash.update(shard.handler.as_str().as_bytes());
-        match (routed.id_hash(), routed.work()) {
-            (Some(IdHash(id)), _) => {
+        match routed.work() {
+            WorkId::Offset(offset) => {
                 hash.update([0]);
-                hash.update(id.to_le_bytes());
-            }
-            (None, WorkId::Offset(offset)) => {
-                hash.update([1]);
                 hash.update(offset.0.to_le_bytes());
             }
             // Tickets are given out anew in each term of each shard.
-            (None, WorkId::Ticket(ticket)) => {
-                hash.update([2]);
+            WorkId::Ticket(ticket) => {
+                hash.update([1]);
                 hash.update(shard.index.to_le_bytes());
                 hash.update(term.0.to_le_bytes());
                 hash.update(ticket.to_le_bytes());

@@ -15,7 +15,7 @@ impl Shard {
     pub(super) fn stage_effects(&mut self, routed: &Routed, effects: Effects, now: Timestamp) {
         let Effects { outputs, writes, counts } = effects;
         if !outputs.is_empty() {
-            let origin = Origin::of(&self.setup.id, self.commits.term(), routed);
+            let origin = Origin::of(self.log, &self.setup.id, self.commits.term(), routed);
             for (index, output) in outputs.into_iter().enumerate() {
                 let delay = output.delay;
                 let message = origin.message(index, output);

@@ -7,7 +7,7 @@ use crate::routings;
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{Delayed, Head, Record, Term};
+use sluicebox_core::commit::{Delayed, Head, LogId, Record, Term};
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
@@ -100,6 +100,11 @@ impl Reader {
     pub(super) fn end(&self) -> Result<Offset, Failure> {
         let mut select = self.connection.prepare_cached("SELECT offset FROM log_end")?;
         select.query_row([], |row| Ok(uint(row, 0)))?.map(Offset)
+    }
+
+    pub(super) fn log_id(&self) -> Result<LogId, Failure> {
+        let mut select = self.connection.prepare_cached("SELECT id FROM log_id")?;
+        Ok(LogId(u128::from_le_bytes(select.query_row([], |row| row.get(0))?)))
     }
 
     /// Times never fall, so the offset is found by halving.

@@ -4,6 +4,10 @@
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
 INSERT INTO log_end VALUES (1, 0, 0);
 
+-- Tells this log from every other: 128 random bits.
+CREATE TABLE log_id (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL);
+INSERT INTO log_id VALUES (1, randomblob(16));
+
 CREATE TABLE topics (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
     used_until INTEGER NOT NULL DEFAULT 0 -- no message after this offset names it

@@ -6,7 +6,7 @@ use crate::limits::{check_commit, check_messages};
 use crate::routings::drop_settled_spans;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
-    Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, Mark,
+    Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, LogId, Mark,
     NumberedDeadLetter, Record, ShardCommit, Term,
 };
 use sluicebox_core::effects::Entries;
@@ -19,6 +19,7 @@ use std::sync::Arc;
 /// Everything a log holds. A clone is a snapshot: bodies and state values are shared, not copied.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryCore {
+    id: LogId,
     /// Ascending by offset.
     messages: Vec<Arc<Message>>,
     /// Offset and time of the last message, which may be gone.
@@ -47,6 +48,11 @@ struct Shard {
 }
 
 impl MemoryCore {
+    /// An empty log with this identity; the default has that of number 0.
+    pub fn new(id: LogId) -> Self {
+        Self { id, ..Self::default() }
+    }
+
     /// Appends all or, when one breaks a limit, none; returns them as stored.
     pub fn append(&mut self, messages: Vec<NewMessage>, now: Timestamp) -> Result<Batch, LogError> {
         check_messages(&messages)?;
@@ -133,7 +139,7 @@ impl MemoryCore {
             controlled: shard.controlled,
             control: shard.control.clone(),
         };
-        Claim { term: shard.term, record }
+        Claim { log: self.id, term: shard.term, record }
     }
 
     /// The state of these keys, in the same order.
