@@ -132,17 +132,7 @@ fn a_trace_comes_out_when_the_commit_is_durable_and_its_outputs_are_in_it() {
     let appended = log.append(vec![plain, traced], NOW).unwrap().messages;
     let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), Caution::default());
     appended.iter().for_each(|message| shard.offer(setup.routing.route(message)));
-    while let Some(run) = shard.next_run(NOW) {
-        let output = Outgoing {
-            topic: Topic::parse("out").unwrap(),
-            key: None,
-            id: None,
-            headers: Headers::default(),
-            body: "".into(),
-            delay: None,
-        };
-        shard.finish(run.lane, Ok(Effects { outputs: vec![output], ..Effects::default() }), None, 0.0, NOW);
-    }
+    run_all_with_an_output(&mut shard);
     let outputs = shard.stage().unwrap().outputs;
     let traces: Vec<Option<&str>> = outputs.iter().map(|output| output.headers.get("traceparent")).collect();
     assert_eq!(traces, [None, Some(TRACE)]);
@@ -153,11 +143,8 @@ fn a_trace_comes_out_when_the_commit_is_durable_and_its_outputs_are_in_it() {
     assert_eq!(report.oldest, Some(NOW));
 }
 
-/// Runs all that the log holds in a shard of its own, each with one output, and returns the ids of the outputs.
-fn output_ids(setup: &Setup, log: &MemoryCore, messages: &[Arc<Message>]) -> Vec<Arc<str>> {
-    let claim = log.clone().claim(&setup.id, Offset::START);
-    let mut shard = Shard::new(setup.clone(), claim, Caution::default());
-    messages.iter().for_each(|message| shard.offer(setup.routing.route(message)));
+/// Runs all that is ready, each with one output.
+fn run_all_with_an_output(shard: &mut Shard) {
     while let Some(run) = shard.next_run(NOW) {
         let output = Outgoing {
             topic: Topic::parse("out").unwrap(),
@@ -169,6 +156,14 @@ fn output_ids(setup: &Setup, log: &MemoryCore, messages: &[Arc<Message>]) -> Vec
         };
         shard.finish(run.lane, Ok(Effects { outputs: vec![output], ..Effects::default() }), None, 0.0, NOW);
     }
+}
+
+/// Runs all that the log holds in a shard of its own, each with one output, and returns the ids of the outputs.
+fn output_ids(setup: &Setup, log: &MemoryCore, messages: &[Arc<Message>]) -> Vec<Arc<str>> {
+    let claim = log.clone().claim(&setup.id, Offset::START);
+    let mut shard = Shard::new(setup.clone(), claim, Caution::default());
+    messages.iter().for_each(|message| shard.offer(setup.routing.route(message)));
+    run_all_with_an_output(&mut shard);
     shard.stage().unwrap().outputs.into_iter().map(|output| output.id.unwrap()).collect()
 }
 

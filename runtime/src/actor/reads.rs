@@ -100,7 +100,8 @@ impl Actor<'_> {
         async move {
             rest(pause).await;
             let messages = log.fetch(offsets.clone()).await.map(|messages| {
-                let routed = messages.into_iter().map(|message| message.map(|message| routing.route(&message)));
+                let router = Router::new([&*routing]);
+                let routed = messages.into_iter().map(|message| message.map(|message| router.message(&message).to(0)));
                 offsets.iter().copied().zip(routed).collect()
             });
             Answer::Fetched(offsets, messages)
