@@ -35,7 +35,10 @@ async fn an_interrupt_says_how_many_lines_are_acknowledged_and_how_to_go_on() {
     // A third is on its way, and the answers of the first two are there when it is sent.
     send(&host, &mut child, "3\n", 3).await;
     interrupt(&child);
+    // Held open: at its end the publish would be done, and might be so before it hears of the interrupt.
+    let held = child.stdin.take();
     let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    drop(held);
     let said = text(&stderr);
     let goes_on = ["acknowledged up to line 3: go on with --from-line 4", "go on with --from-line 3"];
     assert!(goes_on.iter().any(|goes_on| said.contains(goes_on)), "{said}");
