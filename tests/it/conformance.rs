@@ -46,6 +46,7 @@ mod kill;
 mod migration;
 mod read;
 mod record;
+mod redated;
 mod routings;
 mod tail;
 mod topics;
