@@ -3,6 +3,7 @@
 //! The log keeps the letters and their bound; here they are only counted, for all shards of the handler on this host.
 
 use crate::handler::{DeadBox, DeadFull};
+use crate::log::DeadUsage;
 use crate::telemetry::{HandlerMetrics, events};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,12 @@ struct Inner {
     settings: DeadBox,
     /// Those that are durable.
     letters: u64,
+    /// What they take, about.
+    bytes: u64,
+    /// What they may take; `None`: whatever they like.
+    bytes_max: Option<u64>,
+    /// How many the log let go for their bytes, as it said last.
+    dropped_for_bytes: u64,
     /// Whether the full box was said.
     full_said: bool,
 }
@@ -26,7 +33,7 @@ struct Inner {
 impl Counter {
     /// Of a handler that has so many letters already.
     pub fn new(settings: DeadBox, letters: u64, metrics: Arc<HandlerMetrics>) -> Self {
-        let inner = Inner { settings, letters, full_said: false };
+        let inner = Inner { settings, letters, bytes: 0, bytes_max: None, dropped_for_bytes: 0, full_said: false };
         let counter = Self { full: AtomicBool::new(inner.is_full()), inner: Mutex::new(inner), metrics };
         counter.show(&counter.lock());
         counter
@@ -52,7 +59,10 @@ impl Counter {
     pub fn say_full(&self) {
         let mut inner = self.lock();
         if inner.is_full() && !std::mem::replace(&mut inner.full_said, true) {
-            events::dead_box_full(&self.metrics, inner.settings.letters_max);
+            match inner.bytes_max.filter(|max| inner.letters < inner.settings.letters_max && inner.bytes >= *max) {
+                Some(bytes_max) => events::dead_box_out_of_bytes(&self.metrics, bytes_max),
+                None => events::dead_box_full(&self.metrics, inner.settings.letters_max),
+            }
         }
     }
 
@@ -73,6 +83,31 @@ impl Counter {
         !inner.is_full()
     }
 
+    /// A durable commit is about to be told that added letters of so many bytes.
+    pub fn grew(&self, bytes: u64) {
+        self.lock().bytes += bytes;
+    }
+
+    /// What the log says of the letters, and how many bytes they may take. Whether that made room.
+    pub fn counted(&self, usage: Option<DeadUsage>, bytes_max: Option<u64>) -> bool {
+        let mut inner = self.lock();
+        let was_full = inner.is_full();
+        inner.bytes_max = bytes_max;
+        if let Some(usage) = usage {
+            // How many letters there are is counted here: a commit that the log has may not have been told yet.
+            inner.bytes = usage.bytes;
+            let dropped = usage.dropped_for_bytes.saturating_sub(inner.dropped_for_bytes);
+            if dropped > 0 {
+                inner.dropped_for_bytes = usage.dropped_for_bytes;
+                inner.letters = inner.letters.saturating_sub(dropped);
+                events::dead_letters_dropped_for_bytes(&self.metrics, dropped);
+            }
+        }
+        self.show(&inner);
+        inner.full_said &= inner.is_full();
+        was_full && !inner.is_full()
+    }
+
     fn show(&self, inner: &Inner) {
         self.full.store(inner.is_full(), Ordering::Release);
         self.metrics.dead_letters.set(i64::try_from(inner.letters).unwrap_or(i64::MAX));
@@ -85,7 +120,8 @@ impl Counter {
 
 impl Inner {
     fn is_full(&self) -> bool {
-        self.settings.full == DeadFull::Stop && self.letters >= self.settings.letters_max
+        let out_of_bytes = self.bytes_max.is_some_and(|max| self.bytes >= max);
+        self.settings.full == DeadFull::Stop && (self.letters >= self.settings.letters_max || out_of_bytes)
     }
 }
 
@@ -114,6 +150,17 @@ mod tests {
         assert!(!counter.is_full());
         assert!(!counter.changed(1, 0) && counter.is_full());
         assert!(counter.changed(0, 1) && !counter.is_full());
+    }
+
+    #[test]
+    fn a_box_that_stops_is_full_when_its_letters_take_their_share_of_the_log() {
+        let counter = counter(100, DeadFull::Stop, 2);
+        let usage = |bytes| Some(DeadUsage { letters: 2, bytes, dropped_for_bytes: 0 });
+        counter.counted(usage(500), Some(1000));
+        assert!(!counter.is_full());
+        counter.grew(500);
+        assert!(!counter.changed(1, 0) && counter.is_full());
+        assert!(counter.counted(usage(400), Some(1000)) && !counter.is_full());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use crate::clock;
 use crate::dead_box;
 use crate::handler::Policy;
+use crate::log::DeadUsage;
 use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket, Try};
 use crate::pipeline::rate::Rate;
 use crate::telemetry::{HandlerMetrics, events};
@@ -232,6 +233,17 @@ impl Gate {
     }
 
     /// A durable commit added and removed dead letters.
+    pub fn dead_grew(&self, bytes: u64) {
+        self.dead_box.grew(bytes);
+    }
+
+    /// What the log says of the handler's dead letters, and how many bytes they may take.
+    pub fn dead_counted(&self, usage: Option<DeadUsage>, bytes_max: Option<u64>) {
+        if self.dead_box.counted(usage, bytes_max) {
+            self.changed.send_replace(());
+        }
+    }
+
     pub fn dead_changed(&self, added: u64, removed: u64) {
         if added == 0 && removed == 0 {
             return;
@@ -366,7 +378,7 @@ impl Drop for Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::{DeadBox, DeadFull, HandlerName};
+    use crate::log::DeadUsage;
     use crate::telemetry::Metrics;
 
     fn gate(policy: &Policy, dead: u64) -> Gate {

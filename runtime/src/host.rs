@@ -16,7 +16,7 @@ use crate::follow::{Follower, LastPin};
 use crate::gate::{BreakerState, Gate};
 use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
-use crate::log::{Log, LogError};
+use crate::log::{DeadUsage, Log, LogError, Usage};
 use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::{Fixed, Wanted, reconcile};
@@ -180,14 +180,18 @@ impl Host {
     /// Gates for the handlers that do not run yet.
     async fn gates(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, Arc<Gate>>, StartError> {
         let mut gates = HashMap::new();
+        let dead_bytes_max = self.works.log.usage().await?.dead_bytes_max;
         for handler in handlers {
             if self.read().contains_key(&handler.name) {
                 continue;
             }
             let filter = DeadFilter { handler: Some(handler.name.clone()), ..DeadFilter::default() };
-            let dead = self.works.log.dead_count(filter).await?.letters;
+            let dead = self.works.log.dead_count(filter).await?;
             let metrics = self.works.metrics.handler(&handler.name);
-            gates.insert(handler.name.clone(), Arc::new(Gate::new(&handler.policy, dead, metrics)));
+            let gate = Gate::new(&handler.policy, dead.letters, metrics);
+            let usage = DeadUsage { letters: dead.letters, bytes: dead.bytes, dropped_for_bytes: 0 };
+            gate.dead_counted(Some(usage), dead_bytes_max);
+            gates.insert(handler.name.clone(), Arc::new(gate));
         }
         Ok(gates)
     }
@@ -206,6 +210,13 @@ impl Host {
     /// The handlers that hold `retain` back.
     pub fn holders(&self) -> watch::Receiver<Vec<HandlerName>> {
         self.works.holders.subscribe()
+    }
+
+    /// What the log says of dead letters, to the handlers that have them.
+    pub fn dead_counted(&self, usage: &Usage) {
+        for (name, running) in self.read().iter() {
+            running.gate().dead_counted(usage.dead.get(name).copied(), usage.dead_bytes_max);
+        }
     }
 
     /// Makes the shards of a handler write down how far they are: `retain` goes by what is durable, and a shard that

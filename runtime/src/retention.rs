@@ -8,7 +8,7 @@
 use crate::clock;
 use crate::config::Retain;
 use crate::handler::{HandlerName, ShardId};
-use crate::log::{Log, LogError, Trim, Trimmed};
+use crate::log::{Log, LogError, Trim, Trimmed, Usage};
 use crate::telemetry::{Metrics, RetentionMetrics, events};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 const IDLE: Duration = Duration::from_secs(1);
 /// Between two looks when something went: a bound of bytes is not reached in between.
 const BUSY: Duration = Duration::from_millis(100);
+/// A shard that is in the way for so many looks is said to be.
+const HELD_LOOKS: u32 = 3;
 /// Most messages deleted in a step: commits wait for a few milliseconds.
 const MESSAGES_PER_STEP: usize = 4096;
 
@@ -33,6 +35,10 @@ pub struct Retained {
     pub deleted: u64,
     /// The shard that keeps messages which should go.
     pub held_by: Option<ShardId>,
+    /// What it keeps them for and what can be done, once it has had the time to write down how far it is.
+    pub held: Option<String>,
+    /// How full the log is.
+    pub usage: Usage,
 }
 
 /// The task that trims; it ends by `stop`, and a step that was begun is completed.
@@ -54,7 +60,8 @@ impl Retention {
     ) -> Self {
         let (tell, retained) = watch::channel(Retained::default());
         let hurry = Box::new(hurry);
-        let trimmer = Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false };
+        let trimmer =
+            Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false, held_looks: 0 };
         Self { task: tokio::spawn(trimmer.run(stop)), retained }
     }
 
@@ -80,12 +87,15 @@ struct Trimmer {
     tell: watch::Sender<Retained>,
     /// The last step failed, which was said.
     failing: bool,
+    /// Looks in a row that found the same shard in the way.
+    held_looks: u32,
 }
 
 impl Trimmer {
     async fn run(mut self, stop: CancellationToken) {
         loop {
             let went = self.look(&stop).await;
+            self.look_at_room().await;
             tokio::select! {
                 // Safe to cancel: it only waits.
                 () = stop.cancelled() => return,
@@ -123,6 +133,17 @@ impl Trimmer {
         went
     }
 
+    async fn look_at_room(&mut self) {
+        // A log that does not answer says so to whoever wants something of it.
+        let Ok(usage) = self.log.usage().await else { return };
+        self.metrics.room(&usage);
+        self.tell.send_if_modified(|retained| {
+            let changed = retained.usage != usage;
+            retained.usage = usage;
+            changed
+        });
+    }
+
     /// What goes now. Each step asks anew: ages and holders move on meanwhile.
     fn trim(&self) -> Trim {
         Trim {
@@ -134,18 +155,27 @@ impl Trimmer {
         }
     }
 
-    fn note(&self, trimmed: Trimmed) {
-        let Trimmed { deleted, bytes, held_by, .. } = trimmed;
+    fn note(&mut self, trimmed: Trimmed) {
+        let Trimmed { deleted, bytes, held_by, held, .. } = trimmed;
         self.metrics.trimmed(bytes, deleted);
         // A step that was cut short does not know who stands in the way of the next one.
         let is_held_known = !trimmed.more;
+        if is_held_known {
+            let same = held_by.is_some() && held_by == self.tell.borrow().held_by;
+            self.held_looks = if same { self.held_looks.saturating_add(1) } else { 0 };
+        }
+        // A shard that has nothing to do writes how far it is when it is asked to, and is in nobody's way.
+        let held = held.filter(|_| self.held_looks >= HELD_LOOKS).map(|held| held.to_string());
         self.tell.send_if_modified(|retained| {
             let before = retained.clone();
             retained.bytes = bytes;
             retained.deleted += deleted;
-            if is_held_known && held_by != retained.held_by {
-                events::retention_held(&self.metrics, held_by.as_ref());
-                retained.held_by = held_by;
+            if is_held_known {
+                if held != retained.held {
+                    events::retention_held(held.as_deref());
+                }
+                self.metrics.show_held(held_by.as_ref());
+                (retained.held_by, retained.held) = (held_by, held);
             }
             *retained != before
         });

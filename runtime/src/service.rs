@@ -4,6 +4,7 @@
 mod host_clock;
 mod host_data;
 mod reload;
+mod room;
 
 pub use host_data::versions;
 pub use reload::Source;
@@ -124,6 +125,8 @@ impl Service {
             }
         };
         let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, stop_retention.clone());
+        let tell = room::tell(retention.retained(), host.clone(), readiness.clone());
+        tokio::spawn(stop_retention.clone().run_until_cancelled_owned(tell));
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());

@@ -41,6 +41,7 @@ mod dead;
 mod disk;
 mod embedded;
 mod forget;
+mod full;
 mod guarantees;
 mod kill;
 mod migration;

@@ -18,6 +18,8 @@ use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use sluicebox_core::topic::Pattern;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// Messages in offset order and how far they reach.
@@ -92,6 +94,77 @@ pub struct Trimmed {
     pub bytes: u64,
     /// The shard that kept messages which would have gone otherwise.
     pub held_by: Option<ShardId>,
+    /// The same, with what it needs them for.
+    pub held: Option<Held>,
+}
+
+/// A shard that keeps old messages in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub shard: ShardId,
+    pub why: Why,
+    /// As operators asked.
+    pub paused: bool,
+    pub tripped: bool,
+}
+
+/// What a shard needs old messages for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// One of them failed and waits, or waits behind one that did.
+    Open,
+    /// Its record does not say that it has read them.
+    Unread,
+    /// It was never started, so it begins before them.
+    NeverStarted,
+}
+
+/// What is true of it, and what its operator can do.
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { shard, why, paused, tripped } = self;
+        let handler = &shard.handler;
+        let why = match why {
+            Why::Open => "a message of it failed and waits, or waits behind one that did",
+            Why::Unread => "it has not written down that it read them",
+            Why::NeverStarted => "it was never started",
+        };
+        let (state, command) = match (paused, tripped) {
+            (true, _) => (" (the handler is paused)", "resume"),
+            (false, true) => (" (its breaker was opened by hand)", "reset"),
+            (false, false) => ("", "show"),
+        };
+        let verb = if command == "show" { "see" } else { "let it go on with" };
+        write!(
+            f,
+            "shard {shard} keeps old messages: {why}{state}; {verb} `sluicebox handlers {command} {handler}`, or remove it \
+             from the settings and delete what is left of it with `sluicebox handlers forget {handler}`"
+        )
+    }
+}
+
+/// How full a log is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes it takes; 0 where the kind cannot say.
+    pub bytes: u64,
+    /// Here nothing new is taken.
+    pub bytes_max: Option<u64>,
+    /// Why nothing new is taken now, and what makes room.
+    pub full: Option<String>,
+    /// Most bytes that the dead letters of one handler take.
+    pub dead_bytes_max: Option<u64>,
+    /// The dead letters of handlers that had any since the log was opened.
+    pub dead: BTreeMap<HandlerName, DeadUsage>,
+}
+
+/// What the dead letters of a handler take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeadUsage {
+    pub letters: u64,
+    pub bytes: u64,
+    /// How many went for the bytes that they took, since the log was opened.
+    pub dropped_for_bytes: u64,
 }
 
 /// What this log really offers: printed at start, and the parameters of the conformance suite. Where kinds may differ
@@ -173,6 +246,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// How many dead letters a filter means.
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>>;
+
+    /// How full it is. A kind without bounds of its own has nothing to say.
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, LogError>> {
+        Box::pin(async { Ok(Usage::default()) })
+    }
 
     /// Deletes old messages, as many as one step may.
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>>;

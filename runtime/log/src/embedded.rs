@@ -42,11 +42,11 @@ use self::log_state::LogState;
 use self::queries::Reader;
 use self::readers::{Length, Readers};
 use self::requests::Request;
-use self::room::Room;
+use self::room::{Bounds, Room};
 use self::trim::Looked;
 use self::writer::{Unanswered, Writer, WriterResources};
 use crate::contract::{Batch, Guarantees, Log};
-use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed, Usage};
 use crate::error::LogError;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
@@ -98,6 +98,7 @@ impl Default for Options {
 /// A log in a directory. Dropping it waits until everything it took is written.
 pub struct EmbeddedLog {
     state: Arc<LogState>,
+    bounds: Bounds,
     readers: Arc<Readers>,
     access: Access,
     file_system: FileSystem,
@@ -123,7 +124,8 @@ impl EmbeddedLog {
     fn start(opening: Opening) -> Result<Self, LogError> {
         let Opening { directory, lock, connection, options } = opening;
         let (directory, path) = (directory.as_path(), format::database(&directory));
-        let room = Room::limit(&connection, directory.to_owned(), options.bytes_max, options.disk_reserve_bytes)?;
+        let bounds = Bounds::new(directory.to_owned(), options.bytes_max, options.disk_reserve_bytes);
+        let room = Room::limit(&connection, bounds.clone())?;
         let readers = open_readers(&path, &options)?;
         let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
         let state = Arc::new(LogState::new(end));
@@ -132,19 +134,20 @@ impl EmbeddedLog {
         let resources =
             WriterResources { lock, connection, second_connection, state: state.clone(), clock, room, lock_wait };
         let writer = Writer::start(resources)?;
-        Ok(Self::with(directory, state, readers, Access::ReadWrite(writer)))
+        Ok(Self::with(bounds, directory, state, readers, Access::ReadWrite(writer)))
     }
 
     /// Opens the log in `directory` to look at it, also while a host works on it. Whatever writes is refused.
     pub fn open_read_only(directory: &Path) -> Result<Self, LogError> {
         let readers = open_readers(&format::database(directory), &Options::default())?;
         let state = Arc::new(LogState::new(Offset::START));
-        Ok(Self::with(directory, state, readers, Access::ReadOnly))
+        let bounds = Bounds::new(directory.to_owned(), None, 0);
+        Ok(Self::with(bounds, directory, state, readers, Access::ReadOnly))
     }
 
-    fn with(directory: &Path, state: Arc<LogState>, readers: Arc<Readers>, access: Access) -> Self {
+    fn with(bounds: Bounds, directory: &Path, state: Arc<LogState>, readers: Arc<Readers>, access: Access) -> Self {
         let file_system = FileSystem::of(directory);
-        Self { state, readers, access, file_system, topics_looked_at: AtomicI64::new(0) }
+        Self { state, bounds, readers, access, file_system, topics_looked_at: AtomicI64::new(0) }
     }
 
     /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
@@ -324,6 +327,11 @@ impl Log for EmbeddedLog {
                 }
             }
         })
+    }
+
+    fn usage(&self) -> BoxFuture<'_, Result<Usage, LogError>> {
+        let bounds = self.bounds.clone();
+        Box::pin(self.query(Length::Short, move |reader| bounds.usage(reader.connection())))
     }
 
     fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {

@@ -11,5 +11,6 @@ mod live;
 pub mod memory;
 mod routings;
 
-pub use contract::{Batch, Guarantees, Lagged, Log, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+pub use contract::{Batch, DeadUsage, Guarantees, Held, Lagged, Log, ReadRequest, Routings, ShardStatus};
+pub use contract::{Tail, Trim, Trimmed, Usage, Why};
 pub use error::LogError;

@@ -42,6 +42,8 @@ impl Actor<'_> {
         self.staged_counts.count();
         report.traced.iter().for_each(|traced| events::traced(&self.parts.id, traced));
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
+        let dead_bytes = report.dead.iter().map(|letter| (letter.message.bytes() + letter.error.len()) as u64).sum();
+        self.parts.gate.dead_grew(dead_bytes);
         self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
         if let Some(oldest) = report.oldest {
             metrics.settled_after(clock::steady().since(oldest));

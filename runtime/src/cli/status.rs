@@ -38,7 +38,15 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
     let ready = not_ready.as_ref().map_or("ready".into(), |reason| format!("not ready: {}", printable(reason)));
     let namespace = namespace.as_ref().map_or(String::new(), |namespace| format!("namespace {namespace}, "));
     output.line(format!("sluicebox {version}, {namespace}{ready}"))?;
-    output.line(format!("log: {}, last offset {}", log.kind, log.end))?;
+    let bytes = match (log.bytes, log.bytes_max) {
+        (Some(bytes), Some(max)) => format!(", {} of at most {}", size(bytes), size(max)),
+        (Some(bytes), None) => format!(", {}", size(bytes)),
+        (None, _) => String::new(),
+    };
+    output.line(format!("log: {}, last offset {}{bytes}", log.kind, log.end))?;
+    if let Some(full) = &log.full {
+        output.line(format!("log is full: {}", printable(full)))?;
+    }
     output.line(format!("guarantee: {}", printable(&log.guarantee)))?;
     notices.iter().try_for_each(|notice| output.line(format!("look: {}", printable(notice))))?;
     if handlers.is_empty() {
@@ -80,4 +88,13 @@ fn rows(handler: &HandlerView, source: Source, with_shards: bool) -> Vec<Vec<Str
         }));
     }
     rows
+}
+
+/// Bytes for people.
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_048_576 => format!("{} KiB", bytes / 1024),
+        1_048_576..10_737_418_240 => format!("{} MiB", bytes / 1_048_576),
+        _ => format!("{} GiB", bytes / 1_073_741_824),
+    }
 }

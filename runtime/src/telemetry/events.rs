@@ -1,6 +1,6 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics, RetentionMetrics};
+use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics};
 use crate::clock;
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
@@ -173,16 +173,39 @@ pub fn handler_forgotten(metrics: &HttpMetrics, handler: &HandlerName) {
     tracing::info!(%handler, "forgot a handler");
 }
 
-/// Who keeps messages in the log that should go has changed.
-pub fn retention_held(metrics: &RetentionMetrics, holder: Option<&ShardId>) {
-    metrics.show_held(holder.is_some());
-    match holder {
-        Some(shard) => tracing::warn!(
-            %shard,
-            "old messages stay in the log: this shard has not settled them; look at its handler with `sluicebox status`"
-        ),
+/// What keeps messages in the log that should go has changed.
+pub fn retention_held(held: Option<&str>) {
+    match held {
+        Some(held) => tracing::warn!("old messages stay in the log: {held}"),
         None => tracing::info!("nothing keeps old messages in the log any more"),
     }
+}
+
+/// Whether the log takes anything new has changed.
+pub fn log_full(full: Option<&str>) {
+    match full {
+        Some(full) => tracing::error!("the log is full: {full}"),
+        None => tracing::info!("the log takes new messages again"),
+    }
+}
+
+/// The handler's dead letters take as many bytes as they may, and it stops (`dead.full = "stop"`).
+pub fn dead_box_out_of_bytes(metrics: &HandlerMetrics, bytes_max: u64) {
+    tracing::error!(
+        handler = %metrics.name(),
+        bytes_max,
+        "the handler stopped: its dead letters take their whole share of `max_bytes`; retry or drop some with `sluicebox dead`"
+    );
+}
+
+/// The oldest dead letters left a box that took too many bytes.
+pub fn dead_letters_dropped_for_bytes(metrics: &HandlerMetrics, letters: u64) {
+    metrics.dead_dropped.inc_by(letters);
+    tracing::warn!(
+        handler = %metrics.name(),
+        letters,
+        "dropped the oldest dead letters: they took more than their share of `max_bytes`"
+    );
 }
 
 /// Where the machine's clock is, seen from the host's time, has changed; `None`: they agree again.

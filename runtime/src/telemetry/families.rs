@@ -1,6 +1,8 @@
 //! Every metric of the host, declared once.
 
 use crate::clock::Timestamp;
+use crate::handler::ShardId;
+use crate::log::Usage;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -73,6 +75,9 @@ pub struct RetentionMetrics {
     bytes: IntGauge,
     messages: IntCounter,
     held: IntGauge,
+    bytes_max: IntGauge,
+    full: IntGauge,
+    holder: IntGaugeVec,
 }
 
 impl RetentionMetrics {
@@ -82,8 +87,19 @@ impl RetentionMetrics {
         self.messages.inc_by(messages);
     }
 
-    pub(super) fn show_held(&self, is_held: bool) {
-        self.held.set(i64::from(is_held));
+    /// Who keeps old messages.
+    pub fn show_held(&self, holder: Option<&ShardId>) {
+        self.held.set(i64::from(holder.is_some()));
+        self.holder.reset();
+        if let Some(shard) = holder {
+            self.holder.with_label_values(&[shard.handler.as_str()]).set(1);
+        }
+    }
+
+    /// How full the log is.
+    pub fn room(&self, usage: &Usage) {
+        self.bytes_max.set(i64::try_from(usage.bytes_max.unwrap_or(0)).unwrap_or(i64::MAX));
+        self.full.set(i64::from(usage.full.is_some()));
     }
 }
 
@@ -195,6 +211,14 @@ impl Families {
                 bytes: r.gauge("retained_bytes", "Bytes that the log takes"),
                 messages: r.counter("trimmed_messages_total", "Old messages deleted from the log"),
                 held: r.gauge("retention_held", "1 while a shard keeps messages that should go"),
+                bytes_max: r
+                    .gauge("retained_bytes_max", "Bytes at which the log takes nothing new; 0: the disk is the bound"),
+                full: r.gauge("log_full", "1 while the log takes nothing new"),
+                holder: r.gauges(
+                    "retention_holder",
+                    "1 for the handler that keeps messages which should go",
+                    &["handler"],
+                ),
             },
             http: HttpMetrics {
                 requests: r.counters("http_requests_total", "HTTP requests by route and code", &["route", "code"]),

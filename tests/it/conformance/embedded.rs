@@ -3,7 +3,7 @@
 use crate::harness::logs::{commit, key, message, read_all, shard};
 use crate::harness::{again, everything};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, KeyWrites, Mark, ShardCommit};
+use sluicebox::commit::{CommitError, Control, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::StateWrite;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError, Trim};
@@ -250,12 +250,17 @@ async fn a_full_log_says_who_holds_it_and_how_to_free_it() {
     let trim = Trim { bytes_max: Some(1024 * 1024), ..trim };
     assert_eq!(log.trim(trim.clone()).await.unwrap().held_by, Some(id.clone()));
     let reason = fill(&log).await;
-    for part in ["`max_bytes`", "h/3", "`sluicebox handlers resume h`", "`sluicebox handlers forget h`"] {
+    for part in ["`max_bytes`", "h/3", "`sluicebox handlers show h`", "`sluicebox handlers forget h`"] {
         assert!(reason.contains(part), "{part} is not in: {reason}");
     }
+    let paused = Control { paused: true, ..Control::default() };
+    assert_eq!(log.commit(ShardCommit { control: Some(paused), ..commit(&id, term, 1) }).await, Ok(()));
+    log.trim(trim.clone()).await.unwrap();
+    let reason = fill(&log).await;
+    assert!(reason.contains("is paused") && reason.contains("`sluicebox handlers resume h`"), "{reason}");
     // It settles them, so it is not in the way any more.
     let read = log.end().await.unwrap();
-    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 1) }).await, Ok(()));
+    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 2) }).await, Ok(()));
     while log.trim(trim.clone()).await.unwrap().more {}
     let reason = fill(&log).await;
     assert!(reason.contains("`max_bytes`") && !reason.contains("h/3"), "{reason}");

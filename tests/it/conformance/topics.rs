@@ -47,7 +47,7 @@ fn topics_in_file(directory: &Path) -> u64 {
 #[tokio::test]
 async fn topics_whose_messages_are_gone_do_not_shut_the_log() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options { bytes_max: Some(4 * 1024 * 1024), ..Options::default() };
+    let options = Options { bytes_max: Some(32 * 1024 * 1024), ..Options::default() };
     let log = EmbeddedLog::open(directory.path(), options).unwrap();
     for round in 0..3 {
         let mut appended = 0;

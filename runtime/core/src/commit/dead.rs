@@ -101,6 +101,8 @@ impl DeadQuery {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeadCount {
     pub letters: u64,
+    /// What they take in the log, about.
+    pub bytes: u64,
     /// 0 when there is none.
     pub newest: u64,
 }

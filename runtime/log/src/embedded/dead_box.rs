@@ -1,10 +1,15 @@
-//! The dead letters of the handlers, as the writer adds, deletes and bounds them.
+//! The dead letters of the handlers, as the writer adds, deletes and bounds them: by number, as the handler's settings say,
+//! and by bytes, so that they never fill a log with `max_bytes`.
 
+use super::dead::LETTER_BYTES;
 use super::failure::Failure;
-use super::rows::{self, int};
+use super::room::Bounds;
+use super::rows::{self, int, uint};
 use super::statements::Statements;
-use rusqlite::{Statement, params};
+use crate::contract::DeadUsage;
+use rusqlite::{Connection, Statement, params};
 use sluicebox_core::commit::{DeadLetter, ShardCommit};
+use sluicebox_core::handler::HandlerName;
 use std::collections::HashMap;
 
 /// Most letters beyond the maximum that one commit deletes besides as many as it adds, so that a maximum that was
@@ -15,54 +20,106 @@ const LETTERS_DROPPED_MAX: u64 = 1024;
 #[derive(Default)]
 pub(super) struct DeadBoxes {
     /// By the number of the handler; absent: not known.
-    counts: HashMap<i64, u64>,
+    counts: HashMap<i64, DeadUsage>,
+    /// What this transaction changed.
+    changed: HashMap<HandlerName, DeadUsage>,
+    /// By handler, since the log was opened.
+    dropped_for_bytes: HashMap<HandlerName, u64>,
 }
 
 impl DeadBoxes {
     /// After an undone transaction, or when letters went otherwise.
     pub(super) fn forget_counts(&mut self) {
         self.counts.clear();
+        self.changed.clear();
+    }
+
+    /// The transaction is durable.
+    pub(super) fn tell(&mut self, bounds: &Bounds) {
+        for (handler, mut usage) in self.changed.drain() {
+            let dropped = self.dropped_for_bytes.entry(handler.clone()).or_default();
+            *dropped += usage.dropped_for_bytes;
+            usage.dropped_for_bytes = *dropped;
+            bounds.note_dead(&handler, usage);
+        }
     }
 
     /// Writes what a commit of a shard does to the letters of its handler.
     pub(super) fn write(
         &mut self,
+        connection: &Connection,
         sql: &mut Statements<'_>,
+        bounds: &Bounds,
         handler_id: i64,
         shard_id: i64,
         commit: &ShardCommit,
     ) -> Result<(), Failure> {
-        let mut dropped = 0;
+        let known = self.counts.get(&handler_id).copied();
+        if commit.dead.is_empty() && commit.dead_drop.is_empty() {
+            // Most commits: nothing to do unless the maximum was lowered.
+            let letters = known.map(|known| known.letters);
+            if commit.dead_max == u64::MAX || letters.is_some_and(|letters| letters <= commit.dead_max) {
+                return Ok(());
+            }
+        }
+        let mut count = match known {
+            Some(known) => known,
+            None => count(connection, handler_id)?,
+        };
         for number in &commit.dead_drop {
-            dropped += sql.dead_drop.execute(params![shard_id, int(*number)])? as u64;
+            let mut dropped = sql.dead_drop.query(params![shard_id, int(*number)])?;
+            while let Some(row) = dropped.next()? {
+                count.less(uint(row, 0)?);
+            }
         }
         for letter in &commit.dead {
-            add(&mut sql.dead_add, handler_id, shard_id, letter)?;
+            count.bytes += add(&mut sql.dead_add, handler_id, shard_id, letter)?;
+            count.letters += 1;
         }
-        let added = commit.dead.len() as u64;
-        if let Some(count) = self.counts.get_mut(&handler_id) {
-            *count = (*count + added).saturating_sub(dropped);
+        count.dropped_for_bytes = self.changed.get(&commit.shard.handler).map_or(0, |usage| usage.dropped_for_bytes);
+        // A handler that stops at a full box does so before: what is settled meanwhile is not lost.
+        if commit.dead_max != u64::MAX {
+            let mut may_go = commit.dead.len() as u64 + LETTERS_DROPPED_MAX;
+            let handlers = sql.handlers_count.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned();
+            let bytes_max = bounds.dead_bytes_max(handlers).unwrap_or(u64::MAX);
+            loop {
+                let too_many = count.letters > commit.dead_max;
+                // The newest stays, however large: a letter that nobody ever saw would be a message lost.
+                let too_large = count.bytes > bytes_max && count.letters > 1;
+                if may_go == 0 || !(too_many || too_large) {
+                    break;
+                }
+                may_go -= 1;
+                let mut dropped = sql.dead_drop_oldest.query([handler_id])?;
+                let Some(row) = dropped.next()? else { break };
+                count.less(uint(row, 0)?);
+                count.dropped_for_bytes += u64::from(!too_many);
+            }
         }
-        if commit.dead_max == u64::MAX {
-            return Ok(());
-        }
-        let count = match self.counts.get(&handler_id) {
-            Some(known) => *known,
-            None => sql.dead_count.query_row([handler_id], |row| row.get::<_, i64>(0))?.cast_unsigned(),
-        };
-        let beyond = count.saturating_sub(commit.dead_max).min(added + LETTERS_DROPPED_MAX);
-        let deleted = match beyond {
-            0 => 0,
-            beyond => sql.dead_drop_oldest.execute(params![handler_id, int(beyond)])? as u64,
-        };
-        self.counts.insert(handler_id, count.saturating_sub(deleted));
+        self.counts.insert(handler_id, DeadUsage { dropped_for_bytes: 0, ..count });
+        self.changed.insert(commit.shard.handler.clone(), count);
         Ok(())
     }
 }
 
-fn add(add: &mut Statement<'_>, handler_id: i64, shard_id: i64, letter: &DeadLetter) -> Result<(), Failure> {
+impl DeadUsage {
+    fn less(&mut self, bytes: u64) {
+        self.letters = self.letters.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
+fn count(connection: &Connection, handler_id: i64) -> Result<DeadUsage, Failure> {
+    let sql = format!("SELECT count(*), coalesce(sum({LETTER_BYTES}), 0) FROM dead WHERE handler_id = ?1");
+    let mut select = connection.prepare_cached(&sql)?;
+    let counted = select.query_row([handler_id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    Ok(DeadUsage { letters: counted.0.cast_unsigned(), bytes: counted.1.cast_unsigned(), dropped_for_bytes: 0 })
+}
+
+/// Adds a letter and returns what it takes.
+fn add(add: &mut Statement<'_>, handler_id: i64, shard_id: i64, letter: &DeadLetter) -> Result<u64, Failure> {
     let message = &letter.message;
-    add.execute(params![
+    let mut added = add.query(params![
         shard_id,
         letter.key.as_ref().map(|key| key.as_str()),
         letter.attempts,
@@ -80,5 +137,8 @@ fn add(add: &mut Statement<'_>, handler_id: i64, shard_id: i64, letter: &DeadLet
         &*message.body,
         handler_id,
     ])?;
-    Ok(())
+    let bytes = added.next()?.map_or(Ok(0), |row| uint(row, 0))?;
+    // A statement with an answer is done when it has no more of it.
+    while added.next()?.is_some() {}
+    Ok(bytes)
 }

@@ -49,11 +49,14 @@ statements! {
     delayed_put: "REPLACE INTO delayed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     delayed_drop: "DELETE FROM delayed WHERE shard_id = ?1 AND number = ?2",
     dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body, handler_id) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-    dead_drop: "DELETE FROM dead WHERE number = ?2 AND shard_id = ?1",
-    dead_count: "SELECT count(*) FROM dead WHERE handler_id = ?1",
-    dead_drop_oldest: "DELETE FROM dead WHERE number IN \
-                       (SELECT number FROM dead WHERE handler_id = ?1 ORDER BY number LIMIT ?2)",
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+               RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
+    dead_drop: "DELETE FROM dead WHERE number = ?2 AND shard_id = ?1 \
+                RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
+    dead_drop_oldest: "DELETE FROM dead WHERE number = (SELECT min(number) FROM dead WHERE handler_id = ?1) \
+                       RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
+    handlers_count: "SELECT count(*) FROM handlers WHERE NOT forgotten",
+    topics_bytes: "SELECT coalesce(sum(2 * length(name) + 48), 0) FROM topics",
 
     routings: "SELECT version FROM routings",
     routings_set: "UPDATE routings SET version = ?1, routings = ?2",

@@ -117,6 +117,7 @@ impl<'c> Tables<'c> {
             busy @ Failure::Busy(_) => Unwritten::Nothing(busy),
             broken @ Failure::Broken(_) => Unwritten::Unknown(broken),
         })?;
+        self.dead.tell(&self.room.bounds);
         Ok(Stamper { last: self.before, time: self.time })
     }
 
@@ -141,6 +142,15 @@ impl<'c> Tables<'c> {
             && let Some(reason) = self.room.refusal(used_pages)?
         {
             return Ok(Err(LogError::Full { reason }));
+        }
+        if let Some(bytes_max) = self.room.bounds.topics_bytes_max() {
+            let topics = messages.iter().map(|message| &message.topic);
+            // Commands are few, and on topics of handlers that there are.
+            if !reserved::are_commands(messages)
+                && let Some(reason) = self.topics.refusal(&mut self.sql, topics, bytes_max)?
+            {
+                return Ok(Err(LogError::Full { reason }));
+            }
         }
         let before = self.end.0;
         self.append_checked(messages)?;
@@ -192,9 +202,17 @@ impl<'c> Tables<'c> {
         if let Err(reason) = check_commit(commit, shard.read, shard.controlled) {
             return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
         }
+        if let Some(bytes_max) = self.room.bounds.topics_bytes_max() {
+            // The work under way has as much again.
+            let topics = commit.outputs.iter().map(|output| &output.topic);
+            if let Some(reason) = self.topics.refusal(&mut self.sql, topics, 2 * bytes_max)? {
+                return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
+            }
+        }
         let shard = self.shards.get_mut(&commit.shard).expect("it was found above");
         shard.write(&mut self.sql, commit)?;
-        self.dead.write(&mut self.sql, shard.handler_id, shard.id, commit)?;
+        let (handler_id, shard_id) = (shard.handler_id, shard.id);
+        self.dead.write(self.connection, &mut self.sql, &self.room.bounds, handler_id, shard_id, commit)?;
         self.append_checked(&commit.outputs)?;
         Ok(Ok(()))
     }
@@ -227,6 +245,7 @@ impl<'c> Tables<'c> {
         forget::hide(self.connection, handler)?;
         self.handlers.remove(handler);
         self.shards.retain(|id, _| id.handler != *handler);
+        self.room.bounds.forget_dead(handler);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ use super::statements::Statements;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sluicebox_core::message::Offset;
 use sluicebox_core::topic::Topic;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Most topics remembered with their number; the rest is looked up.
 const REMEMBERED_MAX: usize = 100_000;
@@ -31,6 +31,8 @@ const STEP_MAX: usize = 512;
 #[derive(Default)]
 pub(super) struct Topics {
     known: HashMap<Topic, Known>,
+    /// What all topics of the log take, about; `None`: not known.
+    bytes: Option<u64>,
 }
 
 struct Known {
@@ -42,6 +44,7 @@ impl Topics {
     /// After an undone transaction.
     pub(super) fn forget(&mut self) {
         self.known.clear();
+        self.bytes = None;
     }
 
     /// The number of the topic of a message that is written at this offset.
@@ -53,7 +56,10 @@ impl Topics {
         let mut known = match found {
             Some((id, used_until)) => Known { id, used_until: used_until.cast_unsigned() },
             // Many topics have one message and no more.
-            None => Known { id: sql.topic_add.insert(params![topic.as_str(), int(at.0)])?, used_until: at.0 },
+            None => {
+                self.bytes = self.bytes.map(|bytes| bytes + topic_bytes(topic));
+                Known { id: sql.topic_add.insert(params![topic.as_str(), int(at.0)])?, used_until: at.0 }
+            }
         };
         let id = known.use_at(sql, at)?;
         if self.known.len() >= REMEMBERED_MAX {
@@ -61,6 +67,41 @@ impl Topics {
         }
         self.known.insert(topic.clone(), known);
         Ok(id)
+    }
+
+    /// Why these topics may not be named, if so: some are new, and there is no room for their names within `bytes_max`.
+    /// Topics that the log has may always be named.
+    pub(super) fn refusal<'t>(
+        &mut self,
+        sql: &mut Statements<'_>,
+        topics: impl Iterator<Item = &'t Topic> + Clone,
+        bytes_max: u64,
+    ) -> Result<Option<String>, Failure> {
+        let used = match self.bytes {
+            Some(bytes) => bytes,
+            None => sql.topics_bytes.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned(),
+        };
+        self.bytes = Some(used);
+        // Mostly there is room although all of them were new, and nothing has to be looked up.
+        if used + topics.clone().map(topic_bytes).sum::<u64>() <= bytes_max {
+            return Ok(None);
+        }
+        let (mut wanted, mut new) = (used, HashSet::new());
+        for topic in topics {
+            let is_known = self.known.contains_key(topic) || sql.topic.exists([topic.as_str()])?;
+            if is_known || !new.insert(topic) {
+                continue;
+            }
+            wanted += topic_bytes(topic);
+            if wanted > bytes_max {
+                return Ok(Some(format!(
+                    "there is no room for the name of a new topic, `{topic}`: all names may take {bytes_max} bytes, a part \
+                     of `max_bytes`. Publish on topics that there are, and put what differs into the key or the body; a \
+                     topic goes when its last message does"
+                )));
+            }
+        }
+        Ok(None)
     }
 
     /// Deletes those of `unused` that are still out of use; returns how many went.
@@ -75,12 +116,19 @@ impl Topics {
         for id in unused {
             let name: Option<String> = delete.query_row(params![id, oldest], |row| row.get(0)).optional()?;
             if let Some(name) = name {
-                self.known.remove(&rows::topic(&name)?);
+                let topic = rows::topic(&name)?;
+                self.bytes = self.bytes.map(|bytes| bytes.saturating_sub(topic_bytes(&topic)));
+                self.known.remove(&topic);
                 deleted += 1;
             }
         }
         Ok(deleted)
     }
+}
+
+/// What a topic takes, about: its name is in a table and in an index.
+fn topic_bytes(topic: &Topic) -> u64 {
+    2 * topic.as_str().len() as u64 + 48
 }
 
 impl Known {

@@ -5,8 +5,8 @@
 
 use super::failure::Failure;
 use super::queries::Reader;
-use super::rows::{int, uint};
-use crate::contract::{Trim, Trimmed};
+use super::rows::{self, int, uint};
+use crate::contract::{Held, Trim, Trimmed, Why};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::{HandlerName, ShardId};
@@ -26,13 +26,14 @@ const PAGES_GIVEN_BACK: u64 = 512;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Floor {
     offset: Offset,
-    holder: Option<ShardId>,
+    holder: Option<Held>,
 }
 
 impl Floor {
-    fn lower(&mut self, offset: Offset, handler: &HandlerName, index: u16) {
+    fn lower(&mut self, offset: Offset, handler: &HandlerName, index: u16, why: Why) {
         if offset < self.offset {
-            *self = Self { offset, holder: Some(ShardId { handler: handler.clone(), index }) };
+            let shard = ShardId { handler: handler.clone(), index };
+            *self = Self { offset, holder: Some(Held { shard, why, paused: false, tripped: false }) };
         }
     }
 }
@@ -59,7 +60,7 @@ impl Reader {
     /// Whether a step is worth the writer's time. A host looks all the time, and mostly nothing is due.
     pub(super) fn look(&self, trim: &Trim, unused_topics: Vec<i64>) -> Result<Looked, Failure> {
         let snapshot = self.connection().unchecked_transaction()?;
-        let bytes = pragma(&snapshot, "page_size")? * used_pages(&snapshot)?;
+        let bytes = used_bytes(&snapshot)?;
         let mut select = snapshot.prepare_cached("SELECT time FROM log ORDER BY offset LIMIT 1")?;
         let oldest: Option<i64> = select.query_row([], |row| row.get(0)).optional()?;
         let goes = oldest.is_some_and(|time| {
@@ -90,14 +91,24 @@ impl Reader {
             while let Some(row) = found.next()? {
                 claimed += 1;
                 let index = super::rows::narrow(row, 0)?;
-                floor.lower(after(uint(row, 1)?.min(uint(row, 2)?)), handler, index);
+                floor.lower(after(uint(row, 1)?.min(uint(row, 2)?)), handler, index, Why::Unread);
                 if let Some(open) = row.get::<_, Option<i64>>(3)? {
-                    floor.lower(Offset(open.cast_unsigned()), handler, index);
+                    floor.lower(Offset(open.cast_unsigned()), handler, index, Why::Open);
                 }
             }
             let routing = routings.iter().find(|routing| routing.handler == *handler);
             if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
-                floor.lower(after(routing.start().0), handler, claimed);
+                floor.lower(after(routing.start().0), handler, claimed, Why::NeverStarted);
+            }
+        }
+        if let Some(held) = &mut floor.holder {
+            let mut select = snapshot.prepare_cached(
+                "SELECT control FROM shards WHERE handler_id = (SELECT id FROM handlers WHERE name = ?1) AND shard_index = ?2",
+            )?;
+            let mut found = select.query(params![held.shard.handler.as_str(), held.shard.index])?;
+            if let Some(row) = found.next()? {
+                let control = rows::control(row, 0)?;
+                (held.paused, held.tripped) = (control.paused, control.tripped);
             }
         }
         Ok(floor)
@@ -120,10 +131,10 @@ pub(super) fn step(connection: &Connection, trim: &Trim, floor: &Floor) -> Resul
     }
     trimmed.bytes = used(connection)?;
     // The rows were measured about; what they took is known only now.
-    if !trimmed.more && trimmed.held_by.is_none() && beyond(trimmed.bytes) > 0 {
+    if !trimmed.more && trimmed.held.is_none() && beyond(trimmed.bytes) > 0 {
         let oldest = connection.prepare_cached("SELECT min(offset) FROM log")?.query_row([], |row| row.get(0));
         match oldest.optional()?.flatten().map(|offset: i64| Offset(offset.cast_unsigned())) {
-            Some(oldest) if oldest >= floor.offset => trimmed.held_by.clone_from(&floor.holder),
+            Some(oldest) if oldest >= floor.offset => trimmed.held.clone_from(&floor.holder),
             Some(_) => trimmed.more = true,
             None => {}
         }
@@ -131,6 +142,7 @@ pub(super) fn step(connection: &Connection, trim: &Trim, floor: &Floor) -> Resul
     if !trimmed.more {
         trimmed.more = give_back(connection)?;
     }
+    trimmed.held_by = trimmed.held.as_ref().map(|held| held.shard.clone());
     Ok(trimmed)
 }
 
@@ -157,7 +169,7 @@ fn choose(
             break;
         }
         if offset >= floor.offset {
-            trimmed.held_by.clone_from(&floor.holder);
+            trimmed.held.clone_from(&floor.holder);
             break;
         }
         if trimmed.deleted == messages_max || bytes >= STEP_BYTES_MAX {
@@ -186,6 +198,10 @@ fn give_back(connection: &Connection) -> Result<bool, Failure> {
 
 fn has_much_to_give_back(connection: &Connection) -> Result<bool, Failure> {
     Ok(pragma(connection, "freelist_count")? > FREE_PAGES_KEPT.max(used_pages(connection)? / 4))
+}
+
+pub(super) fn used_bytes(connection: &Connection) -> Result<u64, Failure> {
+    Ok(pragma(connection, "page_size")? * used_pages(connection)?)
 }
 
 fn used_pages(connection: &Connection) -> Result<u64, Failure> {

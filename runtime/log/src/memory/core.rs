@@ -1,6 +1,6 @@
 //! The log in memory as a plain value: no task, no lock, no clock. Times are handed in.
 
-use crate::contract::{Batch, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
+use crate::contract::{Batch, Held, ReadRequest, Routings, ShardStatus, Trim, Trimmed, Why};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
 use crate::routings::drop_settled_spans;
@@ -266,21 +266,25 @@ impl MemoryCore {
     /// How many dead letters a filter means.
     pub fn dead_count(&self, filter: &DeadFilter) -> DeadCount {
         let found = self.dead.iter().filter(|dead| filter.matches(dead.number, &dead.letter));
-        found.fold(DeadCount::default(), |count, dead| DeadCount { letters: count.letters + 1, newest: dead.number })
+        found.fold(DeadCount::default(), |count, dead| DeadCount {
+            letters: count.letters + 1,
+            bytes: count.bytes + dead.letter.message.bytes() as u64,
+            newest: dead.number,
+        })
     }
 
     /// See [`Log::trim`](crate::contract::Log::trim). Bytes are those of the messages.
     pub fn trim(&mut self, trim: &Trim) -> Trimmed {
         let mut bytes: u64 = self.messages.iter().map(|message| message.bytes() as u64).sum();
         let (floor, holder) = self.floor(&trim.holders);
-        let (mut going, mut held_by) = (0, None);
+        let (mut going, mut held) = (0, None);
         for message in &self.messages {
             let old = trim.older_than.is_some_and(|time| message.time < time);
             if !old && trim.bytes_max.is_none_or(|max| bytes <= max) {
                 break;
             }
             if message.offset >= floor {
-                held_by = holder;
+                held = holder;
                 break;
             }
             going += 1;
@@ -288,27 +292,37 @@ impl MemoryCore {
         }
         let deleted = going.min(trim.messages_max);
         self.messages.drain(..deleted);
-        Trimmed { deleted: deleted as u64, more: going > deleted, bytes, held_by }
+        Trimmed {
+            deleted: deleted as u64,
+            more: going > deleted,
+            bytes,
+            held_by: held.as_ref().map(|held| held.shard.clone()),
+            held,
+        }
     }
 
     /// The first offset that these handlers need, and who needs it.
-    fn floor(&self, holders: &[HandlerName]) -> (Offset, Option<ShardId>) {
+    fn floor(&self, holders: &[HandlerName]) -> (Offset, Option<Held>) {
         let mut floor = (Offset::END, None);
         for handler in holders {
             let mut claimed = 0;
             for (id, shard) in self.shards.iter().filter(|(id, _)| id.handler == *handler) {
                 claimed += 1;
                 let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
-                let needs = shard.open.keys().next().map_or(after, |open| after.min(*open));
+                let open = shard.open.keys().next().copied().filter(|open| *open < after);
+                let needs = open.unwrap_or(after);
                 if needs < floor.0 {
-                    floor = (needs, Some(id.clone()));
+                    let why = if open.is_some() { Why::Open } else { Why::Unread };
+                    let Control { paused, tripped, .. } = shard.control;
+                    floor = (needs, Some(Held { shard: id.clone(), why, paused, tripped }));
                 }
             }
             let routing = self.routings.routings.iter().find(|routing| routing.handler == *handler);
             if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
                 let needs = Offset(routing.start().0.saturating_add(1));
                 if needs < floor.0 {
-                    floor = (needs, Some(ShardId { handler: handler.clone(), index: claimed }));
+                    let shard = ShardId { handler: handler.clone(), index: claimed };
+                    floor = (needs, Some(Held { shard, why: Why::NeverStarted, paused: false, tripped: false }));
                 }
             }
         }

@@ -71,7 +71,9 @@ settings! {
         kind: Size(64 << 20..=1 << 44),
         default: Means("none: the disk is the bound"),
         effect: "The data stays below this: the oldest messages are deleted, and when none may be, new messages are refused \
-                 with 503 while commits go on from a reserve.",
+                 with 503 while commits go on from a reserve. Dead letters take at most a quarter of it, an equal part for \
+                 each handler that the log knows: beyond it `dead.full` holds. Names of topics take at most an eighth: beyond \
+                 it messages on new topics are refused.",
         example: "retain = { max_bytes = \"50GiB\" }",
         above: None,
     };

@@ -93,7 +93,7 @@ pub struct DeadCountView {
 }
 
 impl From<DeadCount> for DeadCountView {
-    fn from(DeadCount { letters, newest }: DeadCount) -> Self {
+    fn from(DeadCount { letters, newest, .. }: DeadCount) -> Self {
         Self { letters, newest }
     }
 }

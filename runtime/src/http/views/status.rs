@@ -32,17 +32,33 @@ pub struct LogView {
     pub guarantee: String,
     /// Offset of the last message.
     pub end: u64,
+    /// What it takes; absent: it cannot say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Here it takes nothing new; absent: the disk is the bound, or no host runs that has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+    /// Why it takes nothing new, and what makes room; absent: it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<String>,
 }
 
 impl StatusView {
     /// What `log` says about itself and its handlers.
     pub async fn of(log: &dyn Log, namespace: Option<&str>, not_ready: Option<String>) -> Result<Self, LogError> {
         let guarantees = log.guarantees();
-        let end = log.end().await?;
+        let (end, usage) = (log.end().await?, log.usage().await?);
         Ok(Self {
             version: env!("CARGO_PKG_VERSION").into(),
             namespace: namespace.map(Into::into),
-            log: LogView { kind: guarantees.kind.into(), guarantee: guarantees.summary, end: end.0 },
+            log: LogView {
+                kind: guarantees.kind.into(),
+                guarantee: guarantees.summary,
+                end: end.0,
+                bytes: (usage.bytes > 0).then_some(usage.bytes),
+                bytes_max: usage.bytes_max,
+                full: usage.full,
+            },
             not_ready,
             notices: vec![],
             handlers: HandlerView::all(log).await?,

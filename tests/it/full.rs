@@ -1,0 +1,107 @@
+//! A log with a bound of bytes, in the real program: what may fill it, who keeps it full, and the way out.
+
+use crate::harness::guests;
+use crate::harness::process::{Place, Process};
+
+/// One handler on a log of 64 MiB.
+fn place(settings: &str) -> Place {
+    let handler = r#"
+[handlers.first]
+module = "ledger.wasm"
+subscribe = ["in"]
+start = "earliest"
+publish = ["out"]
+"#;
+    let place = Place::new(&format!("{handler}{settings}"), &[]);
+    let text = std::fs::read_to_string(place.path().join("sluicebox.toml")).unwrap();
+    let bounded = text.replace("path = \"data\"\n", "path = \"data\"\nretain = { max_bytes = \"64MiB\" }\n");
+    place.put("sluicebox.toml", bounded);
+    place.put("ledger.wasm", guests::ledger(1));
+    place
+}
+
+fn large(word: &str) -> String {
+    format!("{word} {}", "x".repeat(400 * 1024))
+}
+
+async fn outcome(host: &Process, name: &str) -> u64 {
+    host.metric(&format!(r#"messages_total{{handler="first",outcome="{name}",topic="in"}}"#)).await
+}
+
+/// Publishes a message, coming back when it is told that the log is full.
+async fn publish(host: &Process, body: &str) {
+    host.until("there is room", async |host| host.publish("in", Some("a"), None, body).await).await;
+}
+
+#[tokio::test]
+async fn dead_letters_take_no_more_than_their_share_of_the_log() {
+    let place = place("");
+    let host = place.start();
+    for _ in 0..200 {
+        publish(&host, &large("reject")).await;
+    }
+    host.until("all are dead", async |host| outcome(host, "dead").await == 200).await;
+    let dropped = r#"dead_letters_dropped_total{handler="first"}"#;
+    host.until("each is kept or counted", async |host| {
+        let kept = host.metric(r#"dead_letters{handler="first"}"#).await;
+        kept > 0 && kept + host.metric(dropped).await == 200
+    })
+    .await;
+    assert!(host.metric(dropped).await >= 150, "64 MiB / 4 / 400 KiB is 40");
+    host.until("there is room", async |host| host.metric("retained_bytes").await < 60 << 20).await;
+    assert_eq!(host.metric("retained_bytes_max").await, 64 << 20);
+}
+
+#[tokio::test]
+async fn a_handler_that_stops_at_a_full_box_stops_when_its_letters_take_their_share() {
+    let place = place("dead = { full = \"stop\" }\n");
+    let host = place.start_heard();
+    let mut published = 0;
+    while outcome(&host, "dead").await < 38 && published < 38 {
+        publish(&host, &large("reject")).await;
+        published += 1;
+    }
+    for _ in 0..20 {
+        publish(&host, &large("reject")).await;
+    }
+    host.until("it says so", async |_| place.heard().contains("its dead letters take their whole share")).await;
+    let dead = outcome(&host, "dead").await;
+    assert!(dead < 58, "it stands still, {dead} are dead");
+    assert_eq!(host.metric(r#"dead_letters_dropped_total{handler="first"}"#).await, 0);
+    let (code, output, said) = place.command(&["dead", "drop", "--all", "--yes", "--url", &host.url]);
+    assert_eq!(code, 0, "{output}{said}");
+    host.until("it goes on", async |host| outcome(host, "dead").await > dead).await;
+}
+
+#[tokio::test]
+async fn a_full_log_says_everywhere_who_keeps_it_and_the_way_out_works() {
+    let place = place("");
+    let host = place.start_heard();
+    let typed = |arguments: &[&str]| {
+        let (code, output, said) = place.command(&[arguments, &["--url", &host.url]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {output}{said}");
+        output
+    };
+    typed(&["handlers", "pause", "first"]);
+    // Full is when nothing goes in, also after a while.
+    host.until("it is full", async |host| {
+        while host.publish("in", Some("a"), None, &large("ok")).await {}
+        host.metric("log_full").await == 1
+    })
+    .await;
+    let way_out = "`sluicebox handlers resume first`";
+    host.until("it says who keeps it", async |host| host.get("/readyz").await.contains(way_out)).await;
+    let ready = host.get("/readyz").await;
+    assert!(ready.contains("first/") && ready.contains("is paused") && ready.contains("max_bytes"), "{ready}");
+    let status = typed(&["status"]);
+    assert!(
+        status.contains("log is full") && status.contains(way_out) && status.contains("of at most 64 MiB"),
+        "{status}"
+    );
+    assert_eq!(host.metric(r#"retention_holder{handler="first"}"#).await, 1);
+    assert!(place.heard().contains("the log is full"), "{}", place.heard());
+    typed(&["handlers", "resume", "first"]);
+    host.until("it is ready", async |host| host.get("/readyz").await == "ready\n").await;
+    host.until("nothing holds", async |host| host.metric("retention_held").await == 0).await;
+    assert!(host.publish("in", Some("a"), None, &large("ok")).await);
+}
