@@ -15,6 +15,7 @@ use crate::log::{Log, LogError, ReadRequest, Tail};
 use crate::message::{Message, Offset};
 use crate::routing::reserved::{CONTROL_TOKEN, control_topic};
 use crate::topic::Pattern;
+use crate::vital::Vital;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,7 @@ const MISSED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The follower's handle; when it is dropped the task ends.
 pub struct Follower {
     followed: Arc<Followed>,
+    vital: Vital,
     _stop: DropGuard,
 }
 
@@ -51,8 +53,10 @@ impl Follower {
         let known = Arc::new(AtomicU64::new(tail.start().0));
         let followed = Arc::new(Followed { known, handlers: Mutex::default(), pins: Pins::default() });
         let stop = CancellationToken::new();
-        tokio::spawn(follow(followed.clone(), log.clone(), tail, stop.clone()));
-        Ok(Self { followed, _stop: stop.drop_guard() })
+        let vital = Vital::default();
+        let task = follow(followed.clone(), log.clone(), tail, stop.clone());
+        tokio::spawn(vital.guard("the follower of commands", task));
+        Ok(Self { followed, vital, _stop: stop.drop_guard() })
     }
 
     /// What a handler's shards watch.
@@ -67,6 +71,11 @@ impl Follower {
     /// What operators went back to, of the handlers whose commands are asked for.
     pub fn pins(&self) -> &Pins {
         &self.followed.pins
+    }
+
+    /// Ends when its task panicked, with the reason: from then on commands are not heard.
+    pub async fn failed(&self) -> String {
+        self.vital.failed().await
     }
 
     /// The handler is gone.
@@ -216,7 +225,8 @@ mod tests {
     fn followed(log: Arc<dyn Log>, tail: impl Into<VecDeque<Result<Arc<Batch>, Lagged>>>) -> (Follower, Commands) {
         let followed = Arc::new(Followed { known: Arc::default(), handlers: Mutex::default(), pins: Pins::default() });
         let stop = CancellationToken::new();
-        let follower = Follower { followed: followed.clone(), _stop: stop.clone().drop_guard() };
+        let follower =
+            Follower { followed: followed.clone(), vital: Vital::default(), _stop: stop.clone().drop_guard() };
         let commands = follower.commands(&name());
         tokio::spawn(follow(followed, log, Box::new(Script(tail.into())), stop));
         (follower, commands)

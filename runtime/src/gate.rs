@@ -378,7 +378,7 @@ impl Drop for Pass<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::DeadUsage;
+    use crate::handler::{DeadBox, DeadFull, HandlerName};
     use crate::telemetry::Metrics;
 
     fn gate(policy: &Policy, dead: u64) -> Gate {

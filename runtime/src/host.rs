@@ -21,7 +21,7 @@ use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::{Fixed, Wanted, reconcile};
 use crate::routing::{IdFrom, KeyFrom, Routing};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, events};
 use crate::topic::Pattern;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
@@ -118,6 +118,7 @@ impl Host {
     /// All or nothing: after an error everything runs as before.
     pub async fn apply(&self, handlers: Vec<Handler>) -> Result<(), StartError> {
         let owned = self.changing.lock().await;
+        let missed = self.missed(&handlers).await?;
         // Refused before anything stops, and from here on only the recording can fail.
         self.wanted_routings(&handlers).await?;
         let mut gates = self.gates(&handlers).await?;
@@ -155,6 +156,9 @@ impl Host {
             }
             let Some(gate) = gates.remove(&handler.name) else { continue };
             gate.configure(&handler.policy);
+            if let Some(missed) = missed.get(&handler.name) {
+                events::missed(&self.works.metrics.handler(&handler.name), *missed);
+            }
             // Known before its first shard is claimed, so that nobody takes the file's version for the one to run.
             if let Some(last) = recorded.get(&handler.name) {
                 self.works.follower.pins().note(&handler.name, *last);
@@ -177,6 +181,27 @@ impl Host {
         futures_util::future::join_all(lost.into_iter().map(|lost| lost.stop(&self.works.reader))).await;
     }
 
+    /// Messages that went while a handler was away, by the handlers that come back.
+    async fn missed(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, u64>, StartError> {
+        let mut read: HashMap<HandlerName, Offset> = HashMap::new();
+        for status in self.works.log.status().await? {
+            let name = &status.shard.handler;
+            let comes_back = handlers.iter().any(|handler| handler.name == *name) && !self.read().contains_key(name);
+            // One that begins with whatever there is has missed nothing.
+            if comes_back && status.read > Offset::START {
+                read.entry(name.clone()).and_modify(|read| *read = status.read.min(*read)).or_insert(status.read);
+            }
+        }
+        let mut missed = HashMap::new();
+        for (name, read) in read {
+            let gone = self.works.log.gone_after(read).await?;
+            if gone > 0 {
+                missed.insert(name, gone);
+            }
+        }
+        Ok(missed)
+    }
+
     /// Gates for the handlers that do not run yet.
     async fn gates(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, Arc<Gate>>, StartError> {
         let mut gates = HashMap::new();
@@ -194,6 +219,15 @@ impl Host {
             gates.insert(handler.name.clone(), Arc::new(gate));
         }
         Ok(gates)
+    }
+
+    /// Ends when a task panicked without which messages or commands are not delivered, with the reason.
+    pub async fn failed(&self) -> String {
+        tokio::select! {
+            // Safe to cancel, both: they only watch.
+            reason = self.works.reader.failed() => reason,
+            reason = self.works.follower.failed() => reason,
+        }
     }
 
     /// Rollbacks that operators asked for, by handler: as the log recorded them when the handler started, and as its shards

@@ -29,4 +29,5 @@ pub mod registry;
 pub mod retention;
 pub mod service;
 pub mod telemetry;
+pub mod vital;
 pub mod watch;

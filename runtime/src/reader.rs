@@ -29,6 +29,7 @@ use crate::handler::{HandlerName, ShardId};
 use crate::log::{Log, LogError};
 use crate::message::Offset;
 use crate::routing::Routing;
+use crate::vital::Vital;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -95,6 +96,7 @@ struct State {
     positions: Mutex<Positions>,
     reads: Semaphore,
     stop: CancellationToken,
+    vital: Vital,
 }
 
 impl State {
@@ -113,11 +115,12 @@ impl Reader {
             positions: Mutex::new(Positions::new(tail.start(), options.clone())),
             reads: Semaphore::new(options.reads_max.max(1)),
             stop: stop.clone(),
+            vital: Vital::default(),
             log,
             options,
         });
         let tasks = TaskTracker::new();
-        tasks.spawn(dispatcher::run(shared.clone(), tail));
+        tasks.spawn(shared.vital.guard("the dispatcher", dispatcher::run(shared.clone(), tail)));
         Ok(Self { shared, tasks, _stop_on_drop: Arc::new(stop.drop_guard()) })
     }
 
@@ -127,9 +130,10 @@ impl Reader {
     /// span that begins below a shard's position needs the shard to join again after the span's beginning.
     /// A shard beyond the new number of shards leaves.
     pub fn route(&self, routing: Arc<Routing>) {
-        let wake = Arc::new(Notify::new());
+        let (wake, handler) = (Arc::new(Notify::new()), routing.handler.clone());
         if let Some(slot) = self.shared.positions().route(routing, &wake) {
-            self.tasks.spawn(catch_up::run(self.shared.clone(), slot, wake));
+            let name = format!("the catch-up of a handler ({handler})");
+            self.tasks.spawn(self.shared.vital.guard(name, catch_up::run(self.shared.clone(), slot, wake)));
         }
     }
 
@@ -161,6 +165,11 @@ impl Reader {
     /// What a record says of a shard that had nothing to do is older.
     pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
         self.shared.positions().passed(shard)
+    }
+
+    /// Ends when one of its tasks panicked, with the reason: from then on messages may not be delivered.
+    pub async fn failed(&self) -> String {
+        self.shared.vital.failed().await
     }
 
     /// Ends all tasks, and all inboxes after what is in them and the positions reached.

@@ -10,6 +10,7 @@ use crate::config::Retain;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::{Log, LogError, Trim, Trimmed, Usage};
 use crate::telemetry::{Metrics, RetentionMetrics, events};
+use crate::vital::Vital;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -44,6 +45,7 @@ pub struct Retained {
 /// The task that trims; it ends by `stop`, and a step that was begun is completed.
 pub struct Retention {
     task: JoinHandle<()>,
+    vital: Vital,
     retained: watch::Receiver<Retained>,
 }
 
@@ -62,12 +64,18 @@ impl Retention {
         let hurry = Box::new(hurry);
         let trimmer =
             Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false, held_looks: 0 };
-        Self { task: tokio::spawn(trimmer.run(stop)), retained }
+        let vital = Vital::default();
+        Self { task: tokio::spawn(vital.guard("retention", trimmer.run(stop))), vital, retained }
     }
 
     /// What became of the log, as it changes.
     pub fn retained(&self) -> watch::Receiver<Retained> {
         self.retained.clone()
+    }
+
+    /// Tells if its task panicked: then nothing is deleted any more.
+    pub fn vital(&self) -> Vital {
+        self.vital.clone()
     }
 
     /// Waits for the end after a stop.

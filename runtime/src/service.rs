@@ -24,6 +24,7 @@ use crate::registry::{self, Registry};
 use crate::retention::Retention;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::Metrics;
+use crate::vital::Vital;
 use futures_util::future::BoxFuture;
 use host_data::{HostData, HostDataError};
 use reload::{Reload, Reloading};
@@ -114,9 +115,14 @@ impl Service {
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
-        tokio::spawn(stop_retention.clone().run_until_cancelled_owned(release_idle(idle)));
-        let watch = host_clock::watch(metrics.clock(), readiness.clone());
-        tokio::spawn(stop_retention.clone().run_until_cancelled_owned(watch));
+        // The host goes on without these, but not as it should.
+        let vital = Vital::default();
+        let beside = |name: &'static str, task: BoxFuture<'static, ()>| {
+            let guarded = vital.guard(name, task);
+            tokio::spawn(stop_retention.clone().run_until_cancelled_owned(guarded));
+        };
+        beside("the care for sandboxes", Box::pin(care_for_sandboxes(idle, readiness.clone())));
+        beside("the watch of the clock", Box::pin(host_clock::watch(metrics.clock(), readiness.clone())));
         let retain = *retain;
         let host_of = Arc::downgrade(&host);
         let hurry = move |shard: &ShardId| {
@@ -126,11 +132,14 @@ impl Service {
         };
         let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, stop_retention.clone());
         let tell = room::tell(retention.retained(), host.clone(), readiness.clone());
+        beside("the look at the log's room", Box::pin(tell));
+        let tell = tell_panics([vital.clone(), retention.vital()], readiness.clone());
         tokio::spawn(stop_retention.clone().run_until_cancelled_owned(tell));
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());
-        let reloading = Reloading::start(Reload { source, settings, registry: registry_of, host: host_of, metrics });
+        let reloading =
+            Reloading::start(Reload { source, settings, registry: registry_of, host: host_of, metrics }, &vital);
         let retention = (retention, stop_retention);
         Ok(Self {
             log,
@@ -167,8 +176,18 @@ impl Service {
         self.reloading.look();
     }
 
-    /// Ends when the log cannot go on, with the reason: the host must stop then.
+    /// Ends when the host cannot go on, with the reason: it must stop then.
     pub async fn failed(&self) -> String {
+        let reason = tokio::select! {
+            // Safe to cancel, both: they only watch.
+            reason = self.log_failed() => format!("the log cannot go on: {reason}"),
+            reason = self.host.failed() => reason,
+        };
+        self.readiness.set_unready(reason.clone());
+        reason
+    }
+
+    async fn log_failed(&self) -> String {
         loop {
             // A log that stopped ends its tails.
             match self.log.tail().await {
@@ -199,13 +218,32 @@ impl Service {
     }
 }
 
-/// Modules that did not run for a while let go of their memory. Ends when it is dropped.
-async fn release_idle(sandboxes: Sandboxes) {
+/// Says that tasks panicked without which the host goes on, but not as it should.
+async fn tell_panics([beside, retention]: [Vital; 2], readiness: Readiness) {
+    let reason = tokio::select! {
+        // Safe to cancel, both: they only watch.
+        reason = beside.failed() => reason,
+        reason = retention.failed() => reason,
+    };
+    readiness.in_the_way("task", Some(format!("{reason}; restart the host")));
+}
+
+/// Modules that did not run for a while let go of their memory, and the memory of sandboxes is looked at. Ends when it is
+/// dropped.
+async fn care_for_sandboxes(sandboxes: Sandboxes, readiness: Readiness) {
     let mut looks = tokio::time::interval(RELEASE_IDLE);
     loop {
         looks.tick().await;
         let sandboxes = sandboxes.clone();
-        blocking(move || sandboxes.release_idle()).await;
+        let unsafe_since = blocking(move || {
+            sandboxes.release_idle();
+            sandboxes.unsafe_memory()
+        })
+        .await;
+        if let Some(reason) = unsafe_since {
+            tracing::error!("{reason}");
+            readiness.in_the_way("sandboxes", Some(reason));
+        }
     }
 }
 

@@ -105,3 +105,24 @@ async fn a_full_log_says_everywhere_who_keeps_it_and_the_way_out_works() {
     host.until("nothing holds", async |host| host.metric("retention_held").await == 0).await;
     assert!(host.publish("in", Some("a"), None, &large("ok")).await);
 }
+
+#[tokio::test]
+async fn a_handler_that_was_away_while_messages_went_says_how_many() {
+    let place = place("");
+    let settings = std::fs::read_to_string(place.path().join("sluicebox.toml")).unwrap();
+    let host = place.start_heard();
+    publish(&host, "ok 1").await;
+    host.until("it is done", async |host| outcome(host, "done").await == 1).await;
+    // It leaves, and the log has room for 64 MiB.
+    place.put("sluicebox.toml", settings.split("[handlers.first]").next().unwrap());
+    host.until("it left", async |_| place.heard().contains("the handler left")).await;
+    for _ in 0..200 {
+        publish(&host, &large("ok")).await;
+    }
+    host.until("some went", async |host| host.metric("trimmed_messages_total").await > 10).await;
+    place.put("sluicebox.toml", settings);
+    let missed = r#"missed_messages_total{handler="first"}"#;
+    host.until("it says so", async |host| host.metric(missed).await > 10).await;
+    assert!(host.metric(missed).await <= host.metric("trimmed_messages_total").await);
+    assert!(place.heard().contains("the handler was away while messages were deleted"), "{}", place.heard());
+}

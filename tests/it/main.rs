@@ -17,6 +17,7 @@ mod hosts;
 mod hotload;
 mod new;
 mod operators;
+mod panics;
 mod pipeline;
 mod retention;
 mod rooms;

@@ -247,6 +247,9 @@ pub trait Log: Send + Sync + 'static {
     /// How many dead letters a filter means.
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>>;
 
+    /// How many messages after this offset are gone; about where [`Guarantees::lag_is_exact`] is false.
+    fn gone_after(&self, offset: Offset) -> BoxFuture<'_, Result<u64, LogError>>;
+
     /// How full it is. A kind without bounds of its own has nothing to say.
     fn usage(&self) -> BoxFuture<'_, Result<Usage, LogError>> {
         Box::pin(async { Ok(Usage::default()) })

@@ -329,6 +329,10 @@ impl Log for EmbeddedLog {
         })
     }
 
+    fn gone_after(&self, offset: Offset) -> BoxFuture<'_, Result<u64, LogError>> {
+        Box::pin(self.query(Length::Short, move |reader| reader.gone_after(offset)))
+    }
+
     fn usage(&self) -> BoxFuture<'_, Result<Usage, LogError>> {
         let bounds = self.bounds.clone();
         Box::pin(self.query(Length::Short, move |reader| bounds.usage(reader.connection())))

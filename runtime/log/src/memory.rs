@@ -136,6 +136,10 @@ impl Log for MemoryLog {
         Box::pin(async move { Ok(self.core().dead(&query)) })
     }
 
+    fn gone_after(&self, offset: Offset) -> BoxFuture<'_, Result<u64, LogError>> {
+        Box::pin(async move { Ok(self.core().gone_after(offset)) })
+    }
+
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
         Box::pin(async move { Ok(self.core().dead_count(&filter)) })
     }

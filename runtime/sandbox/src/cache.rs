@@ -37,6 +37,13 @@ pub enum CacheError {
         path.display()
     )]
     NotOurs { path: PathBuf },
+    #[error(
+        "{} holds compiled modules, which the host runs as they are, but others may put another directory in its place: {} \
+         {wrong}",
+        path.display(),
+        parent.display()
+    )]
+    ParentNotOurs { path: PathBuf, parent: PathBuf, wrong: String },
 }
 
 impl Cache {
@@ -49,7 +56,15 @@ impl Cache {
         if metadata.uid() != rustix::process::geteuid().as_raw() || metadata.mode() & 0o022 != 0 {
             return Err(CacheError::NotOurs { path });
         }
-        Ok(Self { directory: path })
+        // From here on by its real place: no link on the way can come to mean another one.
+        let directory = directory.canonicalize().map_err(failed)?;
+        for parent in directory.ancestors().skip(1) {
+            let metadata = fs::metadata(parent).map_err(failed)?;
+            if let Some(wrong) = who_may_replace(metadata.uid(), metadata.mode()) {
+                return Err(CacheError::ParentNotOurs { path, parent: parent.to_owned(), wrong });
+            }
+        }
+        Ok(Self { directory })
     }
 
     /// The compiled module, if there is a whole one made by this wasmtime with these settings on such a processor.
@@ -113,6 +128,21 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Who else may rename what is in a directory of this owner and mode, and what to do; `None`: nobody. As sshd looks at the
+/// way to its keys, but for `/tmp` and the like, where only its owner may rename an entry (the sticky bit).
+fn who_may_replace(owner: u32, mode: u32) -> Option<String> {
+    const STICKY: u32 = 0o1000;
+    let us = rustix::process::geteuid().as_raw();
+    if owner != us && owner != 0 {
+        return Some(format!(
+            "belongs to user {owner}: set `data` in [host] to a directory below ones of this user or root"
+        ));
+    }
+    (mode & 0o022 != 0 && mode & STICKY == 0).then(|| {
+        "may be written to by others: take that from them (`chmod go-w`), or set `data` in [host] elsewhere".into()
+    })
 }
 
 /// How the name of an entry begins.
@@ -233,6 +263,29 @@ mod tests {
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let error = Cache::open(directory.path()).err().unwrap().to_string();
         assert!(error.contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_below_one_that_others_can_write_to_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (parent, inner) = (folder.path().join("shared"), folder.path().join("shared/own/compiled"));
+        fs::create_dir_all(&inner).unwrap();
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o700)).unwrap();
+        Cache::open(&inner).unwrap();
+        for (mode, refused) in [(0o777, true), (0o775, true), (0o1777, false), (0o755, false)] {
+            fs::set_permissions(&parent, fs::Permissions::from_mode(mode)).unwrap();
+            let error = Cache::open(&inner).err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), refused, "{mode:o}: {error:?}");
+            assert!(
+                error.is_none_or(|error| error.contains("shared may be written to") && error.contains("chmod go-w"))
+            );
+        }
+        // A link does not lead around the look.
+        fs::set_permissions(&parent, fs::Permissions::from_mode(0o777)).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&inner, &link).unwrap();
+        assert!(matches!(Cache::open(&link), Err(CacheError::ParentNotOurs { .. })));
+        assert!(who_may_replace(rustix::process::geteuid().as_raw() + 1, 0o755).is_some());
     }
 
     #[test]

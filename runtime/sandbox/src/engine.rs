@@ -26,6 +26,7 @@ const BACKTRACE_FRAMES_MAX: usize = 8;
 pub(super) struct Built {
     pub(super) engine: Engine,
     pub(super) description: String,
+    pub(super) reset: Reset,
 }
 
 pub(super) fn build(pool: &Pool) -> wasmtime::Result<Built> {
@@ -67,12 +68,12 @@ pub(super) fn build(pool: &Pool) -> wasmtime::Result<Built> {
         pool.idle,
         reset.describe()
     );
-    Ok(Built { engine, description })
+    Ok(Built { engine, description, reset })
 }
 
 /// How a memory is put back to its first state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reset {
+pub(super) enum Reset {
     /// The kernel says which pages were written.
     Scan,
     /// The kernel could say, but pages may be swapped out. The scan passes over those, so what one guest wrote would be
@@ -94,6 +95,15 @@ impl Reset {
         }
     }
 
+    /// Whether memory may not be put back any more as it is done here; wasmtime cannot change how once the engine is made.
+    pub(super) fn is_unsafe(self) -> bool {
+        self.is_unsafe_with(std::fs::read_to_string("/proc/swaps"))
+    }
+
+    fn is_unsafe_with(self, swaps: std::io::Result<String>) -> bool {
+        self == Self::Scan && swaps.map_or(true, |swaps| lists_swap(&swaps))
+    }
+
     fn describe(self) -> &'static str {
         match self {
             Self::Scan => "by the kernel's page scan (PAGEMAP_SCAN; this host has no swap)",
@@ -102,6 +112,11 @@ impl Reset {
         }
     }
 }
+
+/// What is swapped out the scan passes over.
+pub(super) const SWAP_APPEARED: &str = "swap was switched on while the host runs, and memory that is swapped out is not put back between \
+                             messages: one message may find what another left. Restart the host, which then does without the \
+                             page scan, or switch swap off first";
 
 /// `/proc/swaps` is a heading and a line for each swap space.
 fn lists_swap(swaps: &str) -> bool {
@@ -117,5 +132,15 @@ mod tests {
         let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
         assert!(!lists_swap(heading));
         assert!(lists_swap(&format!("{heading}/dev/zram0 partition 1 0 100\n")));
+    }
+
+    #[test]
+    fn swap_that_is_switched_on_later_is_a_danger_only_to_the_page_scan() {
+        let heading = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n";
+        let swaps = |lines: &str| Ok(format!("{heading}{lines}"));
+        assert!(!Reset::Scan.is_unsafe_with(swaps("")));
+        assert!(Reset::Scan.is_unsafe_with(swaps("/swapfile file 1 0 -2\n")));
+        assert!(Reset::Scan.is_unsafe_with(Err(std::io::ErrorKind::NotFound.into())), "not to know is no licence");
+        assert!(!Reset::SwapInUse.is_unsafe_with(swaps("/swapfile file 1 0 -2\n")));
     }
 }

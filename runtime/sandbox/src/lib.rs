@@ -57,6 +57,7 @@ use module::Loaded;
 use scheduler::Scheduler;
 use sluicebox_core::handler::Digest;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use ticker::Ticker;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
@@ -78,6 +79,10 @@ struct Inner {
     loaded: Loaded,
     sink: Sink,
     description: String,
+    reset: engine::Reset,
+    /// It was found that memory may not be put back: that stays so although swap is off again, since what was swapped out
+    /// and came back was not looked at.
+    is_memory_unsafe: AtomicBool,
 }
 
 /// Why there can be no sandboxes.
@@ -87,8 +92,6 @@ pub enum StartError {
     PoolTooSmall { running: u32 },
     #[error("failed to make the engine for sandboxes: {reason}")]
     Engine { reason: String },
-    #[error(transparent)]
-    Cache(#[from] CacheError),
     #[error("failed to start the threads that compile modules: {reason}")]
     Compiler { reason: String },
     #[error("failed to start the thread that keeps deadlines")]
@@ -103,9 +106,17 @@ impl Sandboxes {
             return Err(StartError::PoolTooSmall { running: pool.running });
         }
         let failed = |error: wasmtime::Error| StartError::Engine { reason: format!("{error:#}") };
-        let engine::Built { engine, description } = engine::build(pool).map_err(failed)?;
+        let engine::Built { engine, description, reset } = engine::build(pool).map_err(failed)?;
         let linkers = Linkers::new(&engine).map_err(failed)?;
-        let cache = pool.cache.as_deref().map(Cache::open).transpose()?;
+        // A convenience: without it each start compiles anew.
+        let cache = pool.cache.as_deref().and_then(|directory| match Cache::open(directory) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(cause, "compiled modules are not kept, each start compiles them anew: {error}");
+                None
+            }
+        });
         let compiler = Compiler::new().map_err(|error| StartError::Compiler { reason: error.to_string() })?;
         let running_max = pool.running as usize;
         let permits = Arc::new(Semaphore::new(running_max));
@@ -127,6 +138,8 @@ impl Sandboxes {
             loaded: Loaded::default(),
             sink,
             description,
+            reset,
+            is_memory_unsafe: AtomicBool::new(false),
         })))
     }
 
@@ -160,6 +173,15 @@ impl Sandboxes {
     /// how many.
     pub fn release_idle(&self) -> usize {
         self.0.loaded.release_idle()
+    }
+
+    /// Why the memory of sandboxes may not be put back between messages, if that was found, now or before. Ask it every
+    /// minute: the machine may change under the host.
+    pub fn unsafe_memory(&self) -> Option<String> {
+        if self.0.reset.is_unsafe() {
+            self.0.is_memory_unsafe.store(true, Ordering::Relaxed);
+        }
+        self.0.is_memory_unsafe.load(Ordering::Relaxed).then(|| engine::SWAP_APPEARED.to_owned())
     }
 
     /// Links a module as a handler. An import that its settings do not grant is an error, and so is too little memory.

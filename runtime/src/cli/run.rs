@@ -45,7 +45,7 @@ pub(super) enum Hangup {
     Stops,
 }
 
-/// Runs the host until a signal or until its log cannot go on; `ready` is called once everything works.
+/// Runs the host until a signal or until it cannot go on; `ready` is called once everything works.
 pub(super) fn host<E: Into<Failure>>(
     loaded: Loaded,
     source: Source,
@@ -88,7 +88,7 @@ pub(super) fn host<E: Into<Failure>>(
         };
         match &failed {
             None => tracing::info!("stopping: finishing what runs; a second signal stops at once"),
-            Some(reason) => tracing::error!(%reason, "stopping: the log cannot go on"),
+            Some(reason) => tracing::error!("stopping: {reason}"),
         }
         tokio::select! {
             // Safe to cancel: what is not committed is done again at the next start.
@@ -97,7 +97,7 @@ pub(super) fn host<E: Into<Failure>>(
         }
         match failed {
             None => Ok(Exit::Done),
-            Some(reason) => Err(Failure::from(anyhow::anyhow!("the log cannot go on: {reason}"))),
+            Some(reason) => Err(Failure::from(anyhow::anyhow!("{reason}"))),
         }
     });
     // Tasks that were given up are not waited for.

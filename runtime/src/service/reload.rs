@@ -11,6 +11,7 @@ use crate::config::{self, HandlerSettings, Loaded, Overrides, Problem, Settings}
 use crate::host::{self, Host};
 use crate::registry::{Pins, Registry, told};
 use crate::telemetry::{Metrics, events};
+use crate::vital::Vital;
 use crate::watch::{Scope, Watch};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -62,9 +63,10 @@ enum Refusal {
 }
 
 impl Reloading {
-    pub(super) fn start(reload: Reload) -> Self {
+    pub(super) fn start(reload: Reload, vital: &Vital) -> Self {
         let (stop, asked) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let task = tokio::spawn(reload.run(stop.clone(), asked.clone()));
+        let task = vital.guard("the watch for changes", reload.run(stop.clone(), asked.clone()));
+        let task = tokio::spawn(task);
         Self { task, stop, asked }
     }
 

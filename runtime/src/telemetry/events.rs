@@ -173,6 +173,17 @@ pub fn handler_forgotten(metrics: &HttpMetrics, handler: &HandlerName) {
     tracing::info!(%handler, "forgot a handler");
 }
 
+/// A handler comes back after messages that it had not read were deleted.
+pub fn missed(metrics: &HandlerMetrics, messages: u64) {
+    metrics.missed.inc_by(messages);
+    tracing::warn!(
+        handler = %metrics.name(),
+        messages,
+        "the handler was away while messages were deleted for their age or for room (`retain`): so many, of any topic, came \
+         after what it had read, and it goes on behind them"
+    );
+}
+
 /// What keeps messages in the log that should go has changed.
 pub fn retention_held(held: Option<&str>) {
     match held {

@@ -31,6 +31,7 @@ pub(super) struct Families {
     pub(super) dead: IntCounterVec,
     pub(super) dead_letters: IntGaugeVec,
     pub(super) dead_dropped: IntCounterVec,
+    pub(super) missed: IntCounterVec,
     pub(super) breaker_state: IntGaugeVec,
     pub(super) breaker_events: IntCounterVec,
     pub(super) running: IntGaugeVec,
@@ -159,6 +160,11 @@ impl Families {
             dead_dropped: r.counters(
                 "dead_letters_dropped_total",
                 "Dead letters that left a full box, because of dead.max",
+                &["handler"],
+            ),
+            missed: r.counters(
+                "missed_messages_total",
+                "Messages of any topic that were deleted after a handler's position while it was away",
                 &["handler"],
             ),
             breaker_state: r.gauges(

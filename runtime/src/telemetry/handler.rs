@@ -48,6 +48,7 @@ pub struct HandlerMetrics {
     /// Dead letters kept.
     pub dead_letters: IntGauge,
     pub(super) dead_dropped: IntCounter,
+    pub(super) missed: IntCounter,
     /// 0 closed or none, 1 half-open, 2 open, 3 tripped by hand.
     pub breaker_state: IntGauge,
     breaker_events: IntCounterVec,
@@ -79,6 +80,7 @@ impl HandlerMetrics {
             queued: families.queued.with_label_values(label),
             dead_letters: families.dead_letters.with_label_values(label),
             dead_dropped: families.dead_dropped.with_label_values(label),
+            missed: families.missed.with_label_values(label),
             breaker_state: families.breaker_state.with_label_values(label),
             breaker_events: families.breaker_events.clone(),
             commands: families.commands.clone(),

@@ -92,6 +92,16 @@ on_every_kind! {
         assert!(behind == 1 || !log.guarantees().lag_is_exact, "what was deleted is behind nobody, not {behind}");
     }
 
+    async fn what_went_after_an_offset_is_counted(log) {
+        let messages = append(&*log, 6).await;
+        assert_eq!(log.gone_after(Offset::START).await.unwrap(), 0);
+        to_the_end(&*log, &all(&[])).await;
+        append(&*log, 2).await;
+        for (offset, gone) in [(Offset::START, 6), (messages[1], 4), (messages[5], 0), (Offset::END, 0)] {
+            assert_eq!(log.gone_after(offset).await.unwrap(), gone, "{offset}");
+        }
+    }
+
     async fn nothing_that_a_holder_has_not_taken_up_goes(log) {
         let messages = append(&*log, 6).await;
         let (slow, fast) = (shard("slow", 1), shard("slow", 0));

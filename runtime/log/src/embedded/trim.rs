@@ -75,6 +75,14 @@ impl Reader {
         Ok(Looked::Due(Due { floor: self.floor(&trim.holders)?, unused_topics }))
     }
 
+    /// How many messages after this offset are gone. This log's offsets have no gaps but that one.
+    pub(super) fn gone_after(&self, offset: Offset) -> Result<u64, Failure> {
+        let mut select = self.connection().prepare_cached("SELECT min(offset) FROM log")?;
+        let oldest: Option<i64> = select.query_row([], |row| row.get(0))?;
+        let last_gone = oldest.map_or(self.end()?.0, |oldest| oldest.cast_unsigned() - 1);
+        Ok(last_gone.saturating_sub(offset.0))
+    }
+
     /// What these handlers have not settled: from the oldest open head, from `read` and from `controlled` of each shard
     /// on, and from the start where a shard was never claimed.
     fn floor(&self, holders: &[HandlerName]) -> Result<Floor, Failure> {

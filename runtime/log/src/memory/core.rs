@@ -33,6 +33,8 @@ pub struct MemoryCore {
     dead: Vec<NumberedDeadLetter>,
     dead_last: u64,
     routings: Routings,
+    /// Those that were trimmed.
+    gone: Vec<Offset>,
 }
 
 /// The record of one shard in the form in which commits change it.
@@ -273,6 +275,11 @@ impl MemoryCore {
         })
     }
 
+    /// How many messages after this offset are gone.
+    pub fn gone_after(&self, offset: Offset) -> u64 {
+        (self.gone.len() - self.gone.partition_point(|gone| *gone <= offset)) as u64
+    }
+
     /// See [`Log::trim`](crate::contract::Log::trim). Bytes are those of the messages.
     pub fn trim(&mut self, trim: &Trim) -> Trimmed {
         let mut bytes: u64 = self.messages.iter().map(|message| message.bytes() as u64).sum();
@@ -291,7 +298,7 @@ impl MemoryCore {
             bytes -= message.bytes() as u64;
         }
         let deleted = going.min(trim.messages_max);
-        self.messages.drain(..deleted);
+        self.gone.extend(self.messages.drain(..deleted).map(|message| message.offset));
         Trimmed {
             deleted: deleted as u64,
             more: going > deleted,

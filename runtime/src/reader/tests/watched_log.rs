@@ -100,6 +100,10 @@ impl Log for WatchedLog {
         self.inner.offset_before(time)
     }
 
+    fn gone_after(&self, offset: Offset) -> BoxFuture<'_, Result<u64, LogError>> {
+        self.inner.gone_after(offset)
+    }
+
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
         self.inner.dead_count(filter)
     }
