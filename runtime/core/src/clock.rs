@@ -133,3 +133,26 @@ pub fn system_time() -> SystemTime {
 pub fn instant() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_that_the_machine_was_suspended_counts_once_it_is_looked_for() {
+        let (hour, wall) = (Duration::from_secs(3600), Timestamp(1_000_000));
+        let slept = HostTime {
+            instant: instant(),
+            // As if the boot clock had gone on for an hour that the monotonic clock did not see.
+            since_boot: since_boot().saturating_sub(hour),
+            base_ms: AtomicU64::new(wall.0),
+            suspended_ms: AtomicU64::new(0),
+        };
+        let before = slept.at(instant());
+        slept.look_for_suspend();
+        assert!(slept.at(instant()) > before, "the suspend is not seen");
+        // Both clocks are not read at one moment, and a machine may be up for less than an hour.
+        let seen = hour.min(since_boot()).saturating_sub(Duration::from_secs(60));
+        assert!(slept.at(instant()) >= wall.after(seen));
+    }
+}
