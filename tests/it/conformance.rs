@@ -44,6 +44,8 @@ mod forget;
 mod guarantees;
 mod kill;
 mod migration;
+mod numbered;
+mod power;
 mod read;
 mod record;
 mod routings;
