@@ -4,6 +4,7 @@
 //! of its own.
 
 use super::Actor;
+use crate::chance;
 use crate::clock;
 use crate::effects::Effects;
 use crate::gate::{Gate, Pass, Shut};
@@ -186,7 +187,7 @@ impl<'p> Actor<'p> {
             Ok(_) => self.calls.ok(took),
             Err(failure) => self.calls.failed(failure.kind(), took),
         }
-        let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
+        let random = if result.is_err() { chance::fraction() } else { 0.0 };
         self.shard.finish(lane, result, digest, random, clock::steady_at(now));
     }
 
