@@ -103,7 +103,7 @@ fn parse(text: &str, file: &Path, overrides: &Overrides, environment: Environmen
     let log = root.section(&mut findings, &declared::host::LOG);
     let log = global::log(&mut findings, log, &directory, overrides);
     let host = root.section(&mut findings, &declared::host::HOST);
-    let host = global::host(&mut findings, host, &directory, &log);
+    let host = global::host(&mut findings, host, &directory, &log, overrides);
     let http = root.section(&mut findings, &declared::host::HTTP);
     let http = global::http(&mut findings, http, &directory, overrides);
     let handlers = root

@@ -8,7 +8,7 @@
 //! the handler through [`invoke`] (in production a [`sandbox`]), and hands its [`commit`] to the [`committer`].
 
 pub use sluicebox_core::{
-    clock, commit, control, effects, handler, invoke, message, pipeline, routing, shard, topic, trace,
+    clock, commit, control, effects, handler, invoke, message, pipeline, routing, shard, skew, topic, trace,
 };
 pub use sluicebox_log as log;
 pub use sluicebox_sandbox as sandbox;

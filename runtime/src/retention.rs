@@ -126,7 +126,7 @@ impl Trimmer {
     /// What goes now. Each step asks anew: ages and holders move on meanwhile.
     fn trim(&self) -> Trim {
         Trim {
-            older_than: self.retain.age.map(|age| clock::now().before(age)),
+            older_than: self.retain.age.map(|age| clock::steady().before(age)),
             // Appends are refused at the bound itself, so some room is made before.
             bytes_max: self.retain.bytes_max.map(|bytes| bytes / 10 * 9),
             holders: self.holders.borrow().clone(),

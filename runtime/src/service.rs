@@ -1,6 +1,7 @@
 //! One host from its settings: opens the log, loads the modules, starts the shards and the HTTP face, takes changes up
 //! while it runs, and stops everything in the reverse order.
 
+mod host_clock;
 mod host_data;
 mod reload;
 
@@ -8,12 +9,13 @@ pub use host_data::versions;
 pub use reload::Source;
 
 use crate::blocking::blocking;
-use crate::config::{LogSettings, Settings};
+use crate::clock;
+use crate::config::{HostSettings, LogSettings, Settings};
 use crate::handler::{HandlerName, ShardId};
 use crate::host::{self, Host};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
-use crate::log::embedded::{self, EmbeddedLog};
+use crate::log::embedded::{self, Opening};
 use crate::log::{Log, LogError};
 use crate::message::Offset;
 use crate::reader;
@@ -39,6 +41,13 @@ const RELEASE_IDLE: Duration = Duration::from_secs(60);
 pub enum StartError {
     #[error("failed to open the log in `{}`", path.display())]
     Log { path: PathBuf, source: LogError },
+    #[error(
+        "{described}, and `clock_skew_max` in [host] allows {skew_max}: put the clock right; or, if it is right now, take it \
+         as it is with `sluicebox run --accept-clock`, which moves the times in the log along"
+    )]
+    Clock { described: String, skew_max: String },
+    #[error("failed to compare the clock with the log's times")]
+    ClockLog(#[source] LogError),
     #[error(transparent)]
     HostData(#[from] HostDataError),
     #[error("failed to prepare sandboxes")]
@@ -74,9 +83,8 @@ impl Service {
     /// settings and of what they name are taken up from then on.
     pub async fn start(settings: &Settings, source: Option<Source>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
         let LogSettings::Embedded { path, retain } = &settings.log;
-        let log = open_log(path, retain.bytes_max).await?;
+        let (log, host_data) = open_log(path, retain.bytes_max, &settings.host).await?;
         let guarantees = log.guarantees();
-        let host_data = HostData::open(&settings.host.data, path)?;
         let pool = sandbox::Pool { cache: Some(host_data.compiled()), ..sandbox::Pool::default() };
         let sandboxes = Sandboxes::new(&pool, sandbox::tracing_sink()).map_err(StartError::Sandboxes)?;
         tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
@@ -106,6 +114,8 @@ impl Service {
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
         tokio::spawn(stop_retention.clone().run_until_cancelled_owned(release_idle(idle)));
+        let watch = host_clock::watch(metrics.clock(), readiness.clone());
+        tokio::spawn(stop_retention.clone().run_until_cancelled_owned(watch));
         let retain = *retain;
         let host_of = Arc::downgrade(&host);
         let hurry = move |shard: &ShardId| {
@@ -196,13 +206,22 @@ async fn release_idle(sandboxes: Sandboxes) {
     }
 }
 
-async fn open_log(path: &Path, bytes_max: Option<u64>) -> Result<Arc<dyn Log>, StartError> {
-    let directory = path.to_owned();
-    let options = embedded::Options { bytes_max, ..embedded::Options::default() };
-    match blocking(move || EmbeddedLog::open(&directory, options)).await {
-        Ok(log) => Ok(Arc::new(log)),
-        Err(source) => Err(StartError::Log { path: path.to_owned(), source }),
-    }
+/// Opens the log and the host's own directory, and sets where the host's time begins.
+async fn open_log(
+    path: &Path,
+    bytes_max: Option<u64>,
+    settings: &HostSettings,
+) -> Result<(Arc<dyn Log>, HostData), StartError> {
+    let (directory, settings) = (path.to_owned(), settings.clone());
+    let options = embedded::Options { bytes_max, clock: clock::steady, ..embedded::Options::default() };
+    blocking(move || {
+        let failed = |source| StartError::Log { path: directory.clone(), source };
+        let opening = Opening::begin(&directory, options).map_err(failed)?;
+        let host_data = HostData::open(&settings.data, &directory)?;
+        host_clock::begin(&opening, &host_data, &settings)?;
+        Ok((Arc::new(opening.open().map_err(failed)?) as Arc<dyn Log>, host_data))
+    })
+    .await
 }
 
 /// What the HTTP face asks.

@@ -17,7 +17,7 @@ pub mod spans;
 mod staged;
 
 pub use calls::Calls;
-pub use families::{CommitMetrics, HttpMetrics, RetentionMetrics};
+pub use families::{ClockMetrics, CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
 pub use staged::StagedCounts;
@@ -66,6 +66,10 @@ impl Metrics {
 
     pub fn retention(&self) -> RetentionMetrics {
         self.families.retention.clone()
+    }
+
+    pub fn clock(&self) -> ClockMetrics {
+        self.families.clock.clone()
     }
 
     pub fn http(&self) -> HttpMetrics {

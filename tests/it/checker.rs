@@ -5,6 +5,7 @@
 //! It knows nothing of shards, lanes or records. The handler under test must, per handled message, add one to the
 //! state entry `n` of its key and publish `{"source": <offset of the input>, "n": <the new n>}` under that key.
 
+use sluicebox::clock::Timestamp;
 use sluicebox::commit::DeadLetter;
 use sluicebox::handler::{HandlerName, Policy};
 use sluicebox::message::{Key, Message, Offset};
@@ -37,6 +38,8 @@ pub struct History {
     pub counted: Option<u64>,
     /// Dead letters that operators retried or dropped, by handler and offset.
     pub removed: BTreeSet<(HandlerName, Offset)>,
+    /// When messages really came, where the log's clock was set; elsewhere their times say it.
+    pub came: BTreeMap<Offset, Timestamp>,
 }
 
 #[derive(serde::Deserialize)]
@@ -116,12 +119,15 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     let remembers = window.is_some();
     let within =
         |later: &Message, earlier: &Message| window.is_some_and(|window| later.time.since(earlier.time) < window);
+    let came = |message: &Message| history.came.get(&message.offset).copied().unwrap_or(message.time);
+    let really_within =
+        |later: &Message, earlier: &Message| window.is_some_and(|window| came(later).since(came(earlier)) < window);
     for message in &inputs {
         let routed = handler.routing.route(message);
         let identity = routed.id_hash().filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
         if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity) {
             let others = done_ids.entry(identity).or_default();
-            if let Some(other) = others.iter().find(|other| within(message, other)) {
+            if let Some(other) = others.iter().find(|other| really_within(message, other)) {
                 let (other, this) = (other.offset, message.offset);
                 return Err(format!("messages {other} and {this} have one id and were both handled within the window"));
             }

@@ -48,6 +48,7 @@ mod numbered;
 mod power;
 mod read;
 mod record;
+mod redated;
 mod routings;
 mod tail;
 mod topics;

@@ -89,6 +89,7 @@ pub async fn history(place: &Place) -> History {
         shown: vec![],
         counted: None,
         removed: BTreeSet::new(),
+        came: Default::default(),
     }
 }
 

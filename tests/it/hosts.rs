@@ -116,6 +116,7 @@ async fn check_exactly_once(log: &dyn Log, handler: &Handler) {
         shown: vec![],
         counted: None,
         removed: Default::default(),
+        came: Default::default(),
     };
     checker::check(&history).unwrap();
 }

@@ -7,6 +7,7 @@ mod backup;
 mod bulk;
 mod checker;
 mod clients;
+mod clocks;
 mod conformance;
 mod crash;
 mod failing_keys;

@@ -61,6 +61,7 @@ async fn history(log: &dyn Log, handlers: &[Handler], outputs: &[&str], keys: us
         shown: vec![],
         counted: None,
         removed: Default::default(),
+        came: Default::default(),
     }
 }
 

@@ -1,10 +1,12 @@
 //! Shards stepped from a seed over the in-memory log, with faults at every boundary: refused commits, commits of
-//! unknown fate (written or not, some arriving late), crashes, takeovers by another host, a wall clock that jumps; and with all that operators
+//! unknown fate (written or not, some arriving late), crashes, takeovers by another host, a machine's clock that is set by
+//! seconds or a year in either direction; and with all that operators
 //! may do meanwhile: pauses, trips, dead letters retried and dropped, other modules, `retain`.
 //!
 //! A failure prints its seed; `SLUICEBOX_SEED=n` runs that seed alone. `the_checker_catches_…` tests seed known bugs
 //! into the world around the shards and demand that the checker sees each of them.
 
+mod clocks;
 mod faults;
 mod handler;
 mod operators;
@@ -40,6 +42,8 @@ enum Bug {
     ControlLostAtClaim,
     RetriedAndKept,
     TrimmedUnsettled,
+    MarksLeftBehind,
+    WaitsLeftAhead,
 }
 
 fn run(seed: u64, bug: Option<Bug>) -> Result<(), String> {
@@ -105,4 +109,6 @@ caught! {
     the_checker_catches_operators_commands_lost_at_claim: ControlLostAtClaim,
     the_checker_catches_a_dead_letter_retried_and_kept: RetriedAndKept,
     the_checker_catches_unsettled_messages_deleted_by_retain: TrimmedUnsettled,
+    the_checker_catches_marks_left_behind_by_a_clock_that_was_set_ahead: MarksLeftBehind,
+    the_checker_catches_waits_left_ahead_of_a_clock_that_was_set_back: WaitsLeftAhead,
 }

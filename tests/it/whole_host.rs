@@ -335,7 +335,7 @@ fn run(seed: u64) -> Result<usize, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     chance::seed(Some(seed));
     let result = runtime.block_on(async {
-        clock::simulated::set(Some(|| tokio::time::Instant::now().into_std()));
+        clock::simulated::begin(|| tokio::time::Instant::now().into_std());
         let mut run = Run::new(seed);
         run.start(0).await;
         let mut round = 0;
@@ -346,7 +346,7 @@ fn run(seed: u64) -> Result<usize, String> {
         let story = run.world.archive.lock().unwrap().len();
         Ok(story)
     });
-    clock::simulated::set(None);
+    clock::simulated::end();
     chance::seed(None);
     result
 }

@@ -1,9 +1,11 @@
 //! The only place that reads the time.
 //!
-//! Wall-clock times are [`Timestamp`]s (milliseconds since 1970); waits inside a process run on the monotonic clock.
+//! Wall-clock times are [`Timestamp`]s (milliseconds since 1970). Waits inside a process run on the monotonic clock, and the
+//! host's own time, by which the log is dated, on the boot clock: [`crate::skew`] says why.
 
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A wall-clock time in milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,23 +38,94 @@ impl std::fmt::Display for Timestamp {
     }
 }
 
-/// The wall clock now.
+/// The wall clock now: what the machine says, right or wrong. What the log dates runs on [`steady`].
 pub fn now() -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(time) = simulated::now() {
+        return time;
+    }
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+    let wall = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+    Timestamp(wall.saturating_add_signed(SHIFT_MS.load(Ordering::Relaxed)))
 }
 
-/// The wall clock as it was when the process began, and moved on by the monotonic clock since: for times to wait for.
-/// Whoever sets the machine's clock meanwhile delays nothing and hastens nothing.
+/// Tests of the program set the clock of one process by this; nothing else does.
+static SHIFT_MS: AtomicI64 = AtomicI64::new(0);
+
+/// From now on the wall clock of this process is so far ahead, or behind. For tests.
+#[doc(hidden)]
+pub fn shift(ms: i64) {
+    SHIFT_MS.store(ms, Ordering::Relaxed);
+}
+
+/// How long the machine has been up, the time that it was suspended included. No one sets this clock.
+pub fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or_default(), nanos.unwrap_or_default())
+}
+
+/// The host's time: the wall clock as it was when the process began, or what [`begin_at`] said, and moved on by the boot
+/// clock since. The log's messages are dated by it, and whoever waits for a time waits for this one. Whoever sets the
+/// machine's clock meanwhile delays nothing, hastens nothing and makes nothing older.
 pub fn steady() -> Timestamp {
-    steady_at(instant())
+    let host = HostTime::begun();
+    host.look_for_suspend();
+    host.at(instant())
 }
 
-/// What [`steady`] said at that point of the monotonic clock.
-pub fn steady_at(instant: std::time::Instant) -> Timestamp {
-    static BEGUN: OnceLock<(Timestamp, std::time::Instant)> = OnceLock::new();
-    let (wall, begun) = BEGUN.get_or_init(|| (now(), self::instant()));
-    wall.after(instant.saturating_duration_since(*begun))
+/// What [`steady`] said at that point of the monotonic clock. A suspend counts once [`steady`] was asked.
+pub fn steady_at(instant: Instant) -> Timestamp {
+    HostTime::begun().at(instant)
+}
+
+/// The host's time is this, from now on. Before anything is dated.
+pub fn begin_at(time: Timestamp) {
+    let host = HostTime::begun();
+    host.look_for_suspend();
+    let since = host.since(instant());
+    host.base_ms.store(time.0.saturating_sub(since), Ordering::Relaxed);
+}
+
+struct HostTime {
+    instant: Instant,
+    since_boot: Duration,
+    /// The host's time at `instant`.
+    base_ms: AtomicU64,
+    /// How long the machine was suspended since, as far as is known: the monotonic clock does not count that, and asking the
+    /// boot clock for each run would cost as much again.
+    suspended_ms: AtomicU64,
+}
+
+impl HostTime {
+    fn begun() -> &'static Self {
+        static BEGUN: OnceLock<HostTime> = OnceLock::new();
+        BEGUN.get_or_init(|| Self {
+            instant: instant(),
+            since_boot: since_boot(),
+            base_ms: AtomicU64::new(now().0),
+            suspended_ms: AtomicU64::new(0),
+        })
+    }
+
+    fn look_for_suspend(&self) {
+        let awake = instant().saturating_duration_since(self.instant);
+        let suspended = since_boot().saturating_sub(self.since_boot).saturating_sub(awake);
+        self.suspended_ms.fetch_max(millis(suspended), Ordering::Relaxed);
+    }
+
+    fn since(&self, instant: Instant) -> u64 {
+        let awake = millis(instant.saturating_duration_since(self.instant));
+        awake.saturating_add(self.suspended_ms.load(Ordering::Relaxed))
+    }
+
+    fn at(&self, instant: Instant) -> Timestamp {
+        Timestamp(self.base_ms.load(Ordering::Relaxed).saturating_add(self.since(instant)))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The wall clock now, as file systems take it.
@@ -61,6 +134,50 @@ pub fn system_time() -> SystemTime {
 }
 
 /// A point on the monotonic clock, for measuring durations.
-pub fn instant() -> std::time::Instant {
-    std::time::Instant::now()
+pub fn instant() -> Instant {
+    #[cfg(debug_assertions)]
+    if let Some(instant) = simulated::instant() {
+        return instant;
+    }
+    Instant::now()
+}
+
+/// Time that a test moves on, for everything on its thread. Builds with debug assertions only.
+#[cfg(debug_assertions)]
+pub mod simulated {
+    use super::{Timestamp, millis};
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    /// What the wall clock says when a simulation begins.
+    const BEGIN: Timestamp = Timestamp(1_700_000_000_000);
+
+    #[derive(Clone, Copy)]
+    struct Source {
+        instant: fn() -> Instant,
+        begun: Instant,
+    }
+
+    thread_local! {
+        static SOURCE: Cell<Option<Source>> = const { Cell::new(None) };
+    }
+
+    /// From now on the clocks of this thread follow this one.
+    pub fn begin(instant: fn() -> Instant) {
+        SOURCE.set(Some(Source { instant, begun: instant() }));
+    }
+
+    /// The real clocks again.
+    pub fn end() {
+        SOURCE.set(None);
+    }
+
+    pub(super) fn instant() -> Option<Instant> {
+        SOURCE.get().map(|source| (source.instant)())
+    }
+
+    pub(super) fn now() -> Option<Timestamp> {
+        let since = |source: Source| millis((source.instant)().saturating_duration_since(source.begun));
+        SOURCE.get().map(|source| Timestamp(BEGIN.0 + since(source)))
+    }
 }

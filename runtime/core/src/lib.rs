@@ -40,5 +40,6 @@ pub mod message;
 pub mod pipeline;
 pub mod routing;
 pub mod shard;
+pub mod skew;
 pub mod topic;
 pub mod trace;

@@ -13,6 +13,7 @@
 //! ([`crate::pipeline`]), and making the commit durable (the committer of the program).
 
 mod caution;
+mod claimed;
 mod commits;
 mod delayed;
 mod held;
@@ -38,6 +39,7 @@ mod timers;
 mod wanted;
 
 pub use caution::Caution;
+pub use claimed::shorten_waits;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
 pub use run::Run;

@@ -18,8 +18,10 @@ mod forget;
 mod format;
 mod lock;
 mod log_state;
+mod opening;
 mod queries;
 mod readers;
+mod redate;
 mod requests;
 mod room;
 mod rows;
@@ -32,10 +34,10 @@ mod trim;
 mod writer;
 
 pub use self::backup::{BackupError, Copied};
+pub use self::opening::Opening;
 
 use self::failure::Failure;
 use self::file_system::{FileSystem, Keeps};
-use self::lock::Lock;
 use self::log_state::LogState;
 use self::queries::Reader;
 use self::readers::{Length, Readers};
@@ -78,7 +80,7 @@ pub struct Options {
     /// How long writes wait while another process holds the database (a tool that looks at it, a copy being made); then
     /// they are refused, and the log goes on.
     pub lock_wait: Duration,
-    /// Asked for the time of each transaction.
+    /// Asked for the time of each transaction. A host has its own time, see [`clock::steady`].
     pub clock: fn() -> Timestamp,
 }
 
@@ -119,10 +121,12 @@ impl EmbeddedLog {
     /// Blocks on the disk. Refused when another process has it open, when its format is newer, or when the file is not
     /// a log.
     pub fn open(directory: &Path, options: Options) -> Result<Self, LogError> {
-        create_directory(directory)?;
-        let lock = Lock::take(&directory.join("lock"))?;
-        let path = format::database(directory);
-        let connection = format::open_or_create(&path, options.writer_cache_bytes)?;
+        Opening::begin(directory, options)?.open()
+    }
+
+    fn start(opening: Opening) -> Result<Self, LogError> {
+        let Opening { directory, lock, connection, options } = opening;
+        let (directory, path) = (directory.as_path(), format::database(&directory));
         let room = Room::limit(&connection, directory.to_owned(), options.bytes_max, options.disk_reserve_bytes)?;
         let readers = open_readers(&path, &options)?;
         let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
@@ -189,20 +193,6 @@ impl EmbeddedLog {
             (Ok(()), Unanswered::Lost) => LogError::Unknown { reason: "its writer ended".into() },
         }
     }
-}
-
-fn create_directory(directory: &Path) -> Result<(), LogError> {
-    let create = || {
-        std::fs::create_dir_all(directory)?;
-        // DURABLE: or the directory itself could be gone after a loss of power.
-        if let Some(parent) = directory.canonicalize()?.parent() {
-            std::fs::File::open(parent)?.sync_all()?;
-        }
-        Ok(())
-    };
-    create().map_err(|error: std::io::Error| LogError::Refused {
-        reason: format!("failed to create the directory `{}` for the log: {error}", directory.display()),
-    })
 }
 
 fn open_readers(path: &Path, options: &Options) -> Result<Arc<Readers>, LogError> {

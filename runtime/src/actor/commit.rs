@@ -44,7 +44,7 @@ impl Actor<'_> {
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
         self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
         if let Some(oldest) = report.oldest {
-            metrics.settled_after(clock::now().since(oldest));
+            metrics.settled_after(clock::steady().since(oldest));
         }
         if report.marks_evicted > 0 {
             events::marks_evicted(metrics, report.marks_evicted);

@@ -2,10 +2,11 @@
 
 use super::{Actor, Parts};
 use crate::chance;
+use crate::clock;
 use crate::commit::CommitError;
 use crate::follow::LastPin;
 use crate::message::Offset;
-use crate::shard::{Bounds, Caution, Setup, Shard};
+use crate::shard::{self, Bounds, Caution, Setup, Shard};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -28,7 +29,7 @@ async fn drive(parts: Parts) {
     let mut caution = Caution::default();
     let mut pause = Pause::default();
     while !parts.stop.is_cancelled() {
-        let claim = match parts.log.claim(parts.id.clone(), parts.routing.start()).await {
+        let mut claim = match parts.log.claim(parts.id.clone(), parts.routing.start()).await {
             Ok(claim) => claim,
             Err(error) => {
                 tracing::warn!(shard = %parts.id, %error, "failed to claim the shard, trying again");
@@ -38,6 +39,15 @@ async fn drive(parts: Parts) {
         };
         let inbox = parts.reader.join(&parts.id, claim.record.read);
         let version = parts.version.borrow().clone();
+        let shortened = shard::shorten_waits(&mut claim.record, &version.policy, clock::steady());
+        if shortened > 0 {
+            tracing::warn!(
+                shard = %parts.id,
+                shortened,
+                "some retries or delayed messages were due later than they can be, as after a clock that was ahead: they \
+                 are due earlier now"
+            );
+        }
         let setup = Setup {
             id: parts.id.clone(),
             routing: parts.routing.clone(),

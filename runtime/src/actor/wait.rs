@@ -8,6 +8,10 @@ use crate::gate::Shut;
 use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A longer wait looks at the clock again in between: while the machine is suspended a sleep does not go on.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 impl Actor<'_> {
     /// What completed meanwhile, without waiting.
@@ -38,7 +42,7 @@ impl Actor<'_> {
         let wants = !stopping && takes && self.queue.is_empty() && self.shard.wants_messages();
         // Also without a permit: delayed messages need none. What is due is taken out at the top of the next turn.
         let due = self.shard.next_due().filter(|_| !stopping && turn != Turn::Spent);
-        let sleep = due.map(|due| due.since(clock::steady()));
+        let sleep = due.map(|due| due.since(clock::steady()).min(LOOK_AGAIN));
         let sleep = match turn {
             Turn::Shut(Shut::Until(until) | Shut::RetriesUntil(until)) => {
                 let until = until.saturating_duration_since(clock::instant());

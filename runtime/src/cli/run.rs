@@ -3,7 +3,7 @@
 use super::failure::{Exit, Failure};
 use super::output::{Output, note};
 use super::settings::SettingsArgs;
-use crate::config::Loaded;
+use crate::config::{Loaded, Overrides};
 use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
 use clap::Args;
@@ -19,11 +19,15 @@ use tokio::signal::unix::{SignalKind, signal};
 pub struct RunArgs {
     #[command(flatten)]
     settings: SettingsArgs,
+    /// Take the machine's clock as it is, however far from the host's time: the times in the log are moved along
+    #[arg(long)]
+    accept_clock: bool,
 }
 
 pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
-    let source = Source { file: args.settings.config.clone(), overrides: args.settings.above.overrides() };
-    host(args.settings.load()?, source, Hangup::Reloads, metrics, output, |service, output| {
+    let overrides = Overrides { accept_clock: args.accept_clock, ..args.settings.above.overrides() };
+    let source = Source { file: args.settings.config.clone(), overrides };
+    host(args.settings.load_with(&source.overrides)?, source, Hangup::Reloads, metrics, output, |service, output| {
         let url = format!("http://{}", service.address());
         match output.json {
             true => output.json(&json!({ "url": url, "guarantee": service.guarantee() })),

@@ -35,14 +35,18 @@ pub struct AboveArgs {
 impl AboveArgs {
     pub fn overrides(&self) -> Overrides {
         let Self { listen, data, token_file, namespace } = self.clone();
-        Overrides { namespace, listen, data, token_file }
+        Overrides { namespace, listen, data, token_file, accept_clock: false }
     }
 }
 
 impl SettingsArgs {
     /// Reads the settings; what is wrong with them becomes the failure.
     pub fn load(&self) -> Result<Loaded, Failure> {
-        config::load(&self.config, &self.above.overrides())
-            .map_err(|problems| Failure::new(Exit::BadSettings, problems))
+        self.load_with(&self.above.overrides())
+    }
+
+    /// As `load`, with more above the file.
+    pub fn load_with(&self, overrides: &Overrides) -> Result<Loaded, Failure> {
+        config::load(&self.config, overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))
     }
 }

@@ -34,12 +34,13 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
         output.json(&status)?;
         return Ok(Exit::Done);
     }
-    let StatusView { version, namespace, log, not_ready, handlers } = &status;
+    let StatusView { version, namespace, log, not_ready, notices, handlers } = &status;
     let ready = not_ready.as_ref().map_or("ready".into(), |reason| format!("not ready: {}", printable(reason)));
     let namespace = namespace.as_ref().map_or(String::new(), |namespace| format!("namespace {namespace}, "));
     output.line(format!("sluicebox {version}, {namespace}{ready}"))?;
     output.line(format!("log: {}, last offset {}", log.kind, log.end))?;
     output.line(format!("guarantee: {}", printable(&log.guarantee)))?;
+    notices.iter().try_for_each(|notice| output.line(format!("look: {}", printable(notice))))?;
     if handlers.is_empty() {
         output.line("no handlers")?;
         return Ok(Exit::Done);

@@ -1,8 +1,8 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HOST_DATA, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind,
-    NAMESPACE,
+    HOST_CLOCK_SKEW_MAX, HOST_DATA, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE,
+    LOG_RETAIN_BYTES, LogKind, NAMESPACE,
 };
 use super::findings::Findings;
 use super::item::Item;
@@ -101,14 +101,17 @@ pub(super) fn host(
     mut section: Section<'_>,
     directory: &Path,
     log: &LogSettings,
+    overrides: &Overrides,
 ) -> HostSettings {
     let data = section.read(findings, &HOST_DATA, |findings, item| {
         let hint = "leave it out for the directory of the log";
         directory_at(findings, item, directory, &HOST_DATA.kind.expected(), hint)
     });
+    let clock_skew_max = section.value(findings, &HOST_CLOCK_SKEW_MAX);
     section.finish(findings, &[]);
     let LogSettings::Embedded { path: beside_log, .. } = log;
-    HostSettings { data: data.unwrap_or_else(|| beside_log.clone()) }
+    let data = data.unwrap_or_else(|| beside_log.clone());
+    HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock }
 }
 
 /// The path of a directory, which need not be there.

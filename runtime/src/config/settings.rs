@@ -73,6 +73,10 @@ impl Default for Retain {
 pub struct HostSettings {
     /// The directory of compiled modules and of the versions to go back to.
     pub data: PathBuf,
+    /// How far the machine's clock may be from the host's time at a start.
+    pub clock_skew_max: Duration,
+    /// It is taken as it is, however far.
+    pub accept_clock: bool,
 }
 
 /// The HTTP face.
@@ -139,4 +143,6 @@ pub struct Overrides {
     pub data: Option<PathBuf>,
     /// `--token-file`, `SLUICEBOX_TOKEN_FILE`; relative to the current directory.
     pub token_file: Option<PathBuf>,
+    /// `--accept-clock`.
+    pub accept_clock: bool,
 }

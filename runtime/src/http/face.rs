@@ -5,7 +5,8 @@ use super::running::Running;
 use crate::config::{HttpSettings, Namespace};
 use crate::log::Log;
 use crate::telemetry::{HttpMetrics, Metrics};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -54,27 +55,65 @@ impl Default for ClientLimits {
     }
 }
 
-/// Whether the host is ready for traffic, set by whoever starts it and shown by `/readyz`.
+/// Whether the host is ready for traffic, set by whoever starts it and shown by `/readyz`; and what else people should know.
 #[derive(Clone, Debug)]
-pub struct Readiness(Arc<Mutex<Option<String>>>);
+pub struct Readiness(Arc<Mutex<Words>>);
+
+#[derive(Debug, Default)]
+struct Words {
+    /// Why the host as a whole is not ready.
+    host: Option<String>,
+    /// Why not, by what is in the way.
+    in_the_way: BTreeMap<&'static str, String>,
+    /// What people should look at although it goes on, by what it is about.
+    notices: BTreeMap<&'static str, String>,
+}
 
 impl Readiness {
     /// Not ready, for this reason.
     pub fn starting(reason: impl Into<String>) -> Self {
-        Self(Arc::new(Mutex::new(Some(reason.into()))))
+        Self(Arc::new(Mutex::new(Words { host: Some(reason.into()), ..Words::default() })))
     }
 
     pub fn set_ready(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.words().host = None;
     }
 
     pub fn set_unready(&self, reason: impl Into<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.into());
+        self.words().host = Some(reason.into());
     }
 
     /// Why it is not ready; `None`: it is.
     pub fn reason(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let words = self.words();
+        let reasons: Vec<&str> = words.host.iter().chain(words.in_the_way.values()).map(String::as_str).collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// `what` is in the way, for this reason; `None`: no more.
+    pub fn in_the_way(&self, what: &'static str, reason: Option<String>) {
+        set(&mut self.words().in_the_way, what, reason);
+    }
+
+    /// What to know about `about`; `None`: nothing any more.
+    pub fn notice(&self, about: &'static str, notice: Option<String>) {
+        set(&mut self.words().notices, about, notice);
+    }
+
+    /// What people should look at although the host goes on.
+    pub fn notices(&self) -> Vec<String> {
+        self.words().notices.values().cloned().collect()
+    }
+
+    fn words(&self) -> MutexGuard<'_, Words> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn set(words: &mut BTreeMap<&'static str, String>, about: &'static str, word: Option<String>) {
+    match word {
+        Some(word) => drop(words.insert(about, word)),
+        None => drop(words.remove(about)),
     }
 }
 

@@ -109,6 +109,7 @@ async fn status(State(face): State<Arc<Face>>, parameters: Parameters) -> Result
     parameters.finish()?;
     let not_ready = face.readiness.reason();
     let mut status = StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready).await?;
+    status.notices = face.readiness.notices();
     if let Some(running) = face.running.get() {
         status.follow(&**running);
     }

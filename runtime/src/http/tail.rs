@@ -56,7 +56,7 @@ pub(super) async fn tail(
     let begin = match (from, since) {
         (Some(_), Some(_)) => return Err(ApiError::bad_request("`from` and `since` both say where to begin: use one")),
         (Some(text), None) => Begin::parse(&text)?,
-        (None, Some(age)) => Begin::Time(clock::now().before(age)),
+        (None, Some(age)) => Begin::Time(clock::steady().before(age)),
         (None, None) => Begin::Latest,
     };
     let key = parameters.parsed("key", |text| Key::try_from(text.to_owned()))?;

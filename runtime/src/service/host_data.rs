@@ -44,6 +44,11 @@ impl HostData {
         self.directory.join(COMPILED_FOLDER)
     }
 
+    /// What is known of the host's time.
+    pub(super) fn clock(&self) -> PathBuf {
+        self.directory.join("clock")
+    }
+
     /// Where versions of modules are kept.
     pub(super) fn versions(&self) -> PathBuf {
         versions(&self.directory)

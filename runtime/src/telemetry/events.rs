@@ -31,7 +31,7 @@ pub fn traced(shard: &ShardId, traced: &Traced) {
         work = %traced.work,
         trace = %traced.trace,
         outcome = traced.outcome.as_str(),
-        age_ms = clock::now().since(traced.time).as_millis(),
+        age_ms = clock::steady().since(traced.time).as_millis(),
         "settled"
     );
 }
@@ -182,5 +182,13 @@ pub fn retention_held(metrics: &RetentionMetrics, holder: Option<&ShardId>) {
             "old messages stay in the log: this shard has not settled them; look at its handler with `sluicebox status`"
         ),
         None => tracing::info!("nothing keeps old messages in the log any more"),
+    }
+}
+
+/// Where the machine's clock is, seen from the host's time, has changed; `None`: they agree again.
+pub fn clock(described: Option<&str>) {
+    match described {
+        Some(described) => tracing::warn!("{described}"),
+        None => tracing::info!("the machine's clock and the host's time agree again"),
     }
 }

@@ -1,8 +1,9 @@
 //! Every metric of the host, declared once.
 
+use crate::clock::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub(super) struct Families {
     pub(super) commits: CommitMetrics,
     pub(super) retention: RetentionMetrics,
     pub(super) http: HttpMetrics,
+    pub(super) clock: ClockMetrics,
 }
 
 /// What is counted of commits.
@@ -82,6 +84,18 @@ impl RetentionMetrics {
 
     pub(super) fn show_held(&self, is_held: bool) {
         self.held.set(i64::from(is_held));
+    }
+}
+
+/// The machine's clock, seen from the host's time.
+#[derive(Clone)]
+pub struct ClockMetrics {
+    skew: Gauge,
+}
+
+impl ClockMetrics {
+    pub fn show(&self, wall: Timestamp, host: Timestamp) {
+        self.skew.set(wall.since(host).as_secs_f64() - host.since(wall).as_secs_f64());
     }
 }
 
@@ -194,6 +208,9 @@ impl Families {
                 ),
                 tails: r.gauge("http_tails", "Open HTTP tails"),
             },
+            clock: ClockMetrics {
+                skew: r.fraction("clock_skew_seconds", "How far the machine's clock is ahead of the host's time"),
+            },
         };
         let build = r.gauges("build_info", "1 for the version that runs", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -224,6 +241,10 @@ impl Registrar<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.add(IntGauge::new(name, help))
+    }
+
+    fn fraction(&self, name: &str, help: &str) -> Gauge {
+        self.add(Gauge::new(name, help))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

@@ -73,6 +73,12 @@ impl Place {
         self.spawn(diagnostics, &[], heard.into())
     }
 
+    /// As `start_heard`, with these arguments and variables. A host that ends before it is ready has no URL.
+    pub fn start_by(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
+        let heard = std::fs::File::options().create(true).append(true).open(self.path().join(HEARD)).unwrap();
+        self.spawn_by("info", arguments, variables, heard.into())
+    }
+
     /// Runs `sluicebox dev` in the folder, which holds crates too, and waits until it is ready.
     pub async fn dev(&self, variables: &[(&str, &Path)]) -> Process {
         let heard = std::fs::File::create(self.path().join(HEARD)).unwrap();
@@ -97,8 +103,13 @@ impl Place {
     }
 
     fn spawn(&self, diagnostics: &str, variables: &[(&str, &str)], says: Stdio) -> Process {
+        self.spawn_by(diagnostics, &[], variables, says)
+    }
+
+    fn spawn_by(&self, diagnostics: &str, arguments: &[&str], variables: &[(&str, &str)], says: Stdio) -> Process {
         let mut child = Command::new(PROGRAM)
             .args(["run", "--json", "--diagnostics", diagnostics])
+            .args(arguments)
             .current_dir(self.path())
             .envs(variables.iter().copied())
             .stdout(Stdio::piped())

@@ -109,6 +109,11 @@ impl World {
 
     /// The host dies: its commits in flight were written, are lost, or arrive late.
     pub fn crash(&mut self) {
+        self.die();
+        self.start_again();
+    }
+
+    pub fn die(&mut self) {
         for at in 0..self.instances.len() {
             if let Some(commit) = self.instances[at].commit.take() {
                 match self.rng.random_range(0..3) {
@@ -118,6 +123,9 @@ impl World {
                 }
             }
         }
+    }
+
+    pub fn start_again(&mut self) {
         for at in 0..self.instances.len() {
             self.reclaim(at, Caution::default());
         }

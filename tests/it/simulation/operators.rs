@@ -32,7 +32,9 @@ impl World {
         let after = self.archive.last().map_or(Offset::START, |message| message.offset);
         let (messages_max, bytes_max) = (usize::MAX, usize::MAX);
         let request = ReadRequest { after, upto: Offset::END, patterns: vec![], messages_max, bytes_max };
-        self.archive.extend(self.log.read(&request).messages);
+        let messages = self.log.read(&request).messages;
+        self.came.extend(messages.iter().map(|message| (message.offset, self.passed)));
+        self.archive.extend(messages);
     }
 
     fn any_handler(&mut self) -> HandlerName {

@@ -38,6 +38,7 @@ impl World {
             shown: self.shown.clone(),
             counted: Some(self.counted),
             removed: self.removed.clone(),
+            came: self.came.clone(),
         }
     }
 

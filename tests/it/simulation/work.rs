@@ -11,6 +11,7 @@ use sluicebox::pipeline::breaker::{Admit, Sample};
 use sluicebox::routing::Routed;
 use sluicebox::shard::{Scan, Setup};
 use std::sync::Arc;
+use std::time::Duration;
 
 impl World {
     pub fn append(&mut self) {
@@ -36,7 +37,8 @@ impl World {
                 message
             })
             .collect();
-        self.log_clock.0 += self.rng.random_range(0..10);
+        let passed = Duration::from_millis(self.rng.random_range(0..10));
+        self.let_time_pass(passed);
         self.log.append(messages, self.log_clock).unwrap();
         self.archive();
     }

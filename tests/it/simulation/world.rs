@@ -10,7 +10,7 @@ use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
-use sluicebox::shard::{Bounds, Caution, Needs, Run, Setup, Shard};
+use sluicebox::shard::{Bounds, Caution, Needs, Run, Setup, Shard, shorten_waits};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -43,6 +43,12 @@ pub struct World {
     pub late: Vec<ShardCommit>,
     pub wall: Timestamp,
     pub log_clock: Timestamp,
+    /// Time as it really passed, by the log's clock.
+    pub passed: Timestamp,
+    /// When, by that, each message of the archive came.
+    pub came: BTreeMap<Offset, Timestamp>,
+    /// Nothing waits longer.
+    pub wait_max: Duration,
     pub faults: bool,
     pub next_body: u64,
     pub shown: Vec<(Offset, bool)>,
@@ -136,8 +142,11 @@ impl World {
             setups,
             instances: vec![],
             late: vec![],
-            wall: Timestamp(1_000_000),
-            log_clock: Timestamp(1_000_000),
+            wall: super::clocks::BEGIN,
+            log_clock: super::clocks::BEGIN,
+            passed: super::clocks::BEGIN,
+            came: BTreeMap::new(),
+            wait_max: super::clocks::WAIT_MAX,
             faults: true,
             next_body: 0,
             shown: vec![],
@@ -169,6 +178,9 @@ impl World {
                 claim.record.read = claim.record.read.max(self.log.end())
             }
             _ => {}
+        }
+        if self.bug != Some(Bug::WaitsLeftAhead) {
+            shorten_waits(&mut claim.record, &setup.policy, self.wall);
         }
         let upto = claim.record.read;
         if claim.record.control.tripped {
@@ -222,6 +234,7 @@ impl World {
             105..107 if self.chance(0.6) => self.order(),
             107..110 => self.trim(),
             110 if self.chance(0.3) => self.swap(),
+            111 if self.chance(0.15) => self.clock_is_set(),
             _ => {}
         }
         assert!(self.instances.iter().all(|instance| instance.shard.held_bytes_add_up()));

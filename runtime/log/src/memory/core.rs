@@ -13,6 +13,7 @@ use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
+use sluicebox_core::skew::Redate;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -101,6 +102,11 @@ impl MemoryCore {
         offsets.iter().map(|offset| find(offset).map(|at| self.messages[at].clone())).collect()
     }
 
+    /// Time of the last message ever appended.
+    pub fn last_time(&self) -> Timestamp {
+        self.last.1
+    }
+
     /// Offset of the last message.
     pub fn end(&self) -> Offset {
         self.last.0
@@ -177,6 +183,23 @@ impl MemoryCore {
         }
         self.bound_dead(&commit.shard.handler, commit.dead_max);
         Ok(self.append_checked(commit.outputs, now))
+    }
+
+    /// Moves its times, as the host's is set. No host may work on it.
+    pub fn redate(&mut self, redate: &Redate) {
+        for message in &mut self.messages {
+            *message = Arc::new(Message { time: redate.time(message.time), ..(**message).clone() });
+        }
+        self.last.1 = redate.time(self.last.1);
+        for shard in self.shards.values_mut() {
+            shard.open.values_mut().for_each(|head| head.due = redate.due(head.due));
+            shard.delayed.values_mut().for_each(|delayed| delayed.due = redate.due(delayed.due));
+            shard.marks.iter_mut().for_each(|mark| mark.time = redate.time(mark.time));
+        }
+        for NumberedDeadLetter { letter, .. } in &mut self.dead {
+            letter.time = redate.time(letter.time);
+            letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
+        }
     }
 
     /// All routings and their version.

@@ -1,8 +1,9 @@
 //! The settings of the host itself.
 
-use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Table, Word};
+use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Span, Table, Word};
 use crate::config::setting::{Above, Is, Means, Setting, settings};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 /// The kinds of logs; this build has only the first.
 #[derive(Clone, Copy, PartialEq)]
@@ -90,6 +91,16 @@ settings! {
                  is made if it is not there; one host uses it at a time. A path is relative to the file. What is in another \
                  directory from before is not moved.",
         example: "data = \"/var/lib/shop-host\"",
+        above: None,
+    };
+    HOST_CLOCK_SKEW_MAX: Span, Is<Duration> = Setting {
+        path: "host.clock_skew_max",
+        kind: Span(Duration::from_secs(1)..=Duration::from_secs(3650 * 24 * 3600)),
+        default: Is(Duration::from_secs(5 * 60)),
+        effect: "How far the machine's clock may be from the host's time at a start. The host's time goes on where the log \
+                 left it, whoever sets the clock: up to here with a warning, beyond it the host does not start. Then put the \
+                 clock right, or take it as it is with `sluicebox run --accept-clock`, which moves the times in the log along.",
+        example: "clock_skew_max = \"1m\"",
         above: None,
     };
     HTTP: Table, Means = Setting {

@@ -18,6 +18,9 @@ pub struct StatusView {
     /// Why the host is not ready; absent: it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
+    /// What to look at although the host goes on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
     /// By name.
     pub handlers: Vec<HandlerView>,
 }
@@ -41,6 +44,7 @@ impl StatusView {
             namespace: namespace.map(Into::into),
             log: LogView { kind: guarantees.kind.into(), guarantee: guarantees.summary, end: end.0 },
             not_ready,
+            notices: vec![],
             handlers: HandlerView::all(log).await?,
         })
     }

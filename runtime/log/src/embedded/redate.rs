@@ -1,0 +1,72 @@
+//! Moves the times in the tables when the host's time is set: one transaction, before the log is at work.
+
+use super::failure::Failure;
+use super::rows::{self, int};
+use rusqlite::{Connection, named_params, params};
+use sluicebox_core::clock::Timestamp;
+use sluicebox_core::skew::Redate;
+use std::time::Duration;
+
+/// [`Redate::time`] for a column, and which rows it changes.
+const TIME_BACK: (&str, &str) = ("min({}, :now)", "{} > :now");
+const TIME_FORWARD: (&str, &str) = ("max({}, min({} + :by, :now))", "{} >= :since");
+/// [`Redate::due`], likewise.
+const DUE_BACK: (&str, &str) = ("max({} - :by, :now)", "{} > :now");
+const DUE_FORWARD: (&str, &str) = ("{} + :by", "{} >= :since AND {} > 0");
+
+/// Where times are, and where dues are. Times of marks are in blobs.
+const TIMES: [(&str, &str); 4] = [("log", "time"), ("log_end", "time"), ("dead", "time"), ("dead", "given_up")];
+const DUES: [(&str, &str); 2] = [("open", "due"), ("delayed", "due")];
+
+pub(super) fn redate(connection: &Connection, redate: &Redate) -> Result<(), Failure> {
+    let (times, dues, now, since, by) = match *redate {
+        Redate::Back { now, by } => (TIME_BACK, DUE_BACK, now, Timestamp(0), by),
+        Redate::Forward { now, since, by } => (TIME_FORWARD, DUE_FORWARD, now, since, by),
+    };
+    let transaction = connection.unchecked_transaction()?;
+    let columns = TIMES.map(|column| (column, times)).into_iter().chain(DUES.map(|column| (column, dues)));
+    for ((table, column), (value, condition)) in columns {
+        let (value, condition) = (value.replace("{}", column), condition.replace("{}", column));
+        // Each statement names all three, so that one set of values serves them all.
+        let sql = format!(
+            "UPDATE {table} SET {column} = {value} WHERE {condition} AND :now IS NOT NULL AND :since IS NOT NULL \
+             AND :by IS NOT NULL"
+        );
+        let by = int(millis(by));
+        transaction.execute(&sql, named_params! { ":now": int(now.0), ":since": int(since.0), ":by": by })?;
+    }
+    marks(&transaction, redate)?;
+    // DURABLE: all times move together; after a crash before this line the next start finds the old ones.
+    Ok(transaction.commit()?)
+}
+
+fn millis(by: Duration) -> u64 {
+    u64::try_from(by.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn marks(connection: &Connection, redate: &Redate) -> Result<(), Failure> {
+    let mut update = connection
+        .prepare("UPDATE marks SET newest_time = ?3, marks = ?4 WHERE shard_id = ?1 AND commit_number = ?2")?;
+    let mut keys = connection.prepare("SELECT shard_id, commit_number FROM marks")?;
+    // The keys first: a table must not be changed where it is being read.
+    let keys = keys.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    let mut select = connection.prepare("SELECT marks FROM marks WHERE shard_id = ?1 AND commit_number = ?2")?;
+    for (shard_id, commit_number) in keys {
+        let mut marks = vec![];
+        let blob: Vec<u8> = select.query_row([shard_id, commit_number], |row| row.get(0))?;
+        rows::read_marks(&blob, &mut marks)?;
+        let mut newest = Timestamp(0);
+        let mut changed = false;
+        for mark in &mut marks {
+            let time = redate.time(mark.time);
+            changed |= time != mark.time;
+            mark.time = time;
+            newest = newest.max(time);
+        }
+        if changed {
+            update.execute(params![shard_id, commit_number, int(newest.0), rows::marks_blob(&marks)])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! The host's time: where it begins, and what people are told of the machine's clock.
+//!
+//! A start compares the machine's clock with where the host's time was left: with the log's last time, and with the host that
+//! ran before in the same boot of the machine, if one did. Within a bound the host's time goes on where it was; beyond it the
+//! host does not start unless an operator takes the clock as it is. While it runs a step of the clock changes nothing, and is
+//! said. [`crate::skew`] says why.
+
+use super::StartError;
+use super::host_data::HostData;
+use crate::clock::{self, Timestamp};
+use crate::config::HostSettings;
+use crate::http::Readiness;
+use crate::log::embedded::Opening;
+use crate::sandbox::atomic_file;
+use crate::skew::{Left, Skew, WARN_ABOVE};
+use crate::telemetry::{ClockMetrics, events};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// Between two looks at the machine's clock.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What a host leaves for the next one of the same boot.
+#[derive(Serialize, Deserialize)]
+struct Note {
+    /// Names the boot of the machine.
+    boot_id: String,
+    /// The host's time when the machine booted, in milliseconds since 1970. It is the same as long as the process lives.
+    boot_ms: u64,
+}
+
+/// Sets where the host's time begins, before anything is dated. Blocks on the disk.
+pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSettings) -> Result<(), StartError> {
+    shift_for_tests();
+    let (file, boot_id) = (host_data.clock(), std::fs::read_to_string(BOOT_ID).unwrap_or_default());
+    let last = opening.last_time().map_err(StartError::ClockLog)?;
+    let boot = read(&file).filter(|note| note.boot_id == boot_id).map(|note| Timestamp(note.boot_ms));
+    let (wall, since_boot) = (clock::now(), clock::since_boot());
+    let compared = Left { last, boot }.compare(wall, since_boot);
+    let (skew, goes_on_at) = (compared.skew, compared.goes_on_at);
+    let begin = match compared.redate() {
+        None => goes_on_at,
+        Some(redate) if settings.accept_clock => {
+            opening.redate(&redate).map_err(StartError::ClockLog)?;
+            tracing::warn!("{}; it is taken as it is, and the times in the log were moved along", describe(wall, skew));
+            wall
+        }
+        Some(_) if skew.by() > settings.clock_skew_max => {
+            return Err(StartError::Clock {
+                described: describe(wall, skew),
+                skew_max: about(settings.clock_skew_max),
+            });
+        }
+        Some(_) => {
+            tracing::warn!("{}: {GOES_ON}", describe(wall, skew));
+            goes_on_at
+        }
+    };
+    clock::begin_at(begin);
+    let note = Note { boot_id, boot_ms: begin.before(since_boot).0 };
+    if let Err(error) = write(&file, &note) {
+        tracing::warn!(path = %file.display(), %error, "cannot keep where the host's time is: after a restart a clock that was set ahead is not noticed");
+    }
+    Ok(())
+}
+
+const GOES_ON: &str = "the host goes on by its own time; to take the clock as it is, restart with \
+                       `sluicebox run --accept-clock`";
+
+fn read(file: &Path) -> Option<Note> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}
+
+fn write(file: &Path, note: &Note) -> std::io::Result<()> {
+    let temporary: PathBuf = file.with_extension("tmp");
+    atomic_file::write(file, &temporary, &serde_json::to_vec(note)?)
+}
+
+/// Tells people about the machine's clock, as it changes. Ends when it is dropped.
+pub(super) async fn watch(metrics: ClockMetrics, readiness: Readiness) {
+    let mut looks = tokio::time::interval(LOOK);
+    let mut told = Skew::None;
+    loop {
+        looks.tick().await;
+        shift_for_tests();
+        let (wall, host) = (clock::now(), clock::steady());
+        let skew = Skew::of(wall, host);
+        metrics.show(wall, host);
+        // A clock that is off and stays so is said once.
+        if changed(told, skew) {
+            told = skew;
+            let described = (skew != Skew::None).then(|| format!("{}: {GOES_ON}", describe(wall, skew)));
+            events::clock(described.as_deref());
+            readiness.notice("clock", described);
+        }
+    }
+}
+
+fn changed(told: Skew, found: Skew) -> bool {
+    match (told, found) {
+        (Skew::None, Skew::None) => false,
+        (Skew::Ahead(told), Skew::Ahead(found)) | (Skew::Behind(told), Skew::Behind(found)) => {
+            told.abs_diff(found) > WARN_ABOVE
+        }
+        _ => true,
+    }
+}
+
+fn describe(wall: Timestamp, skew: Skew) -> String {
+    let way = if matches!(skew, Skew::Ahead(_)) { "ahead of" } else { "behind" };
+    format!("the machine's clock says {wall}, {} {way} the host's time", about(skew.by()))
+}
+
+/// A duration for people, in the unit that fits.
+fn about(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..120 => format!("{:.1} s", duration.as_secs_f64()),
+        120..7200 => format!("{} min", (seconds + 30) / 60),
+        7200..172_800 => format!("{} h", (seconds + 1800) / 3600),
+        _ => format!("{} days", (seconds + 43_200) / 86_400),
+    }
+}
+
+/// `SLUICEBOX_CLOCK_SHIFT=FILE` sets the clock of this process by as many milliseconds as the file says, at each look.
+/// Builds with debug assertions only.
+#[cfg(debug_assertions)]
+fn shift_for_tests() {
+    let file = std::env::var_os("SLUICEBOX_CLOCK_SHIFT");
+    if let Some(ms) = file.and_then(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok()) {
+        clock::shift(ms);
+    }
+}
+
+#[cfg(not(debug_assertions))]
+fn shift_for_tests() {}

@@ -1,0 +1,152 @@
+//! The machine's clock is set, by a year and in either direction, while the program runs and across restarts: nothing is
+//! lost, nothing runs twice inside its window, nothing is stuck. No real clock is set: the program is told to see another one.
+
+use crate::harness::process::{Place, Process};
+use crate::harness::{PATIENCE, everything, guests};
+use sluicebox::clock;
+use sluicebox::log::embedded::EmbeddedLog;
+use std::time::Duration;
+
+const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+
+/// A folder whose hosts see the clock that `set` says.
+struct Clocked {
+    place: Place,
+    file: String,
+}
+
+impl Clocked {
+    fn new(shift_ms: i64) -> Self {
+        let handler = r#"
+[handlers.first]
+module = "ledger.wasm"
+subscribe = ["in"]
+start = "earliest"
+publish = ["out"]
+shards = 2
+retry = { attempts = 9, min = "15s", max = "15s" }
+dedup = { window = "1h" }
+"#;
+        let place = Place::new(handler, &[]);
+        place.put("ledger.wasm", guests::ledger(1));
+        let file = place.path().join("shift").to_str().unwrap().to_owned();
+        let clocked = Self { place, file };
+        clocked.set(shift_ms);
+        clocked
+    }
+
+    fn set(&self, shift_ms: i64) {
+        self.place.put("shift", shift_ms.to_string());
+    }
+
+    fn start(&self, arguments: &[&str]) -> Process {
+        self.place.start_by(arguments, &[("SLUICEBOX_CLOCK_SHIFT", &self.file)])
+    }
+
+    /// Starts, which is refused; then as an operator who was told what to do.
+    #[track_caller]
+    fn start_accepting(&self, way: &str) -> Process {
+        let refused = self.start(&[]);
+        assert_eq!(refused.url, "", "it must not start");
+        assert!(!refused.ended().success());
+        let heard = self.place.heard();
+        assert!(heard.contains(way) && heard.contains("sluicebox run --accept-clock"), "{heard}");
+        let host = self.start(&["--accept-clock"]);
+        assert_ne!(host.url, "", "{}", self.place.heard());
+        host
+    }
+
+    /// The inputs that were handled, and the time of the last message.
+    async fn handled(&self) -> (usize, clock::Timestamp) {
+        let log = EmbeddedLog::open_read_only(&self.place.data()).unwrap();
+        let messages = everything(&log).await;
+        let last = messages.last().map_or(clock::Timestamp(0), |message| message.time);
+        (messages.iter().filter(|message| message.topic.as_str() == "out").count(), last)
+    }
+
+    async fn until_handled(&self, count: usize) {
+        let asks = async {
+            let mut pace = tokio::time::interval(Duration::from_millis(50));
+            while self.handled().await.0 < count {
+                pace.tick().await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, asks).await.is_ok(), "waited in vain for {count}");
+        assert_eq!(self.handled().await.0, count);
+    }
+}
+
+async fn outcomes(host: &Process, name: &str, count: u64) {
+    let metric = format!(r#"messages_total{{handler="first",outcome="{name}",topic="in"}}"#);
+    host.until(&format!("{count} are {name}"), async |host| host.metric(&metric).await == count).await;
+}
+
+#[tokio::test]
+async fn after_a_clock_that_was_a_year_ahead_nothing_is_stuck_and_no_id_runs_twice() {
+    let clocked = Clocked::new(YEAR_MS);
+    let host = clocked.start(&[]);
+    for key in ["a", "b", "c"] {
+        assert!(host.publish("in", Some(key), None, "fail 1").await);
+    }
+    outcomes(&host, "retry", 3).await;
+    assert!(host.publish("in", Some("d"), Some("id"), "ok").await);
+    outcomes(&host, "done", 1).await;
+    host.kill();
+    clocked.set(0);
+    let host = clocked.start_accepting("365 days behind the host's time");
+    // Their retries were due within fifteen seconds, in a year.
+    clocked.until_handled(4).await;
+    assert!(host.publish("in", Some("d"), Some("id"), "ok").await);
+    outcomes(&host, "duplicate", 1).await;
+    let (_, last) = clocked.handled().await;
+    assert!(last < clock::now().after(Duration::from_secs(3600)), "new messages are dated {last}");
+    host.stop();
+    // Once accepted it is right.
+    clocked.start(&[]).stop();
+}
+
+#[tokio::test]
+async fn after_a_clock_that_was_a_year_behind_no_id_runs_twice() {
+    let clocked = Clocked::new(-YEAR_MS);
+    let host = clocked.start(&[]);
+    assert!(host.publish("in", Some("a"), Some("id"), "ok").await);
+    outcomes(&host, "done", 1).await;
+    host.stop();
+    clocked.set(0);
+    let host = clocked.start_accepting("365 days ahead of the host's time");
+    assert!(host.publish("in", Some("a"), Some("id"), "ok").await);
+    outcomes(&host, "duplicate", 1).await;
+    assert_eq!(clocked.handled().await.0, 1);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_while_the_host_runs_changes_nothing_and_is_said() {
+    let clocked = Clocked::new(0);
+    let host = clocked.start(&[]);
+    assert!(host.publish("in", Some("a"), Some("id"), "ok").await);
+    outcomes(&host, "done", 1).await;
+    for (step, (shift_ms, way)) in [(YEAR_MS, "ahead of"), (-YEAR_MS, "behind")].into_iter().enumerate() {
+        clocked.set(shift_ms);
+        host.until("it is said", async |host| host.get("/v1/status").await.contains(&format!("{way} the host's time")))
+            .await;
+        assert!(host.publish("in", Some("a"), Some("id"), "ok").await);
+        outcomes(&host, "duplicate", step as u64 + 1).await;
+        let (_, last) = clocked.handled().await;
+        assert!(last.since(clock::now()) < Duration::from_secs(60) && clock::now().since(last) < PATIENCE, "{last}");
+    }
+    clocked.set(0);
+    host.until("it is right again", async |host| !host.get("/v1/status").await.contains("the host's time")).await;
+    host.stop();
+}
+
+#[tokio::test]
+async fn a_clock_within_the_bound_is_only_said() {
+    let clocked = Clocked::new(0);
+    clocked.start(&[]).stop();
+    for shift_ms in [60_000, -60_000] {
+        clocked.set(shift_ms);
+        let host = clocked.start(&[]);
+        host.until("it is said", async |host| host.get("/v1/status").await.contains("60.0 s")).await;
+        host.stop();
+    }
+}
