@@ -15,7 +15,7 @@ use crate::log::{Log, LogError, ReadRequest, Tail};
 use crate::message::{Message, Offset};
 use crate::routing::reserved::{CONTROL_TOKEN, control_topic};
 use crate::topic::Pattern;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ pub struct Follower {
 
 struct Followed {
     known: Arc<AtomicU64>,
-    handlers: Mutex<HashMap<HandlerName, watch::Sender<Offset>>>,
+    handlers: Mutex<BTreeMap<HandlerName, watch::Sender<Offset>>>,
     pins: Pins,
 }
 
@@ -77,7 +77,7 @@ impl Follower {
 }
 
 impl Followed {
-    fn handlers(&self) -> MutexGuard<'_, HashMap<HandlerName, watch::Sender<Offset>>> {
+    fn handlers(&self) -> MutexGuard<'_, BTreeMap<HandlerName, watch::Sender<Offset>>> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,6 +151,7 @@ async fn follow(followed: Arc<Followed>, log: Arc<dyn Log>, mut tail: Box<dyn Ta
     let mut heard_upto = tail.start();
     loop {
         let next = tokio::select! {
+            biased;
             // Safe to cancel: a token stays cancelled.
             () = stop.cancelled() => return,
             // Safe to cancel: the tail promises it.

@@ -69,6 +69,10 @@ pub fn since_boot() -> Duration {
 /// clock since. The log's messages are dated by it, and whoever waits for a time waits for this one. Whoever sets the
 /// machine's clock meanwhile delays nothing, hastens nothing and makes nothing older.
 pub fn steady() -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(time) = simulated::now() {
+        return time;
+    }
     let host = HostTime::begun();
     host.look_for_suspend();
     host.at(instant())
@@ -76,6 +80,10 @@ pub fn steady() -> Timestamp {
 
 /// What [`steady`] said at that point of the monotonic clock. A suspend counts once [`steady`] was asked.
 pub fn steady_at(instant: Instant) -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(time) = simulated::at(instant) {
+        return time;
+    }
     HostTime::begun().at(instant)
 }
 
@@ -177,7 +185,11 @@ pub mod simulated {
     }
 
     pub(super) fn now() -> Option<Timestamp> {
-        let since = |source: Source| millis((source.instant)().saturating_duration_since(source.begun));
-        SOURCE.get().map(|source| Timestamp(BEGIN.0 + since(source)))
+        at(instant()?)
+    }
+
+    pub(super) fn at(instant: Instant) -> Option<Timestamp> {
+        let source = SOURCE.get()?;
+        Some(Timestamp(BEGIN.0 + millis(instant.saturating_duration_since(source.begun))))
     }
 }

@@ -196,7 +196,11 @@ impl Log for FaultyLog {
     }
 
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(self.0.look(async move || self.0.log.put_routings(version, routings).await))
+        Box::pin(self.0.look(async move || {
+            self.0.log.put_routings(version, routings.clone()).await?;
+            self.0.world.routed(&routings);
+            Ok(())
+        }))
     }
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
