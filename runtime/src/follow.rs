@@ -16,7 +16,7 @@ use crate::message::{Message, Offset};
 use crate::routing::reserved::{CONTROL_TOKEN, control_topic};
 use crate::topic::Pattern;
 use crate::vital::Vital;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -35,7 +35,7 @@ pub struct Follower {
 
 struct Followed {
     known: Arc<AtomicU64>,
-    handlers: Mutex<HashMap<HandlerName, watch::Sender<Offset>>>,
+    handlers: Mutex<BTreeMap<HandlerName, watch::Sender<Offset>>>,
     pins: Pins,
 }
 
@@ -86,7 +86,7 @@ impl Follower {
 }
 
 impl Followed {
-    fn handlers(&self) -> MutexGuard<'_, HashMap<HandlerName, watch::Sender<Offset>>> {
+    fn handlers(&self) -> MutexGuard<'_, BTreeMap<HandlerName, watch::Sender<Offset>>> {
         self.handlers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,6 +160,7 @@ async fn follow(followed: Arc<Followed>, log: Arc<dyn Log>, mut tail: Box<dyn Ta
     let mut heard_upto = tail.start();
     loop {
         let next = tokio::select! {
+            biased;
             // Safe to cancel: a token stays cancelled.
             () = stop.cancelled() => return,
             // Safe to cancel: the tail promises it.

@@ -7,6 +7,7 @@
 //!
 //! How many run at a time is left to the permits of [`crate::actor::Version`].
 
+use crate::chance;
 use crate::clock;
 use crate::dead_box;
 use crate::handler::Policy;
@@ -266,7 +267,7 @@ impl Gate {
         if ticket.counts_for_nothing() || says_nothing && !ticket.is_probe() {
             return;
         }
-        let random = if sample == Sample::Failure { rand::random::<f64>() } else { 0.0 };
+        let random = if sample == Sample::Failure { chance::fraction() } else { 0.0 };
         let mut inner = self.lock();
         let probe = ticket.is_probe();
         let Some(breaker) = &mut inner.breaker else { return };

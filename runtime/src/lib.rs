@@ -16,6 +16,7 @@ pub use sluicebox_sandbox as sandbox;
 pub mod actor;
 pub mod bench;
 mod blocking;
+pub mod chance;
 pub mod cli;
 pub mod committer;
 pub mod config;

@@ -45,6 +45,8 @@ mod full;
 mod guarantees;
 mod kill;
 mod migration;
+mod numbered;
+mod power;
 mod read;
 mod record;
 mod redated;

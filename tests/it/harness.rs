@@ -6,6 +6,7 @@ pub mod guests;
 pub mod logs;
 pub mod native;
 pub mod process;
+pub mod recorder;
 
 use sluicebox::commit::{DeadFilter, DeadQuery};
 use sluicebox::handler::ShardId;

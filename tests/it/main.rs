@@ -31,3 +31,5 @@ mod tidy;
 mod trace;
 mod usage;
 mod walk;
+#[cfg(debug_assertions)]
+mod whole_host;

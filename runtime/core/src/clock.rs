@@ -40,6 +40,10 @@ impl std::fmt::Display for Timestamp {
 
 /// The wall clock now: what the machine says, right or wrong. What the log dates runs on [`steady`].
 pub fn now() -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(time) = simulated::now() {
+        return time;
+    }
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let wall = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
     Timestamp(wall.saturating_add_signed(SHIFT_MS.load(Ordering::Relaxed)))
@@ -65,6 +69,10 @@ pub fn since_boot() -> Duration {
 /// clock since. The log's messages are dated by it, and whoever waits for a time waits for this one. Whoever sets the
 /// machine's clock meanwhile delays nothing, hastens nothing and makes nothing older.
 pub fn steady() -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(time) = simulated::now() {
+        return time;
+    }
     let host = HostTime::begun();
     host.look_for_suspend();
     host.at(instant())
@@ -72,6 +80,10 @@ pub fn steady() -> Timestamp {
 
 /// What [`steady`] said at that point of the monotonic clock. A suspend counts once [`steady`] was asked.
 pub fn steady_at(instant: Instant) -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(time) = simulated::at(instant) {
+        return time;
+    }
     HostTime::begun().at(instant)
 }
 
@@ -131,7 +143,55 @@ pub fn system_time() -> SystemTime {
 
 /// A point on the monotonic clock, for measuring durations.
 pub fn instant() -> Instant {
+    #[cfg(debug_assertions)]
+    if let Some(instant) = simulated::instant() {
+        return instant;
+    }
     Instant::now()
+}
+
+/// Time that a test moves on, for everything on its thread. Builds with debug assertions only.
+#[cfg(debug_assertions)]
+pub mod simulated {
+    use super::{Timestamp, millis};
+    use std::cell::Cell;
+    use std::time::Instant;
+
+    /// What the wall clock says when a simulation begins.
+    const BEGIN: Timestamp = Timestamp(1_700_000_000_000);
+
+    #[derive(Clone, Copy)]
+    struct Source {
+        instant: fn() -> Instant,
+        begun: Instant,
+    }
+
+    thread_local! {
+        static SOURCE: Cell<Option<Source>> = const { Cell::new(None) };
+    }
+
+    /// From now on the clocks of this thread follow this one.
+    pub fn begin(instant: fn() -> Instant) {
+        SOURCE.set(Some(Source { instant, begun: instant() }));
+    }
+
+    /// The real clocks again.
+    pub fn end() {
+        SOURCE.set(None);
+    }
+
+    pub(super) fn instant() -> Option<Instant> {
+        SOURCE.get().map(|source| (source.instant)())
+    }
+
+    pub(super) fn now() -> Option<Timestamp> {
+        at(instant()?)
+    }
+
+    pub(super) fn at(instant: Instant) -> Option<Timestamp> {
+        let source = SOURCE.get()?;
+        Some(Timestamp(BEGIN.0 + millis(instant.saturating_duration_since(source.begun))))
+    }
 }
 
 #[cfg(test)]

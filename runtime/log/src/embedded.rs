@@ -74,6 +74,9 @@ pub struct Options {
     pub bytes_max: Option<u64>,
     /// When the disk has fewer bytes left appends are refused, and commits go on into what is left.
     pub disk_reserve_bytes: u64,
+    /// The write-ahead log starts over at about this size. A larger one makes commits cheaper, since pages that are
+    /// written again and again are copied less often, and the start after a crash dearer.
+    pub wal_bytes_max: u64,
     /// How long writes wait while another process holds the database (a tool that looks at it, a copy being made); then
     /// they are refused, and the log goes on.
     pub lock_wait: Duration,
@@ -89,6 +92,7 @@ impl Default for Options {
             reader_cache_bytes: 16 * 1024 * 1024,
             bytes_max: None,
             disk_reserve_bytes: 32 * 1024 * 1024,
+            wal_bytes_max: 256 * 1024 * 1024,
             lock_wait: Duration::from_secs(30),
             clock: clock::now,
         }
@@ -130,10 +134,17 @@ impl EmbeddedLog {
         let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
         let state = Arc::new(LogState::new(end));
         let second_connection = format::open_to_checkpoint(&path)?;
-        let Options { clock, lock_wait, .. } = options;
-        let resources =
-            WriterResources { lock, connection, second_connection, state: state.clone(), clock, room, lock_wait };
-        let writer = Writer::start(resources)?;
+        let Options { clock, wal_bytes_max, lock_wait, .. } = options;
+        let writer = Writer::start(WriterResources {
+            lock,
+            connection,
+            second_connection,
+            state: state.clone(),
+            clock,
+            room,
+            wal_bytes_max,
+            lock_wait,
+        })?;
         Ok(Self::with(bounds, directory, state, readers, Access::ReadWrite(writer)))
     }
 

@@ -1,6 +1,7 @@
 //! Keeps a shard at work, whatever happens: claims it, and claims it again after any doubt about its record.
 
 use super::{Actor, Parts};
+use crate::chance;
 use crate::clock;
 use crate::commit::CommitError;
 use crate::follow::LastPin;
@@ -95,7 +96,7 @@ impl Default for Pause {
 
 impl Pause {
     async fn wait(&mut self, stop: &CancellationToken) {
-        let wait = self.0.mul_f64(rand::random::<f64>());
+        let wait = self.0.mul_f64(chance::fraction());
         self.0 = (self.0 * 2).min(PAUSE_MAX);
         // Safe to cancel: a sleep holds nothing.
         let _ = tokio::time::timeout(wait, stop.cancelled()).await;

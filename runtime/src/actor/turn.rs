@@ -4,6 +4,7 @@
 //! of its own.
 
 use super::Actor;
+use crate::chance;
 use crate::clock;
 use crate::effects::Effects;
 use crate::gate::{Gate, Pass, Shut};
@@ -67,15 +68,15 @@ impl<'p> Actor<'p> {
     /// Takes messages up and starts runs, until nothing can be started or the turn is over.
     pub(super) async fn start_runs(&mut self) -> Turn {
         let mut permit = self.spare.take();
+        let begun = clock::instant();
+        // Taken out whether or not anything may run: a time in the past that stays would be waited for again and again.
+        self.shard.wake(clock::steady_at(begun));
         if !self.heard {
             return Turn::Idle;
         }
         let gate: &'p Gate = &self.parts.gate;
         self.gate_changes.mark_unchanged();
-        let begun = clock::instant();
         if let Some(shut) = gate.shut(begun) {
-            // What is due goes on being due, and nothing is taken up.
-            self.shard.wake(clock::steady_at(begun));
             return Turn::Shut(shut);
         }
         // The clock is looked at once a run: where one ends the next begins.
@@ -186,7 +187,7 @@ impl<'p> Actor<'p> {
             Ok(_) => self.calls.ok(took),
             Err(failure) => self.calls.failed(failure.kind(), took),
         }
-        let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
+        let random = if result.is_err() { chance::fraction() } else { 0.0 };
         self.shard.finish(lane, result, digest, random, clock::steady_at(now));
     }
 

@@ -5,6 +5,7 @@ use super::recent::Chunk;
 use super::sorter::sort;
 use super::subscription::{Plan, Step};
 use super::{Options, State};
+use crate::chance;
 use crate::log::{Batch, LogError, ReadRequest};
 use crate::message::Offset;
 use std::sync::Arc;
@@ -114,5 +115,5 @@ impl CatchUp<'_> {
 /// Full-jitter exponential backoff.
 fn wait_after(failures: u32, options: &Options) -> Duration {
     let bound = options.retry_min.saturating_mul(1 << failures.min(16)).min(options.retry_max);
-    rand::random_range(Duration::ZERO..=bound)
+    bound.mul_f64(chance::fraction())
 }

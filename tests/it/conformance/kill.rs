@@ -1,46 +1,17 @@
 //! The embedded log after the death of its process: what was acknowledged is there, and every commit is whole or absent.
 
 use super::commit_at_once;
-use crate::harness::logs::{commit, key, message, shard};
+use super::numbered::{claim_whole, numbered, outputs};
+use crate::harness::logs::shard;
 use crate::harness::{again, everything};
 use rand::{RngExt as _, SeedableRng as _};
-use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Head, HeadScope, KeyWrites, Mark, ShardCommit, Term};
-use sluicebox::effects::StateWrite;
-use sluicebox::handler::ShardId;
 use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
-use sluicebox::message::{IdHash, Offset};
+use sluicebox::message::Offset;
 use std::path::Path;
 use tokio::runtime::Runtime;
 
 const SHARDS: u16 = 3;
-
-/// The commit of this number leaves a trace of it in every table.
-fn numbered(id: &ShardId, term: Term, number: u64) -> ShardCommit {
-    let text = number.to_string();
-    let head = |number| Head {
-        offset: Offset(number),
-        key: None,
-        attempt: 0,
-        due: Timestamp(number),
-        error: "".into(),
-        digest: None,
-        scope: HeadScope::Message,
-    };
-    ShardCommit {
-        read: Offset(number),
-        open_put: vec![head(number)],
-        open_drop: vec![Offset(number - 1)],
-        marks: vec![Mark { id: IdHash::of(&text), time: Timestamp(number) }],
-        state: vec![KeyWrites {
-            key: key(&format!("shard {}", id.index)),
-            writes: vec![StateWrite { entry: "number".into(), value: Some(text.clone().into()) }],
-        }],
-        outputs: (0..number % 5).map(|at| message("out", format!("{}:{number}:{at}", id.index))).collect(),
-        ..commit(id, term, number)
-    }
-}
 
 /// Commits to every shard at once, for ever, and says each number that was acknowledged to all.
 fn commit_for_ever(directory: &Path, shards: u16) {
@@ -73,32 +44,15 @@ fn commit_for_ever(directory: &Path, shards: u16) {
 fn check(directory: &Path, shards: u16, acknowledged: u64) -> Vec<u64> {
     Runtime::new().unwrap().block_on(async {
         let log = EmbeddedLog::open(directory, Options::default()).unwrap();
-        let outputs = everything(&log).await;
+        let found = everything(&log).await;
         let mut reached = vec![];
         for index in 0..shards {
-            let id = shard("h", index);
-            let record = log.claim(id.clone(), Offset::START).await.unwrap().record;
-            let last = record.commit_number;
+            let (_, last) = claim_whole(&log, index).await;
             assert!(last == acknowledged || last == acknowledged + 1, "{last} after {acknowledged} was acknowledged");
             reached.push(last);
-            assert_eq!(record.read, Offset(last));
-            assert_eq!(
-                record.open.iter().map(|head| head.offset.0).collect::<Vec<_>>(),
-                (last..=last).filter(|n| *n > 0).collect::<Vec<_>>()
-            );
-            let marks: Vec<_> =
-                (1..=last).map(|n| Mark { id: IdHash::of(&n.to_string()), time: Timestamp(n) }).collect();
-            assert_eq!(record.marks, marks);
-            let state = log.load(id.clone(), vec![key(&format!("shard {index}"))]).await.unwrap();
-            assert_eq!(
-                state[0].get("number").map(|value| value.to_vec()),
-                (last > 0).then(|| last.to_string().into_bytes())
-            );
-            let expected: Vec<String> =
-                (1..=last).flat_map(|n| (0..n % 5).map(move |at| format!("{index}:{n}:{at}"))).collect();
             let prefix = format!("{index}:");
-            let found = outputs.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
-            assert_eq!(found.filter(|body| body.starts_with(&prefix)).collect::<Vec<_>>(), expected);
+            let found = found.iter().map(|m| String::from_utf8(m.body.to_vec()).unwrap());
+            assert_eq!(found.filter(|body| body.starts_with(&prefix)).collect::<Vec<_>>(), outputs(index, last));
         }
         reached
     })

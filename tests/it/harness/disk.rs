@@ -3,8 +3,9 @@
 //! children (`again.rs`).
 #![allow(unsafe_code, reason = "system calls are replaced, which only exists as an interface of C")]
 
+use super::recorder;
 use rusqlite::ffi;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,22 +26,26 @@ pub fn fail_sync(fails: bool) {
     SYNC_FAILS.store(fails, Ordering::SeqCst);
 }
 
+pub type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
+
 fn replace_write() {
-    type Write = unsafe extern "C" fn(c_int, *const c_void, usize, i64) -> isize;
-    // SAFETY: the default file system of SQLite lives as long as the process; its `pwrite` has this signature.
+    // SAFETY: it has this signature.
+    let replacement = unsafe { std::mem::transmute::<Write, unsafe extern "C" fn()>(write_if_there_is_room) };
+    // Which one it uses was decided when it was compiled.
+    [c"pwrite", c"pwrite64"].iter().for_each(|name| replace(name, replacement));
+}
+
+/// Makes SQLite call something else than the C library's function of this name, which must have its signature.
+pub fn replace(name: &CStr, replacement: unsafe extern "C" fn()) {
+    // SAFETY: the default file system of SQLite lives as long as the process.
     unsafe {
         let vfs = ffi::sqlite3_vfs_find(std::ptr::null());
-        let replacement = std::mem::transmute::<Write, unsafe extern "C" fn()>(write_if_there_is_room);
-        let set = (*vfs).xSetSystemCall.unwrap();
-        // Which one it uses was decided when it was compiled.
-        for name in [c"pwrite", c"pwrite64"] {
-            assert_eq!(set(vfs, name.as_ptr(), Some(replacement)), ffi::SQLITE_OK);
-        }
+        assert_eq!((*vfs).xSetSystemCall.unwrap()(vfs, name.as_ptr(), Some(replacement)), ffi::SQLITE_OK);
     }
 }
 
 unsafe extern "C" {
-    fn pwrite64(file: c_int, bytes: *const c_void, count: usize, at: i64) -> isize;
+    pub fn pwrite64(file: c_int, bytes: *const c_void, count: usize, at: i64) -> isize;
 }
 
 unsafe extern "C" fn write_if_there_is_room(file: c_int, bytes: *const c_void, count: usize, at: i64) -> isize {
@@ -76,9 +81,13 @@ fn sync_with(file: c_int, sync: fn(BorrowedFd<'_>) -> rustix::io::Result<()>) ->
     if SYNC_FAILS.load(Ordering::SeqCst) {
         return -1;
     }
+    let begun = recorder::sync_begins();
     // SAFETY: the caller holds the file open. This asks the kernel directly, so it does not come back here.
     match sync(unsafe { BorrowedFd::borrow_raw(file) }) {
-        Ok(()) => 0,
+        Ok(()) => {
+            recorder::synced(file, begun);
+            0
+        }
         Err(_) => -1,
     }
 }

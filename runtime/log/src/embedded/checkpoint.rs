@@ -10,6 +10,7 @@
 //! file is cut after all.
 
 use super::failure::Failure;
+use super::format::PAGE_BYTES;
 use super::log_state::LogState;
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -43,8 +44,13 @@ impl Thresholds {
     }
 }
 
-/// 16, 256, 64 and 64 MiB.
-const THRESHOLDS: Thresholds = Thresholds { until_checkpoint: 4096, max: 65536, until_retry: 16384, left_max: 16384 };
+impl Thresholds {
+    /// Those of a write-ahead log that starts over at this size.
+    fn of(bytes_max: u64) -> Self {
+        let max = u32::try_from(bytes_max / u64::from(PAGE_BYTES)).unwrap_or(u32::MAX / 8).max(16);
+        Self { until_checkpoint: max / 16, max, until_retry: max / 4, left_max: max / 4 }
+    }
+}
 
 /// The writer's side.
 pub(super) struct Checkpoints {
@@ -62,13 +68,15 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Counts the pages that `writer` adds and starts the checkpointer on a connection of its own.
+    /// Counts the pages that `writer` adds and starts the checkpointer on a connection of its own. The write-ahead log
+    /// starts over at about `bytes_max`.
     pub(super) fn start(
+        bytes_max: u64,
         writer: &mut Connection,
         connection: Connection,
         state: Arc<LogState>,
     ) -> Result<Self, Failure> {
-        Self::start_with(THRESHOLDS, writer, connection, state)
+        Self::start_with(Thresholds::of(bytes_max), writer, connection, state)
     }
 
     fn start_with(

@@ -14,7 +14,7 @@ const VERSION: i32 = 3;
 const MIGRATIONS: [&str; VERSION as usize - 1] =
     [include_str!("migrate_1_to_2.sql"), include_str!("migrate_2_to_3.sql")];
 /// Bytes in a page. Of 4, 8 and 16 KiB the smallest writes least for single messages and for scattered state.
-const PAGE_BYTES: u32 = 4096;
+pub(super) const PAGE_BYTES: u32 = 4096;
 /// How long a connection waits for another one's lock. Only checkpoints and recovery ever hold one that matters.
 const BUSY: Duration = Duration::from_secs(5);
 

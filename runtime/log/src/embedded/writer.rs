@@ -42,6 +42,8 @@ pub(super) struct WriterResources {
     pub(super) lock: Lock,
     pub(super) clock: fn() -> Timestamp,
     pub(super) room: Room,
+    /// The write-ahead log starts over at about this size.
+    pub(super) wal_bytes_max: u64,
     /// How long a transaction waits for another process to let go of the database.
     pub(super) lock_wait: Duration,
 }
@@ -115,9 +117,10 @@ impl Drop for StopOnPanic<'_> {
 /// Serves the queue until it is closed, or until the log must stop.
 fn write(resources: WriterResources, queue: &mut mpsc::Receiver<Request>) -> Result<(), Failure> {
     // Dropped in reverse order: the lock is the last to go.
-    let WriterResources { lock: _lock, mut connection, second_connection, state, clock, room, lock_wait } = resources;
+    let WriterResources { lock: _lock, mut connection, second_connection, state, clock, room, .. } = resources;
+    let WriterResources { wal_bytes_max, lock_wait, .. } = resources;
     connection.busy_timeout(BUSY)?;
-    let checkpoints = Checkpoints::start(&mut connection, second_connection, state.clone())?;
+    let checkpoints = Checkpoints::start(wal_bytes_max, &mut connection, second_connection, state.clone())?;
     let tables = Tables::open(&connection, room)?;
     let crash = CrashPoint::from_environment();
     let mut transactions =

@@ -1,0 +1,392 @@
+//! The whole host under a seed: the real actors, committer, reader, follower, retention and [`Host::apply`] on one thread
+//! whose time stands still while anything can go on, over a log that answers in random order and time, with faults.
+//!
+//! Whatever happens, when the faults end everything is settled within a bound of that time, and the checker finds every
+//! promise kept. A failing seed is printed: `SLUICEBOX_SEED=n cargo test --test it whole_host` runs it alone, many times:
+//! in which order tokio wakes the tasks that wait for one change is the only thing that no seed decides.
+
+mod faulty;
+mod handler;
+
+use self::faulty::FaultyLog;
+use self::handler::module;
+use crate::checker::{self, Handler as Checked, History};
+use crate::harness::{after, counts, dead_letters};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use sluicebox::chance;
+use sluicebox::clock;
+use sluicebox::commit::{DeadFilter, DeadQuery};
+use sluicebox::config::Start;
+use sluicebox::control::Command;
+use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
+use sluicebox::host::{Handler, Host, Owned};
+use sluicebox::log::memory::MemoryLog;
+use sluicebox::log::{Log, Trim};
+use sluicebox::message::{Key, Message, NewMessage, Offset};
+use sluicebox::reader::Options;
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::telemetry::Metrics;
+use sluicebox::topic::{Pattern, Topic};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const SEEDS: u64 = 1000;
+/// How often one seed is run.
+const AGAIN: usize = 100;
+const STEPS: usize = 40;
+const KEYS: usize = 6;
+const NAMES: [&str; 2] = ["first", "second"];
+/// Of the time that stands still: with no faults left, all is settled by then.
+const SETTLED_WITHIN: Duration = Duration::from_secs(3600);
+
+/// What an onlooker saw who misses nothing.
+#[derive(Default)]
+pub struct World {
+    /// Every message that ever was in the log: `retain` deletes the old ones there.
+    archive: Mutex<BTreeMap<Offset, Arc<Message>>>,
+    removed: Mutex<BTreeSet<(HandlerName, Offset)>>,
+    /// Every subscription that ever held: the log forgets those that no shard needs.
+    spans: Mutex<BTreeMap<HandlerName, BTreeMap<Offset, Vec<Pattern>>>>,
+}
+
+impl World {
+    /// Keeps what the log holds now.
+    async fn keep(&self, log: &MemoryLog) {
+        let last = self.archive.lock().unwrap().keys().next_back().copied().unwrap_or(Offset::START);
+        let (messages, _) = after(log, last).await;
+        self.archive.lock().unwrap().extend(messages.into_iter().map(|message| (message.offset, message)));
+    }
+
+    fn routed(&self, routings: &[Routing]) {
+        let mut spans = self.spans.lock().unwrap();
+        for routing in routings {
+            let known = spans.entry(routing.handler.clone()).or_default();
+            known.extend(routing.spans.iter().map(|span| (span.after, span.subscribe.clone())));
+        }
+    }
+
+    /// A routing with every subscription that ever held.
+    fn whole(&self, routing: Routing) -> Routing {
+        let spans = self.spans.lock().unwrap();
+        let span = |(after, subscribe): (&Offset, &Vec<Pattern>)| Span { after: *after, subscribe: subscribe.clone() };
+        Routing { spans: spans[&routing.handler].iter().map(span).collect(), ..routing }
+    }
+
+    fn removed(&self, handler: &HandlerName, offsets: Vec<Offset>) {
+        self.removed.lock().unwrap().extend(offsets.into_iter().map(|offset| (handler.clone(), offset)));
+    }
+}
+
+fn name(text: &str) -> HandlerName {
+    HandlerName::parse(text).unwrap()
+}
+
+struct Run {
+    random: StdRng,
+    log: FaultyLog,
+    world: Arc<World>,
+    handlers: Vec<Handler>,
+    /// What operators of either host would start again.
+    hosts: Vec<Option<Host>>,
+    published: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let world = Arc::new(World::default());
+        let log = FaultyLog::new(random.random(), world.clone());
+        let shards = random.random_range(1..4);
+        let handlers = [(NAMES[0], "in.*"), (NAMES[1], "out.first")].map(|(handler, subscribe)| Handler {
+            name: name(handler),
+            subscribe: vec![Pattern::parse(subscribe).unwrap()],
+            key: KeyFrom::Message,
+            id: IdFrom::Message,
+            shards,
+            start: Start::Earliest,
+            policy: policy(&mut random),
+            invoke: module(handler, random.random()),
+        });
+        let hosts = if random.random_bool(0.5) { 1 } else { 2 };
+        Self { random, log, world, handlers: handlers.into(), hosts: (0..hosts).map(|_| None).collect(), published: 0 }
+    }
+
+    fn log(&self) -> Arc<dyn Log> {
+        Arc::new(self.log.clone())
+    }
+
+    /// What a host owns: each shard belongs to one of them, and changes sides with the round.
+    fn owned(&self, host: usize, round: usize) -> Owned {
+        if self.hosts.len() == 1 {
+            return Owned::All;
+        }
+        let shards = self
+            .handlers
+            .iter()
+            .flat_map(|handler| (0..handler.shards).map(|index| ShardId { handler: handler.name.clone(), index }));
+        Owned::Only(shards.filter(|shard| (usize::from(shard.index) + round) % self.hosts.len() == host).collect())
+    }
+
+    /// Starts what does not run, again and again until it does.
+    async fn start(&mut self, round: usize) {
+        for index in 0..self.hosts.len() {
+            while self.hosts[index].is_none() {
+                let options = Options {
+                    inbox_messages_max: self.random.random_range(2..40),
+                    chunk_messages_max: self.random.random_range(1..20),
+                    recent_messages_max: self.random.random_range(0..20),
+                    foreign_messages_max: self.random.random_range(1..50),
+                    ..Options::default()
+                };
+                let (handlers, metrics) = (self.handlers.clone(), Arc::new(Metrics::new()));
+                let owned = self.owned(index, round);
+                self.hosts[index] = Host::start_as_owner(self.log(), handlers, metrics, options, owned).await.ok();
+            }
+        }
+    }
+
+    async fn publish(&mut self) {
+        for _ in 0..self.random.random_range(1..12) {
+            let kind = match self.random.random_range(0..100) {
+                0..8 => "fail 2",
+                8..10 => "fail 9",
+                10..12 => "reject",
+                12 => "boom",
+                13..30 => "wait",
+                _ => "ok",
+            };
+            self.published += 1;
+            let has_id = self.random.random_bool(0.8);
+            let message = NewMessage {
+                key: self.random.random_bool(0.9).then(|| key(self.random.random_range(0..KEYS))),
+                id: has_id.then(|| self.published.to_string().into()),
+                ..NewMessage::new(Topic::parse("in.a").unwrap(), kind)
+            };
+            // Who does not know says it again, if that can be told.
+            let times = if has_id && self.random.random_bool(0.2) { 2 } else { 1 };
+            let mut done = 0;
+            while done < times {
+                if self.log.append(vec![message.clone()]).await.is_ok() || !has_id {
+                    done += 1;
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, handler: usize, command: Command) {
+        let message = command.message(&self.handlers[handler].name);
+        // Sent twice it does no harm.
+        while self.log.append(vec![message.clone()]).await.is_err() {}
+    }
+
+    async fn operate(&mut self) {
+        let handler = self.random.random_range(0..self.handlers.len());
+        let newest = self.log.dead(DeadQuery::newest(DeadFilter::default(), 1)).await.unwrap_or_default();
+        let filter = DeadFilter { upto: newest.first().map(|letter| letter.number), ..DeadFilter::default() };
+        let key = key(self.random.random_range(0..KEYS));
+        let command = match self.random.random_range(0..9) {
+            0 => Command::Pause,
+            1 | 2 => Command::Resume,
+            3 => Command::Trip,
+            4 => Command::Reset,
+            5 => Command::PauseKey { key },
+            6 => Command::ResumeKey { key },
+            7 => Command::RetryDead { filter },
+            _ => Command::DropDead { filter },
+        };
+        self.command(handler, command).await;
+    }
+
+    /// Another module, another policy, or another subscription.
+    async fn change(&mut self) {
+        let at = self.random.random_range(0..self.handlers.len());
+        let handler = &mut self.handlers[at];
+        match self.random.random_range(0..3) {
+            0 => handler.invoke = module(NAMES[at], self.random.random()),
+            1 => {
+                let dedup = handler.policy.dedup.clone();
+                handler.policy = Policy { dedup, ..policy(&mut self.random) };
+                // The checker knows one number of attempts and one way to fail.
+                handler.policy.retry.attempts = ATTEMPTS;
+            }
+            _ if at == 0 => {
+                let more = Pattern::parse("elsewhere").unwrap();
+                match handler.subscribe.contains(&more) {
+                    true => handler.subscribe.retain(|pattern| *pattern != more),
+                    false => handler.subscribe.push(more),
+                }
+            }
+            _ => {}
+        }
+        for host in self.hosts.iter().flatten() {
+            // A log that does not answer leaves everything as it was: whoever changed the file tries again.
+            while host.apply(self.handlers.clone()).await.is_err() {}
+        }
+    }
+
+    async fn step(&mut self, round: &mut usize) {
+        match self.random.random_range(0..100) {
+            0..35 => self.publish().await,
+            35..65 => tokio::time::sleep(Duration::from_millis(self.random.random_range(0..400))).await,
+            65..73 => self.operate().await,
+            73..80 => self.change().await,
+            80..86 => {
+                let holders = self.handlers.iter().map(|handler| handler.name.clone()).collect();
+                let older_than = Some(clock::now().before(Duration::from_millis(self.random.random_range(0..2000))));
+                let _ = self.log.trim(Trim { older_than, bytes_max: None, holders, messages_max: 20 }).await;
+            }
+            86..92 => {
+                // Each gives up what it loses before another takes it, and until then nobody has it.
+                *round += 1;
+                for all in [false, true] {
+                    for index in 0..self.hosts.len() {
+                        let (before, next) = (self.owned(index, *round - 1), self.owned(index, *round));
+                        let owned = match (before, next) {
+                            (Owned::Only(before), Owned::Only(next)) if !all => {
+                                Owned::Only(before.intersection(&next).cloned().collect())
+                            }
+                            (_, next) => next,
+                        };
+                        if let Some(host) = &self.hosts[index] {
+                            host.own(owned).await;
+                        }
+                    }
+                }
+            }
+            92..97 => {
+                // It dies in the middle of everything.
+                let index = self.random.random_range(0..self.hosts.len());
+                self.hosts[index] = None;
+                self.start(*round).await;
+            }
+            _ => {
+                let index = self.random.random_range(0..self.hosts.len());
+                if let Some(host) = self.hosts[index].take() {
+                    host.stop().await;
+                }
+                self.start(*round).await;
+            }
+        }
+    }
+
+    async fn history(&self) -> History {
+        // Looked at past the faults: this is not the host's.
+        let keys: Vec<Key> = (0..KEYS).map(key).collect();
+        let mut handlers = vec![];
+        for routing in self.log.routings().await.unwrap().routings {
+            let policy = &self.handlers.iter().find(|handler| handler.name == routing.handler).unwrap().policy;
+            handlers.push(Checked {
+                state: counts(&self.log, &routing, &keys).await,
+                output: format!("out.{}", routing.handler),
+                policy: policy.clone(),
+                ordered: policy.on_failure == OnFailure::Park,
+                routing: self.world.whole(routing),
+            });
+        }
+        let messages = self.world.archive.lock().unwrap().values().cloned().collect();
+        let removed = self.world.removed.lock().unwrap().clone();
+        History {
+            messages,
+            dead: dead_letters(&self.log).await,
+            handlers,
+            shown: vec![],
+            came: BTreeMap::new(),
+            counted: None,
+            removed,
+        }
+    }
+
+    async fn settle(&mut self) -> Result<(), String> {
+        self.log.mend();
+        for handler in 0..self.handlers.len() {
+            self.command(handler, Command::Resume).await;
+            self.command(handler, Command::Reset).await;
+            for number in 0..KEYS {
+                self.command(handler, Command::ResumeKey { key: key(number) }).await;
+            }
+        }
+        let begun = tokio::time::Instant::now();
+        loop {
+            self.log.keep().await;
+            let status = self.log.status().await.unwrap();
+            let is_open = status.iter().any(|shard| shard.open > 0 || !shard.control.jobs.is_empty());
+            let checked = checker::check(&self.history().await);
+            if !is_open && checked.is_ok() {
+                break;
+            }
+            if begun.elapsed() > SETTLED_WITHIN {
+                let open: Vec<String> = status
+                    .iter()
+                    .map(|shard| format!("{} {} open {:?}", shard.shard, shard.open, shard.control))
+                    .collect();
+                return Err(format!("it does not settle: {checked:?}, {open:?}"));
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        for host in self.hosts.iter_mut().filter_map(Option::take) {
+            host.stop().await;
+        }
+        self.log.keep().await;
+        checker::check(&self.history().await)
+    }
+}
+
+const ATTEMPTS: u32 = 4;
+
+fn key(number: usize) -> Key {
+    Key::parse(&format!("k{number}")).unwrap().unwrap()
+}
+
+fn policy(random: &mut StdRng) -> Policy {
+    Policy {
+        dedup: Some(Dedup { window: Duration::from_secs(24 * 3600), ..Dedup::default() }),
+        retry: Retry { attempts: ATTEMPTS, min: Duration::from_millis(20), max: Duration::from_secs(3) },
+        concurrency: random.random_range(1..6),
+        breaker: random.random_bool(0.7).then(|| BreakerSettings {
+            trip: Trip::Consecutive { failures: random.random_range(1..5) },
+            wait: Duration::from_millis(random.random_range(1..500)),
+            max_wait: Duration::from_secs(2),
+        }),
+        ..Policy::default()
+    }
+}
+
+/// What one seed came to, and how long its story was.
+fn run(seed: u64) -> Result<usize, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    chance::seed(Some(seed));
+    let result = runtime.block_on(async {
+        clock::simulated::begin(|| tokio::time::Instant::now().into_std());
+        let mut run = Run::new(seed);
+        run.start(0).await;
+        let mut round = 0;
+        for _ in 0..STEPS {
+            run.step(&mut round).await;
+        }
+        run.settle().await?;
+        let story = run.world.archive.lock().unwrap().len();
+        Ok(story)
+    });
+    clock::simulated::end();
+    chance::seed(None);
+    result
+}
+
+#[test]
+fn whatever_the_log_does_everything_is_settled_once_and_in_order() {
+    if let Ok(seed) = std::env::var("SLUICEBOX_SEED") {
+        (0..AGAIN).for_each(|_| _ = run(seed.parse().unwrap()).unwrap());
+        return;
+    }
+    let first: u64 = rand::random();
+    let mut messages = 0;
+    for seed in (0..SEEDS).map(|at| first.wrapping_add(at)) {
+        match run(seed) {
+            Ok(story) => messages += story,
+            Err(wrong) => panic!("SLUICEBOX_SEED={seed} (after {}): {wrong}", seed.wrapping_sub(first)),
+        }
+    }
+    println!("{SEEDS} seeds from {first}, {messages} messages");
+}

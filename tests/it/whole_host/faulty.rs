@@ -1,0 +1,262 @@
+//! A log that answers late and in any order, fails, forgets whether it wrote, and loses its tails.
+
+use super::World;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use sluicebox::clock::Timestamp;
+use sluicebox::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use sluicebox::effects::Entries;
+use sluicebox::handler::{HandlerName, ShardId};
+use sluicebox::log::memory::MemoryLog;
+use sluicebox::log::{
+    Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed,
+};
+use sluicebox::message::{Key, Message, NewMessage, Offset};
+use sluicebox::routing::Routing;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// Over a log that keeps every promise.
+#[derive(Clone)]
+pub struct FaultyLog(Arc<Inner>);
+
+struct Inner {
+    log: MemoryLog,
+    random: Mutex<StdRng>,
+    faulty: AtomicBool,
+    world: Arc<World>,
+}
+
+impl FaultyLog {
+    pub fn new(seed: u64, world: Arc<World>) -> Self {
+        let random = Mutex::new(StdRng::seed_from_u64(seed));
+        Self(Arc::new(Inner { log: MemoryLog::new(), random, faulty: AtomicBool::new(true), world }))
+    }
+
+    /// Shows the world what is in the log now.
+    pub async fn keep(&self) {
+        self.0.world.keep(&self.0.log).await;
+    }
+
+    /// It fails no more and loses nothing more, but still takes its time.
+    pub fn mend(&self) {
+        self.0.faulty.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Inner {
+    fn chance(&self, percent: f64) -> bool {
+        self.faulty.load(Ordering::Relaxed) && self.random.lock().unwrap().random_bool(percent / 100.0)
+    }
+
+    /// The time of an answer: mostly short, sometimes very long, so that later ones overtake it.
+    async fn takes_time(&self) {
+        let millis = {
+            let mut random = self.random.lock().unwrap();
+            match random.random_range(0..100) {
+                0..40 => 0,
+                40..95 => random.random_range(0..10),
+                _ => random.random_range(0..500),
+            }
+        };
+        match millis {
+            0 => tokio::task::yield_now().await,
+            millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+        }
+    }
+
+    /// What only looks.
+    async fn look<T>(&self, look: impl AsyncFnOnce() -> Result<T, LogError>) -> Result<T, LogError> {
+        self.takes_time().await;
+        if self.chance(3.0) {
+            return Err(unavailable());
+        }
+        let looked = look().await;
+        self.takes_time().await;
+        looked
+    }
+
+    async fn commit(&self, commit: ShardCommit) -> Result<(), CommitError> {
+        let shard = commit.shard.clone();
+        self.takes_time().await;
+        if commit.outputs.iter().any(|output| output.topic.as_str() == "boom") {
+            return Err(CommitError::Refused { shard, reason: "it cannot be written".into() });
+        }
+        if self.chance(2.0) {
+            return Err(CommitError::Unavailable { shard, reason: "it does not answer".into() });
+        }
+        let unknown = CommitError::Unknown { shard, reason: "the connection was lost".into() };
+        if self.chance(1.0) {
+            return Err(unknown);
+        }
+        if self.chance(2.0) {
+            // It arrives when its shard has perhaps claimed again.
+            self.takes_time().await;
+        }
+        let dropped = self.letters(&commit).await;
+        self.world.keep(&self.log).await;
+        let (handler, committed) = (commit.shard.handler.clone(), self.log.commit(commit).await);
+        if committed.is_ok() {
+            self.world.removed(&handler, dropped);
+        }
+        self.takes_time().await;
+        if self.chance(1.0) { Err(unknown) } else { committed }
+    }
+
+    /// The offsets of the dead letters that a commit removes.
+    async fn letters(&self, commit: &ShardCommit) -> Vec<Offset> {
+        if commit.dead_drop.is_empty() {
+            return vec![];
+        }
+        let all = self.log.dead(DeadQuery::newest(DeadFilter::default(), usize::MAX)).await.unwrap();
+        let is_dropped = |letter: &&NumberedDeadLetter| {
+            letter.letter.shard == commit.shard && commit.dead_drop.contains(&letter.number)
+        };
+        all.iter().filter(is_dropped).map(|letter| letter.letter.message.offset).collect()
+    }
+}
+
+fn unavailable() -> LogError {
+    LogError::Unavailable { reason: "it does not answer".into() }
+}
+
+impl Log for FaultyLog {
+    fn guarantees(&self) -> Guarantees {
+        self.0.log.guarantees()
+    }
+
+    fn append(&self, messages: Vec<NewMessage>) -> BoxFuture<'_, Result<Vec<Offset>, LogError>> {
+        Box::pin(async move {
+            self.0.takes_time().await;
+            if self.0.chance(2.0) {
+                return Err(unavailable());
+            }
+            let appended = self.0.log.append(messages).await;
+            self.0.takes_time().await;
+            match self.0.chance(2.0) {
+                true => Err(LogError::Unknown { reason: "the connection was lost".into() }),
+                false => appended,
+            }
+        })
+    }
+
+    fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.read(request).await))
+    }
+
+    fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.fetch(offsets).await))
+    }
+
+    fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.end().await))
+    }
+
+    fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>> {
+        Box::pin(self.0.look(async move || self.0.log.offset_before(time).await))
+    }
+
+    fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>> {
+        Box::pin(async {
+            let tail = self.0.log.tail().await?;
+            Ok(Box::new(FaultyTail { tail, log: self.0.clone(), late: true }) as Box<dyn Tail>)
+        })
+    }
+
+    fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>> {
+        Box::pin(async move {
+            self.0.takes_time().await;
+            if self.0.chance(3.0) {
+                return Err(unavailable());
+            }
+            let claim = self.0.log.claim(shard, start).await;
+            self.0.takes_time().await;
+            if self.0.chance(2.0) { Err(unavailable()) } else { claim }
+        })
+    }
+
+    fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.load(shard, keys).await))
+    }
+
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+        Box::pin(async move {
+            let (log, shard) = (self.0.clone(), commit.shard.clone());
+            // What was sent arrives, also when the host that waits for the answer is gone.
+            let written = tokio::spawn(async move { log.commit(commit).await }).await;
+            written.unwrap_or_else(|error| Err(CommitError::Unknown { shard, reason: error.to_string() }))
+        })
+    }
+
+    fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.routings().await))
+    }
+
+    fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(self.0.look(async move || {
+            self.0.log.put_routings(version, routings.clone()).await?;
+            self.0.world.routed(&routings);
+            Ok(())
+        }))
+    }
+
+    fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.dead(query).await))
+    }
+
+    fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.dead_count(filter).await))
+    }
+
+    fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
+        Box::pin(self.0.look(async || {
+            self.0.world.keep(&self.0.log).await;
+            self.0.log.trim(trim).await
+        }))
+    }
+
+    fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(self.0.look(async || self.0.log.forget(handler).await))
+    }
+
+    fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.status().await))
+    }
+}
+
+struct FaultyTail {
+    tail: Box<dyn Tail>,
+    log: Arc<Inner>,
+    /// Whether its next answer takes its time.
+    late: bool,
+}
+
+impl Tail for FaultyTail {
+    fn start(&self) -> Offset {
+        self.tail.start()
+    }
+
+    fn next(&mut self) -> BoxFuture<'_, Option<Result<Arc<Batch>, Lagged>>> {
+        Box::pin(async {
+            if std::mem::take(&mut self.late) {
+                // Nothing is taken yet, so nothing is lost when this is dropped.
+                self.log.takes_time().await;
+            }
+            if self.log.chance(2.0) {
+                let mut lost = 0;
+                while let Some(Some(_)) = self.tail.next().now_or_never() {
+                    lost += 1;
+                }
+                if lost > 0 {
+                    return Some(Err(Lagged));
+                }
+            }
+            let next = self.tail.next().await;
+            self.late = true;
+            next
+        })
+    }
+}

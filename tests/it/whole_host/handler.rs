@@ -1,0 +1,45 @@
+//! The native stand-in for a module: what it does follows from the body, how long it takes from its seed.
+
+use crate::harness::native::{Native, count};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use sluicebox::effects::{Effects, Outgoing};
+use sluicebox::invoke::{Call, Failure, Invoke};
+use sluicebox::topic::Topic;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// `ok`, `fail <times>`, `reject`, `boom` (its output cannot be committed), `wait` (a while).
+fn handle(handler: &str, call: &Call) -> Result<Effects, Failure> {
+    let body = String::from_utf8(call.message.body.to_vec()).unwrap();
+    let mut words = body.split(' ');
+    match words.next().unwrap() {
+        "fail" if call.attempt <= words.next().unwrap().parse().unwrap() => {
+            Err(Failure::Retry { reason: "not yet".into(), after: None })
+        }
+        "reject" => Err(Failure::Reject { reason: "never".into() }),
+        kind => {
+            let mut effects = count(call, &format!("out.{handler}"));
+            if kind == "boom" {
+                let boom = Outgoing { topic: Topic::parse("boom").unwrap(), ..effects.outputs[0].clone() };
+                effects.outputs.push(boom);
+            }
+            Ok(effects)
+        }
+    }
+}
+
+/// Another one each time: that is what a swap is told by.
+pub fn module(handler: &'static str, seed: u64) -> Arc<dyn Invoke> {
+    let random = Mutex::new(StdRng::seed_from_u64(seed));
+    Native::new(move |call| {
+        let waits = call.message.body.starts_with(b"wait") || random.lock().unwrap().random_bool(0.1);
+        let millis = random.lock().unwrap().random_range(0..300);
+        async move {
+            if waits {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            handle(handler, &call)
+        }
+    })
+}
