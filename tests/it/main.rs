@@ -27,4 +27,5 @@ mod tail;
 mod tidy;
 mod trace;
 mod usage;
+mod waiting;
 mod walk;
