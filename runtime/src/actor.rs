@@ -22,6 +22,7 @@ use crate::gate::Gate;
 use crate::handler::{Policy, ShardId};
 use crate::invoke::Invoke;
 use crate::log::Log;
+use crate::memory::Lease;
 use crate::message::Offset;
 use crate::reader::{Inbox, Reader};
 use crate::routing::{Routed, Routing};
@@ -81,8 +82,11 @@ struct Actor<'p> {
     reads_commands: bool,
     /// Whether what operators said before the claim is in force: nothing runs before.
     heard: bool,
-    /// Delivered and not yet taken up.
+    /// Delivered and not yet taken up, and bytes of it.
     queue: VecDeque<Routed>,
+    queue_bytes: usize,
+    /// What the shard and the queue take of the host's memory.
+    lease: Lease,
     queue_upto: Option<Offset>,
     runs: FuturesUnordered<Pending<'p>>,
     /// A permit that was waited for, to be used by the next run.
@@ -111,6 +115,8 @@ impl<'p> Actor<'p> {
             reads_commands: false,
             heard: false,
             queue: VecDeque::new(),
+            queue_bytes: 0,
+            lease: Lease::of_shard(parts.reader.waiting()),
             queue_upto: None,
             runs: FuturesUnordered::new(),
             spare: None,
@@ -131,6 +137,7 @@ impl<'p> Actor<'p> {
             let stopping = self.parts.stop.is_cancelled();
             self.take_version();
             self.hear_commands();
+            self.shard.allow(self.lease.allow(self.shard.held_bytes(), self.queue_bytes));
             // Room first: with the last commit answered, what is staged goes out before the next runs.
             self.send_commit();
             let turn = if stopping { Turn::Idle } else { self.start_runs().await };

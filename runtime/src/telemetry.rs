@@ -36,6 +36,7 @@ pub struct Metrics {
     guest: Arc<GuestCounters>,
     handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
     sandboxes: OnceLock<Count>,
+    waiting: OnceLock<Count>,
     diagnostics_dropped: OnceLock<Count>,
 }
 
@@ -47,8 +48,9 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::register(&registry);
         let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
-        let (handlers, sandboxes, diagnostics_dropped) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { registry, families, guest, handlers, sandboxes, diagnostics_dropped }
+        let (handlers, sandboxes, waiting) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        let diagnostics_dropped = OnceLock::new();
+        Self { registry, families, guest, handlers, sandboxes, waiting, diagnostics_dropped }
     }
 
     /// The handles of one handler; the same ones at every call.
@@ -87,10 +89,18 @@ impl Metrics {
         let _ = self.sandboxes.set(Box::new(in_use));
     }
 
+    /// Who knows how many bytes of messages wait in memory; asked at each look. The first one counts.
+    pub fn count_waiting(&self, bytes: impl Fn() -> usize + Send + Sync + 'static) {
+        let _ = self.waiting.set(Box::new(bytes));
+    }
+
     /// Everything in the text format of Prometheus.
     pub fn render(&self) -> String {
         if let Some(in_use) = self.sandboxes.get() {
             self.families.sandboxes_in_use.set(i64::try_from(in_use()).unwrap_or(i64::MAX));
+        }
+        if let Some(bytes) = self.waiting.get() {
+            self.families.waiting_bytes.set(i64::try_from(bytes()).unwrap_or(i64::MAX));
         }
         if let Some(dropped) = self.diagnostics_dropped.get() {
             let counter = &self.families.diagnostics_dropped;

@@ -2,6 +2,7 @@
 //! handlers.
 
 mod commands;
+mod memory;
 
 use crate::harness::PATIENCE;
 use sluicebox::config::Start;

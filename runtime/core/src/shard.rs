@@ -38,6 +38,7 @@ mod timers;
 mod wanted;
 
 pub use caution::Caution;
+pub use held::Allowance;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
 pub use run::Run;
@@ -60,7 +61,7 @@ pub struct Bounds {
     pub open_max: usize,
     /// Most messages a lane holds in memory; the rest of the key waits in the log.
     pub lane_items_max: usize,
-    /// Most bytes of messages that wait in memory.
+    /// Most bytes of messages that wait in memory or are on their way there; the host may allow less.
     pub held_bytes_max: usize,
     /// Most bytes of cached states.
     pub state_bytes_max: usize,
@@ -194,7 +195,17 @@ impl Shard {
     #[doc(hidden)]
     pub fn held_bytes_add_up(&self) -> bool {
         let items = self.lanes.iter().flat_map(|(_, lane)| lane.items.iter()).chain(self.skipped.iter());
-        items.map(Item::held_bytes).sum::<usize>() == self.held.bytes()
+        items.map(Item::held_bytes).sum::<usize>() == self.held.waiting_bytes()
+    }
+
+    /// Bytes of messages that wait in memory or are on their way there.
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// What it may hold from now on.
+    pub fn allow(&mut self, allowed: Allowance) {
+        self.held.allow(allowed);
     }
 
     /// Messages held back until they are due.
@@ -219,10 +230,15 @@ impl Shard {
     /// Whether another message may be taken up now.
     pub fn wants_messages(&self) -> bool {
         self.open_len() < self.setup.bounds.open_max
-            && !self.held.is_full()
+            && !self.is_full()
             && !self.wanted.is_full()
             && self.may_act()
             && !self.only_lane_is_full()
+    }
+
+    /// Whether memory has no room for a new message.
+    fn is_full(&self) -> bool {
+        self.held.is_full() || (self.wanted.messages.are_queued() && self.held.is_full_beside_fetches())
     }
 
     /// Whether runs may be started and outcomes staged.
@@ -249,7 +265,7 @@ impl Shard {
         }
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset.into());
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let full = lane.is_shed() || lane.items.len() >= self.setup.bounds.lane_items_max || self.held.is_full();
+        let full = lane.is_shed() || lane.items.len() >= self.setup.bounds.lane_items_max || self.held.is_tight();
         if lane.more.is_some() || (full && !lane.items.is_empty()) {
             lane.leave(offset);
         } else {

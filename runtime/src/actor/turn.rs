@@ -151,7 +151,10 @@ impl<'p> Actor<'p> {
                 return None;
             }
             match self.queue.pop_front() {
-                Some(routed) => self.shard.offer(routed),
+                Some(routed) => {
+                    self.queue_bytes -= routed.message.bytes();
+                    self.shard.offer(routed);
+                }
                 None => {
                     if let Some(upto) = self.queue_upto.take() {
                         self.shard.reached(upto, false);
@@ -168,6 +171,8 @@ impl<'p> Actor<'p> {
         if delivery.messages.is_empty() && self.queue.is_empty() {
             self.shard.reached(delivery.upto, true);
         }
+        self.queue_bytes += delivery.bytes;
+        self.lease.add(delivery.bytes);
         self.queue.extend(delivery.messages);
         self.queue_upto = Some(delivery.upto);
     }

@@ -27,6 +27,8 @@ impl Actor<'_> {
     pub(super) async fn wait(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let in_hand = !self.queue.is_empty() || !self.shard.is_idle() || self.shard.open_len() > 0;
         self.parts.idle.store(!in_hand, Ordering::Release);
+        // What was taken ahead and not needed is for others.
+        self.lease.cover(self.shard.held_bytes() + self.queue_bytes);
         let waited = self.wait_for_anything(turn, stopping).await;
         self.parts.idle.store(false, Ordering::Release);
         waited?;

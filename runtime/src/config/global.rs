@@ -1,7 +1,7 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HOST_DATA, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind,
+    HOST_DATA, HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind,
     NAMESPACE,
 };
 use super::findings::Findings;
@@ -106,9 +106,10 @@ pub(super) fn host(
         let hint = "leave it out for the directory of the log";
         directory_at(findings, item, directory, &HOST_DATA.kind.expected(), hint)
     });
+    let waiting_bytes_max = section.value(findings, &HOST_WAITING);
     section.finish(findings, &[]);
     let LogSettings::Embedded { path: beside_log, .. } = log;
-    HostSettings { data: data.unwrap_or_else(|| beside_log.clone()) }
+    HostSettings { data: data.unwrap_or_else(|| beside_log.clone()), waiting_bytes_max }
 }
 
 /// The path of a directory, which need not be there.

@@ -73,6 +73,8 @@ impl Default for Retain {
 pub struct HostSettings {
     /// The directory of compiled modules and of the versions to go back to.
     pub data: PathBuf,
+    /// Most memory for messages that wait, over all handlers.
+    pub waiting_bytes_max: u64,
 }
 
 /// The HTTP face.

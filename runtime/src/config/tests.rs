@@ -278,7 +278,7 @@ fn a_short_file_gets_careful_defaults() {
     assert_eq!(loaded.settings.handlers, [expected]);
     assert_eq!(loaded.settings.namespace.as_str(), "default");
     assert_eq!(loaded.settings.log, LogSettings::Embedded { path: files.path("data"), retain: Retain::default() });
-    assert_eq!(loaded.settings.host, HostSettings { data: files.path("data") }, "beside the log");
+    assert_eq!(loaded.settings.host, HostSettings { data: files.path("data"), waiting_bytes_max: 256 << 20 }, "beside the log");
     assert_eq!(loaded.settings.http, HttpSettings { listen: ([127, 0, 0, 1], 8080).into(), token: None });
     assert!(loaded.warnings.is_empty());
 }
@@ -294,6 +294,7 @@ fn every_setting_is_read() {
         retain = { age = "1d", max_bytes = "50GiB" }
         [host]
         data = "own"
+        waiting = "64MiB"
         [http]
         listen = "0.0.0.0:80"
         token_file = "token"
@@ -332,7 +333,7 @@ fn every_setting_is_read() {
     assert_eq!(namespace.as_str(), "shop");
     let retain = Retain { age: Some(Duration::from_secs(86_400)), bytes_max: Some(50 << 30) };
     assert_eq!(log, LogSettings::Embedded { path: files.path("store"), retain });
-    assert_eq!(host, HostSettings { data: files.path("own") });
+    assert_eq!(host, HostSettings { data: files.path("own"), waiting_bytes_max: 64 << 20 });
     assert_eq!(http, HttpSettings { listen: ([0, 0, 0, 0], 80).into(), token: Some(Secret::new("0123456789abcdef")) });
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));

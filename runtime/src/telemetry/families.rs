@@ -41,6 +41,7 @@ pub(super) struct Families {
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
     pub(super) sandboxes_in_use: IntGauge,
+    pub(super) waiting_bytes: IntGauge,
     pub(super) commits: CommitMetrics,
     pub(super) retention: RetentionMetrics,
     pub(super) http: HttpMetrics,
@@ -167,6 +168,10 @@ impl Families {
                 &["handler"],
             ),
             sandboxes_in_use: r.gauge("sandboxes_in_use", "Sandboxes that run a message now"),
+            waiting_bytes: r.gauge(
+                "waiting_bytes",
+                "Bytes of messages that wait in memory, over all handlers; at most host.waiting and a message for each shard",
+            ),
             diagnostics_dropped: r.counter("diagnostics_dropped_total", "Lines of diagnostics that were dropped"),
             commits: CommitMetrics {
                 seconds: r.histogram(

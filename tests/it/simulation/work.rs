@@ -159,7 +159,7 @@ impl World {
         let fetched = self.log.fetch(&needs.fetch);
         let fetched = fetched.into_iter().map(|message| message.map(|message| self.route(&setup, &message)));
         let fetched: Vec<_> = needs.fetch.iter().copied().zip(fetched).collect();
-        if let Some(Scan { after, upto }) = needs.scan {
+        if let Some(Scan { after, upto, .. }) = needs.scan {
             let (messages, upto) = self.read(&setup, after, upto);
             self.instances[at].shard.scanned(needs.scan.unwrap(), messages, upto);
         }

@@ -19,6 +19,8 @@ pub struct Item {
     pub due: Timestamp,
     /// It gave up its place: its own head in the record, not the lane's.
     pub alone: bool,
+    /// What it held before it gave its memory back; 0: it never held any.
+    shed_bytes: u32,
     /// How the last try failed. Most items never fail.
     pub failed: Option<Box<Failed>>,
 }
@@ -37,7 +39,7 @@ impl Item {
 
     /// An item that is only known by its offset.
     pub fn in_log(offset: Offset) -> Self {
-        Self { work: offset.into(), routed: None, attempt: 0, due: Timestamp(0), alone: false, failed: None }
+        Self { work: offset.into(), routed: None, attempt: 0, due: Timestamp(0), alone: false, shed_bytes: 0, failed: None }
     }
 
     /// As the record names it, with what it implies about its key.
@@ -63,6 +65,22 @@ impl Item {
     /// Bytes it holds in memory.
     pub fn held_bytes(&self) -> usize {
         self.routed.as_ref().map_or(0, |routed| routed.message.bytes())
+    }
+
+    /// Bytes it will hold when it comes back from the log; 0: nobody knows.
+    pub fn bytes_in_log(&self) -> usize {
+        usize::try_from(self.shed_bytes).unwrap_or(0)
+    }
+
+    /// Gives its memory back, if the log can bring it back. Returns the bytes freed.
+    pub fn shed(&mut self) -> usize {
+        if self.work.offset().is_none() || self.routed.is_none() {
+            return 0;
+        }
+        let bytes = self.held_bytes();
+        self.shed_bytes = u32::try_from(bytes).unwrap_or(0);
+        self.routed = None;
+        bytes
     }
 
     /// Whether the log alone could bring it back as it is.
@@ -108,6 +126,11 @@ impl Items {
 
     pub fn iter(&self) -> impl Iterator<Item = &Item> {
         self.first.iter().chain(&self.rest)
+    }
+
+    /// All but the first.
+    pub fn rest_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.rest.iter_mut()
     }
 
     pub fn push_back(&mut self, item: Item) {

@@ -42,6 +42,24 @@ impl Shard {
     }
 
     fn next(&mut self, which: Which, now: Timestamp) -> Option<Run> {
+        let run = self.next_ready(which, now);
+        if run.is_none() && self.is_full() {
+            self.make_room();
+        }
+        run
+    }
+
+    /// Whatever waits gives its memory back: the log can bring it back, and with memory full nothing is taken up.
+    fn make_room(&mut self) {
+        if !self.held.take_grew() {
+            return;
+        }
+        let lanes = self.lanes.iter_mut().map(|(_, lane)| lane.shed_idle()).sum::<usize>();
+        let skipped = self.skipped.iter_mut().map(Item::shed).sum::<usize>();
+        self.held.give(lanes + skipped);
+    }
+
+    fn next_ready(&mut self, which: Which, now: Timestamp) -> Option<Run> {
         while self.may_act() {
             let at = match which {
                 Which::All => self.runs.next_ready()?,
@@ -188,7 +206,7 @@ impl Shard {
 
     fn put_off(&mut self, at: usize, attempt: u32, due: Timestamp, failed: Failed, now: Timestamp) {
         let skip = self.setup.policy.on_failure == OnFailure::Skip;
-        let long = due.since(now) > self.setup.bounds.shed_after;
+        let long = due.since(now) > self.setup.bounds.shed_after || self.held.is_tight();
         let Some(lane) = self.lanes.get_mut(at) else { return };
         // Messages that gave up their place before cannot stand for the lane.
         let is_last_own = lane.items.iter().skip(1).all(|item| item.alone);
@@ -202,8 +220,7 @@ impl Shard {
             let Some(mut item) = lane.items.pop_front() else { return };
             item.alone = true;
             if long {
-                self.held.give(item.held_bytes());
-                item.routed = None;
+                self.held.give(item.shed());
             }
             self.timers.set(due, Timer::Skipped(offset));
             item.head(lane.key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));

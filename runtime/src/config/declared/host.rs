@@ -2,6 +2,7 @@
 
 use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Table, Word};
 use crate::config::setting::{Above, Is, Means, Setting, settings};
+use crate::memory::Budget;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// The kinds of logs; this build has only the first.
@@ -90,6 +91,15 @@ settings! {
                  is made if it is not there; one host uses it at a time. A path is relative to the file. What is in another \
                  directory from before is not moved.",
         example: "data = \"/var/lib/shop-host\"",
+        above: None,
+    };
+    HOST_WAITING: Size, Is<u64> = Setting {
+        path: "host.waiting",
+        kind: Size(8 << 20..=1 << 40),
+        default: Is(Budget::BYTES_DEFAULT),
+        effect: "Most memory for messages that wait, over all handlers and shards. When it is used up, what waits gives its \
+                 memory back and is read from the log again when its turn comes; each shard may always hold a message.",
+        example: "waiting = \"1GiB\"",
         above: None,
     };
     HTTP: Table, Means = Setting {
