@@ -5,6 +5,8 @@ use super::turn::Turn;
 use crate::clock;
 use crate::commit::CommitError;
 use crate::gate::Shut;
+use crate::message::Offset;
+use crate::reader::{Delivery, Inbox};
 use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 use std::sync::atomic::Ordering;
@@ -38,6 +40,12 @@ impl Actor<'_> {
     async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let takes = matches!(turn, Turn::Idle | Turn::Shut(Shut::RetriesUntil(_)));
         let wants = !stopping && takes && self.queue.is_empty() && self.shard.wants_messages();
+        // Shut, it goes on saying how far the log has nothing for it: that must not be kept for who wants none of it.
+        let is_shut = self.shard.control().paused || matches!(turn, Turn::Shut(Shut::Until(_) | Shut::Changed));
+        let passes = is_shut && !stopping && self.queue.is_empty() && !self.inbox_ended;
+        if passes && let Some(upto) = self.queue_upto.take() {
+            self.shard.reached(upto, true);
+        }
         // Also without a permit: delayed messages need none. What is due is taken out at the top of the next turn.
         let due = self.shard.next_due().filter(|_| !stopping && turn != Turn::Spent);
         let sleep = due.map(|due| due.since(clock::steady()));
@@ -61,9 +69,10 @@ impl Actor<'_> {
             // Safe to cancel, likewise.
             Some(answer) = self.reads.next(), if !self.reads.is_empty() => self.answer(answer)?,
             // Safe to cancel: the inbox promises it.
-            delivery = self.inbox.next(), if wants && !self.inbox_ended => match delivery {
-                Some(delivery) => self.take(delivery),
-                None => self.inbox_ended = true,
+            heard = hear(&mut self.inbox, wants), if (wants || passes) && !self.inbox_ended => match heard {
+                Heard::Delivery(Some(delivery)) => self.take(delivery),
+                Heard::Delivery(None) => self.inbox_ended = true,
+                Heard::Passed(upto) => self.shard.reached(upto, true),
             },
             // Safe to cancel: a permit that was not taken goes to the next in the queue. It is kept for the next run: given
             // back it would go to the next shard that waits, and on and on, and none of them would run.
@@ -79,4 +88,15 @@ impl Actor<'_> {
         }
         Ok(())
     }
+}
+
+/// What an inbox says.
+enum Heard {
+    Delivery(Option<Delivery>),
+    Passed(Offset),
+}
+
+/// What comes next, or for who wants none of it how far the log has nothing for the shard.
+async fn hear(inbox: &mut Inbox, wants: bool) -> Heard {
+    if wants { Heard::Delivery(inbox.next().await) } else { Heard::Passed(inbox.passed().await) }
 }

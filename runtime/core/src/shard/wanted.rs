@@ -17,6 +17,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Nothing is awaited, and nothing wants to be.
+    pub fn is_idle(&self) -> bool {
+        let Messages { queue, under_way, .. } = &self.messages;
+        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty()
+    }
+
     /// So much is awaited that nothing more should be taken up. Messages that wait to be fetched are not counted: they
     /// are retries, of as many keys as may be open, and what is new does not wait for them.
     pub fn is_full(&self) -> bool {
