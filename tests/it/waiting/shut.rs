@@ -27,7 +27,8 @@ async fn until_written(host: &Host, log: &dyn Log, what: &str, holds: impl Fn(&S
             tokio::task::yield_now().await;
         }
     };
-    assert!(tokio::time::timeout(PATIENCE, written).await.is_ok(), "{what}: in vain");
+    let in_time = tokio::time::timeout(PATIENCE, written).await.is_ok();
+    assert!(in_time, "{what}: in vain; {:?}", log.status().await.unwrap());
 }
 
 async fn check(command: Command, undo: Command) {
@@ -43,6 +44,7 @@ async fn check(command: Command, undo: Command) {
     let handlers = vec![handler("h", 2, Policy::default(), invoke)];
     let host = Host::start(log.clone(), handlers, Arc::new(Metrics::new()), Options::default()).await.unwrap();
     let name = HandlerName::parse("h").unwrap();
+    until_written(&host, &*log, "the shards are claimed", |_| true).await;
     log.append(vec![command.message(&name)]).await.unwrap();
     until_written(&host, &*log, "it is shut", |status| status.control.paused || status.control.tripped).await;
     let foreign = || vec![message("other", "k", vec![]); 100];
