@@ -102,6 +102,10 @@ struct Actor<'p> {
     /// Whether a commit succeeded since the claim.
     progressed: bool,
     inbox_ended: bool,
+    /// It left the reader for as long as it takes nothing up.
+    parked: bool,
+    /// Since when the handler runs nothing.
+    shut_since: Option<Instant>,
 }
 
 impl<'p> Actor<'p> {
@@ -131,6 +135,8 @@ impl<'p> Actor<'p> {
             gauges: Gauges::new(parts.metrics.clone()),
             progressed: false,
             inbox_ended: false,
+            parked: false,
+            shut_since: None,
         }
     }
 

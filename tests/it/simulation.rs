@@ -1,5 +1,6 @@
 //! Shards stepped from a seed over the in-memory log, with faults at every boundary: refused commits, commits of
-//! unknown fate (written or not, some arriving late), crashes, takeovers by another host, a wall clock that jumps; and with all that operators
+//! unknown fate (written or not, some arriving late), crashes, takeovers by another host, a wall clock that jumps, no sandbox,
+//! no memory, no room for delayed messages; and with all that operators
 //! may do meanwhile: pauses, trips, dead letters retried and dropped, other modules, `retain`.
 //!
 //! A failure prints its seed; `SLUICEBOX_SEED=n` runs that seed alone. `the_checker_catches_…` tests seed known bugs

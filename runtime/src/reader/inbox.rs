@@ -51,16 +51,36 @@ impl Inbox {
 
     /// How far the shard is without what waits in its inbox, when that is news: up to there nothing is for it but what it
     /// took. For a shard that takes nothing up. Safe to cancel.
-    pub async fn passed(&mut self) -> Offset {
+    /// With `or_filled` it is `None` as soon as messages wait.
+    pub async fn passed(&mut self, or_filled: bool) -> Option<Offset> {
         loop {
             let passed = self.queue.passed();
             if passed > self.passed {
                 self.passed = passed;
-                return passed;
+                return Some(passed);
+            }
+            if or_filled && !self.is_empty() {
+                return None;
             }
             // As in `next`; a permit that is used up here leaves its delivery in the queue, where `next` looks first.
             self.queue.filled.notified().await;
         }
+    }
+
+    /// As [`Inbox::passed`], for who does not wait: how far, whether that is news or not.
+    pub fn passed_now(&self) -> Offset {
+        self.queue.passed()
+    }
+
+    /// Whether no messages wait in it.
+    pub fn is_empty(&self) -> bool {
+        self.queue.held().messages == 0
+    }
+
+    /// Leaves, and throws away what waits in it: who joins again after what it took gets it once more.
+    pub fn leave(&mut self) {
+        self.reader.positions().leave_queue(&self.shard, &self.queue);
+        self.queue.clear();
     }
 
     /// The next delivery if there is one now.
