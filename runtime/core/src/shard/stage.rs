@@ -121,15 +121,15 @@ impl Shard {
     /// How a new claim should go on after the commit in flight was refused for its content.
     pub fn caution_after_refusal(&self, reason: &str) -> Caution {
         let mut letters = self.caution.letters.clone();
-        let (mut only, mut removes) = (None, &[][..]);
+        let mut only = None;
         if let Some(commit) = self.commits.in_flight() {
-            (only, removes) = (commit.only, &commit.removes[..]);
+            match &commit.removes[..] {
+                [] => only = commit.only,
+                [number] if commit.report.settled.is_empty() => drop(letters.insert(*number)),
+                // With both in it, either may be the culprit.
+                _ => {}
+            }
         }
-        // With both in it, either may be the culprit.
-        if let ([number], None) = (removes, only) {
-            letters.insert(*number);
-        }
-        let only = only.filter(|_| removes.is_empty());
         let uncommittable = only.map(|work| (work, reason.to_owned()));
         Caution { upto: self.position.read().max(self.caution.upto), uncommittable, letters }
     }
