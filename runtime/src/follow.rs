@@ -138,11 +138,17 @@ impl Followed {
 
 impl Commands {
     /// The newest command for the handler is not after the first offset (there may be none); up to the second it is known
-    /// that there is no other.
-    pub fn newest(&mut self) -> (Offset, Offset) {
+    /// that there is no other. Whoever asks reads what is new: [`Commands::changed`] tells of later ones only.
+    pub fn take_newest(&mut self) -> (Offset, Offset) {
+        let newest = self.newest();
+        (*self.last.borrow_and_update(), newest.1)
+    }
+
+    /// As [`Commands::take_newest`], for who does not read it now: [`Commands::changed`] tells of it all the same.
+    pub fn newest(&self) -> (Offset, Offset) {
         // First, so that a command between the two questions is not taken for none.
         let known = Offset(self.known.load(Ordering::Acquire));
-        (*self.last.borrow_and_update(), known)
+        (*self.last.borrow(), known)
     }
 
     /// Ends when there is another command; never when the follower is gone. Safe to cancel.
@@ -238,7 +244,7 @@ mod tests {
         let batch = Arc::new(Batch { messages: vec![], upto: Offset(9) });
         let (_ends, mut commands) = followed(Arc::new(MemoryLog::new()), [Err(Lagged), Err(Lagged), Ok(batch)]);
         tokio::time::timeout(Duration::from_secs(30), commands.changed()).await.unwrap();
-        assert_eq!(commands.newest().0, Offset(9), "up to there a command may have been missed");
+        assert_eq!(commands.take_newest().0, Offset(9), "up to there a command may have been missed");
     }
 
     #[tokio::test]

@@ -102,6 +102,8 @@ impl Host {
         options: reader::Options,
         owned: Owned,
     ) -> Result<Self, StartError> {
+        let waiting = options.waiting.clone();
+        metrics.count_waiting(move || waiting.used_bytes());
         let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());

@@ -25,6 +25,7 @@ pub mod follow;
 pub mod gate;
 pub mod host;
 pub mod http;
+pub mod memory;
 pub mod reader;
 pub mod registry;
 pub mod retention;

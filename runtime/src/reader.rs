@@ -27,6 +27,7 @@ pub use self::inbox::{Delivery, Inbox};
 use self::positions::Positions;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::{Log, LogError};
+use crate::memory::Budget;
 use crate::message::Offset;
 use crate::routing::Routing;
 use crate::vital::Vital;
@@ -43,6 +44,8 @@ pub struct Options {
     pub inbox_messages_max: usize,
     /// Most bytes in one shard's inbox; a single larger message is taken by an empty one.
     pub inbox_bytes_max: usize,
+    /// What all inboxes, and the shards, may hold together.
+    pub waiting: Arc<Budget>,
     /// Most messages in one read from the log. Not more than half an inbox, so that a chunk fits where there is room.
     pub chunk_messages_max: usize,
     /// Most bytes in one read from the log, but for its last message.
@@ -68,6 +71,7 @@ impl Default for Options {
         Self {
             inbox_messages_max: 8192,
             inbox_bytes_max: 4 * 1024 * 1024,
+            waiting: Budget::new(Budget::BYTES_DEFAULT),
             chunk_messages_max: 4096,
             chunk_bytes_max: 2 * 1024 * 1024,
             reads_max: 4,
@@ -135,6 +139,11 @@ impl Reader {
             let name = format!("the catch-up of a handler ({handler})");
             self.tasks.spawn(self.shared.vital.guard(name, catch_up::run(self.shared.clone(), slot, wake)));
         }
+    }
+
+    /// What all inboxes, and the shards, may hold together.
+    pub fn waiting(&self) -> Arc<Budget> {
+        self.shared.options.waiting.clone()
     }
 
     /// Forgets a handler: its shards leave and its messages are no longer routed.

@@ -18,6 +18,7 @@ use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, Ve
 use crate::http::{self, Face, Readiness};
 use crate::log::embedded::{self, Opening};
 use crate::log::{Log, LogError};
+use crate::memory::Budget;
 use crate::message::Offset;
 use crate::reader;
 use crate::registry::{self, Registry};
@@ -110,7 +111,9 @@ impl Service {
             Face::new(log.clone(), metrics.clone(), readiness.clone(), namespace, &settings.http, stop_http.clone());
         let face = Arc::new(face);
         let http = tokio::spawn(http::serve(listener, face.clone()));
-        let host = Host::start(log.clone(), prepared.handlers(), metrics.clone(), reader::Options::default()).await?;
+        let waiting = Budget::new(settings.host.waiting_bytes_max);
+        let options = reader::Options { waiting, ..reader::Options::default() };
+        let host = Host::start(log.clone(), prepared.handlers(), metrics.clone(), options).await?;
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));

@@ -13,6 +13,7 @@ pub mod events;
 mod families;
 mod guest;
 mod handler;
+mod occasions;
 pub mod spans;
 mod staged;
 
@@ -20,6 +21,7 @@ pub use calls::Calls;
 pub use families::{ClockMetrics, CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
+pub use occasions::Occasions;
 pub use staged::StagedCounts;
 
 use crate::handler::HandlerName;
@@ -36,6 +38,7 @@ pub struct Metrics {
     guest: Arc<GuestCounters>,
     handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
     sandboxes: OnceLock<Count>,
+    waiting: OnceLock<Count>,
     diagnostics_dropped: OnceLock<Count>,
 }
 
@@ -47,8 +50,9 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::register(&registry);
         let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
-        let (handlers, sandboxes, diagnostics_dropped) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { registry, families, guest, handlers, sandboxes, diagnostics_dropped }
+        let (handlers, sandboxes, waiting) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        let diagnostics_dropped = OnceLock::new();
+        Self { registry, families, guest, handlers, sandboxes, waiting, diagnostics_dropped }
     }
 
     /// The handles of one handler; the same ones at every call.
@@ -91,10 +95,18 @@ impl Metrics {
         let _ = self.sandboxes.set(Box::new(in_use));
     }
 
+    /// Who knows how many bytes of messages wait in memory; asked at each look. The first one counts.
+    pub fn count_waiting(&self, bytes: impl Fn() -> usize + Send + Sync + 'static) {
+        let _ = self.waiting.set(Box::new(bytes));
+    }
+
     /// Everything in the text format of Prometheus.
     pub fn render(&self) -> String {
         if let Some(in_use) = self.sandboxes.get() {
             self.families.sandboxes_in_use.set(i64::try_from(in_use()).unwrap_or(i64::MAX));
+        }
+        if let Some(bytes) = self.waiting.get() {
+            self.families.waiting_bytes.set(i64::try_from(bytes()).unwrap_or(i64::MAX));
         }
         if let Some(dropped) = self.diagnostics_dropped.get() {
             let counter = &self.families.diagnostics_dropped;

@@ -30,6 +30,7 @@ mod tail;
 mod tidy;
 mod trace;
 mod usage;
+mod waiting;
 mod walk;
 #[cfg(debug_assertions)]
 mod whole_host;

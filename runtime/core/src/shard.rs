@@ -40,9 +40,11 @@ mod wanted;
 
 pub use caution::Caution;
 pub use claimed::shorten_waits;
+pub use delayed::{Amount, FULL as DELAYED_FULL};
+pub use held::Allowance;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
-pub use run::Run;
+pub use run::{Finish, Run};
 
 use crate::clock::Timestamp;
 use crate::commit::{Claim, Head, HeadScope, LogId};
@@ -62,7 +64,7 @@ pub struct Bounds {
     pub open_max: usize,
     /// Most messages a lane holds in memory; the rest of the key waits in the log.
     pub lane_items_max: usize,
-    /// Most bytes of messages that wait in memory.
+    /// Most bytes of messages that wait in memory or are on their way there; the host may allow less.
     pub held_bytes_max: usize,
     /// Most bytes of cached states.
     pub state_bytes_max: usize,
@@ -196,12 +198,36 @@ impl Shard {
     #[doc(hidden)]
     pub fn held_bytes_add_up(&self) -> bool {
         let items = self.lanes.iter().flat_map(|(_, lane)| lane.items.iter()).chain(self.skipped.iter());
-        items.map(Item::held_bytes).sum::<usize>() == self.held.bytes()
+        items.map(Item::held_bytes).sum::<usize>() == self.held.waiting_bytes()
+    }
+
+    /// Bytes of messages that wait in memory or are on their way there.
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    /// What it may hold from now on.
+    pub fn allow(&mut self, allowed: Allowance) {
+        self.held.allow(allowed);
     }
 
     /// Messages held back until they are due.
-    pub fn delayed_len(&self) -> usize {
-        self.delayed.len()
+    pub fn delayed(&self) -> Amount {
+        self.delayed.amount()
+    }
+
+    /// What the handler's other shards hold back: with its own it is bounded.
+    pub fn delayed_beside(&mut self, others: Amount) {
+        self.delayed.beside(others);
+    }
+
+    /// Lets a delayed message go with the next commit. Whether there was one with this number.
+    pub fn cancel_delayed(&mut self, number: u64) -> bool {
+        let cancelled = self.delayed.cancel(number).is_some();
+        if cancelled {
+            self.staged.cancel(number);
+        }
+        cancelled
     }
 
     pub fn marks_len(&self) -> usize {
@@ -221,17 +247,22 @@ impl Shard {
     /// Whether another message may be taken up now.
     pub fn wants_messages(&self) -> bool {
         self.open_len() < self.setup.bounds.open_max
-            && !self.held.is_full()
+            && !self.is_full()
             && !self.wanted.is_full()
             && self.may_act()
             && !self.only_lane_is_full()
+    }
+
+    /// Whether memory has no room for a new message.
+    fn is_full(&self) -> bool {
+        self.held.is_full() || (self.wanted.messages.are_queued() && self.held.is_full_beside_fetches())
     }
 
     /// Whether runs may be started and outcomes staged.
     fn may_act(&self) -> bool {
         // One message per commit while the culprit of a refused commit is looked for.
         let waits = self.caution.is_on() && !self.is_idle();
-        !self.staged.is_full() && !waits && !self.orders.control().paused && !self.delayed.is_full()
+        !self.staged.is_full() && !waits && !self.orders.control().paused
     }
 
     /// A handler with one lane only would race through the log and read it again in pieces: it waits instead.
@@ -251,7 +282,7 @@ impl Shard {
         }
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset.into());
         let Some(lane) = self.lanes.get_mut(at) else { return };
-        let full = lane.is_shed() || lane.items.len() >= self.setup.bounds.lane_items_max || self.held.is_full();
+        let full = lane.is_shed() || lane.items.len() >= self.setup.bounds.lane_items_max || self.held.is_tight();
         if lane.more.is_some() || (full && !lane.items.is_empty()) {
             lane.leave(offset);
         } else {

@@ -10,7 +10,7 @@ use std::time::Duration;
 impl Actor<'_> {
     /// Reads what operators asked for, if there is news.
     pub(super) fn hear_commands(&mut self) {
-        let (newest, known) = self.commands.newest();
+        let (newest, known) = self.commands.take_newest();
         // With that many orders about dead letters under way the next one waits, and what was said after it.
         let full = self.shard.control().jobs.len() >= JOBS_MAX;
         self.heard |= newest <= self.shard.controlled() || full;

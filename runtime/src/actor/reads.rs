@@ -14,9 +14,9 @@ use std::time::Duration;
 
 /// One read of a scan.
 const SCAN_MESSAGES_MAX: usize = 1024;
-const SCAN_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Commands read at a time.
+/// Commands read at a time, and bytes of them.
 const COMMANDS_MAX: usize = 64;
+const COMMANDS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Wait before a read is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -124,7 +124,7 @@ impl Actor<'_> {
         let pattern = Pattern::from(&reserved::control_topic(&self.parts.id.handler));
         async move {
             rest(pause).await;
-            let (messages_max, bytes_max) = (COMMANDS_MAX, SCAN_BYTES_MAX);
+            let (messages_max, bytes_max) = (COMMANDS_MAX, COMMANDS_BYTES_MAX);
             let request = ReadRequest { after, upto, patterns: vec![pattern], messages_max, bytes_max };
             Answer::Commands(log.read(request).await)
         }
@@ -140,7 +140,7 @@ impl Actor<'_> {
                 upto: scan.upto,
                 patterns: routing.patterns_after(scan.after),
                 messages_max: SCAN_MESSAGES_MAX,
-                bytes_max: SCAN_BYTES_MAX,
+                bytes_max: scan.bytes_max,
             };
             let batch = log.read(request).await.map(|batch| {
                 let router = Router::new([&*routing]);

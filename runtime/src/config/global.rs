@@ -1,7 +1,7 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HOST_CLOCK_SKEW_MAX, HOST_DATA, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE,
+    HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE,
     LOG_RETAIN_BYTES, LogKind, NAMESPACE,
 };
 use super::findings::Findings;
@@ -108,10 +108,11 @@ pub(super) fn host(
         directory_at(findings, item, directory, &HOST_DATA.kind.expected(), hint)
     });
     let clock_skew_max = section.value(findings, &HOST_CLOCK_SKEW_MAX);
+    let waiting_bytes_max = section.value(findings, &HOST_WAITING);
     section.finish(findings, &[]);
     let LogSettings::Embedded { path: beside_log, .. } = log;
     let data = data.unwrap_or_else(|| beside_log.clone());
-    HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock }
+    HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max }
 }
 
 /// The path of a directory, which need not be there.

@@ -77,6 +77,8 @@ pub struct HostSettings {
     pub clock_skew_max: Duration,
     /// It is taken as it is, however far.
     pub accept_clock: bool,
+    /// Most memory for messages that wait, over all handlers.
+    pub waiting_bytes_max: u64,
 }
 
 /// The HTTP face.

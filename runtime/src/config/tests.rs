@@ -5,7 +5,9 @@ mod reading;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::handler::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, Policy, RateLimit, Retry, Trip};
+use crate::handler::{
+    BreakerSettings, DeadBox, DeadFull, Dedup, DelayedBound, OnFailure, Policy, RateLimit, Retry, Trip,
+};
 use crate::routing::{Field, IdFrom, KeyFrom};
 use crate::topic::Pattern;
 use std::path::PathBuf;
@@ -280,7 +282,12 @@ fn a_short_file_gets_careful_defaults() {
     assert_eq!(loaded.settings.log, LogSettings::Embedded { path: files.path("data"), retain: Retain::default() });
     assert_eq!(
         loaded.settings.host,
-        HostSettings { data: files.path("data"), clock_skew_max: Duration::from_secs(300), accept_clock: false },
+        HostSettings {
+            data: files.path("data"),
+            clock_skew_max: Duration::from_secs(300),
+            accept_clock: false,
+            waiting_bytes_max: 256 << 20
+        },
         "beside the log"
     );
     assert_eq!(loaded.settings.http, HttpSettings { listen: ([127, 0, 0, 1], 8080).into(), token: None });
@@ -298,6 +305,7 @@ fn every_setting_is_read() {
         retain = { age = "1d", max_bytes = "50GiB" }
         [host]
         data = "own"
+        waiting = "64MiB"
         [http]
         listen = "0.0.0.0:80"
         token_file = "token"
@@ -318,6 +326,7 @@ fn every_setting_is_read() {
         breaker = { trip = "rate", percent = 20, samples = 50, window = "30s", wait = "1s", max_wait = "5m" }
         limit = { concurrency = 4, rate = "1_000/m", body = "1KiB" }
         dead = { max = 5, full = "stop" }
+        delayed = { max = 7, max_bytes = "2MiB" }
         config = { currency = "EUR", rate = 2, on = true, token = { env = "TOKEN" }, cert = { file = "token" } }
         [handlers.all]
         module = "m.wasm"
@@ -336,10 +345,8 @@ fn every_setting_is_read() {
     assert_eq!(namespace.as_str(), "shop");
     let retain = Retain { age: Some(Duration::from_secs(86_400)), bytes_max: Some(50 << 30) };
     assert_eq!(log, LogSettings::Embedded { path: files.path("store"), retain });
-    assert_eq!(
-        host,
-        HostSettings { data: files.path("own"), clock_skew_max: Duration::from_secs(300), accept_clock: false }
-    );
+    let (data, clock_skew_max) = (files.path("own"), Duration::from_secs(300));
+    assert_eq!(host, HostSettings { data, clock_skew_max, accept_clock: false, waiting_bytes_max: 64 << 20 });
     assert_eq!(http, HttpSettings { listen: ([0, 0, 0, 0], 80).into(), token: Some(Secret::new("0123456789abcdef")) });
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));
@@ -366,6 +373,7 @@ fn every_setting_is_read() {
             max_wait: Duration::from_secs(300),
         }),
         dead: DeadBox { letters_max: 5, full: DeadFull::Stop },
+        delayed: DelayedBound { messages_max: 7, bytes_max: 2 << 20 },
     };
     assert_eq!(order.policy, expected);
     let values: Vec<_> = order.config.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();

@@ -3,6 +3,7 @@
 use super::State;
 use super::batch::ShardBatch;
 use crate::handler::ShardId;
+use crate::memory::Lease;
 use crate::message::Offset;
 use crate::routing::Routed;
 use std::collections::VecDeque;
@@ -16,6 +17,8 @@ const MERGE_MESSAGES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Delivery {
     pub messages: Vec<Routed>,
+    /// Of all of them.
+    pub bytes: usize,
     /// Everything for this shard up to here has been delivered.
     pub upto: Offset,
 }
@@ -23,13 +26,15 @@ pub struct Delivery {
 /// The receiving end of one join. Dropping it leaves.
 pub struct Inbox {
     queue: Arc<Queue>,
+    /// The last answer of `passed`.
+    passed: Offset,
     shard: ShardId,
     reader: Arc<State>,
 }
 
 impl Inbox {
     pub(super) fn new(queue: Arc<Queue>, shard: ShardId, reader: Arc<State>) -> Self {
-        Self { queue, shard, reader }
+        Self { queue, passed: Offset::START, shard, reader }
     }
 
     /// The next delivery; `None` when the shard left, was joined again, or the reader stopped. Safe to cancel.
@@ -42,6 +47,40 @@ impl Inbox {
                 Err(Empty::ForNow) => self.queue.filled.notified().await,
             }
         }
+    }
+
+    /// How far the shard is without what waits in its inbox, when that is news: up to there nothing is for it but what it
+    /// took. For a shard that takes nothing up. Safe to cancel.
+    /// With `or_filled` it is `None` as soon as messages wait.
+    pub async fn passed(&mut self, or_filled: bool) -> Option<Offset> {
+        loop {
+            let passed = self.queue.passed();
+            if passed > self.passed {
+                self.passed = passed;
+                return Some(passed);
+            }
+            if or_filled && !self.is_empty() {
+                return None;
+            }
+            // As in `next`; a permit that is used up here leaves its delivery in the queue, where `next` looks first.
+            self.queue.filled.notified().await;
+        }
+    }
+
+    /// As [`Inbox::passed`], for who does not wait: how far, whether that is news or not.
+    pub fn passed_now(&self) -> Offset {
+        self.queue.passed()
+    }
+
+    /// Whether no messages wait in it.
+    pub fn is_empty(&self) -> bool {
+        self.queue.held().messages == 0
+    }
+
+    /// Leaves, and throws away what waits in it: who joins again after what it took gets it once more.
+    pub fn leave(&mut self) {
+        self.reader.positions().leave_queue(&self.shard, &self.queue);
+        self.queue.clear();
     }
 
     /// The next delivery if there is one now.
@@ -73,12 +112,15 @@ pub(super) struct Queue {
     drained: Arc<Notify>,
 }
 
-#[derive(Default)]
 struct Held {
-    /// Each with its bytes. At most one has no messages, so the bound on messages bounds the list.
-    deliveries: VecDeque<(Delivery, usize)>,
+    /// At most one has no messages, so the bound on messages bounds the list.
+    deliveries: VecDeque<Delivery>,
     messages: usize,
     bytes: usize,
+    /// Everything for the shard up to here was taken out.
+    passed: Offset,
+    /// What it takes of the host's memory.
+    lease: Lease,
     /// Bytes of the message that did not fit; 0 when all did.
     refused_bytes: usize,
     /// The catch-up task waits for room.
@@ -92,21 +134,25 @@ enum Empty {
 }
 
 impl Queue {
-    pub(super) fn new(capacity: Capacity, drained: Arc<Notify>) -> Self {
-        Self { held: Mutex::default(), capacity, filled: Notify::new(), drained }
+    pub(super) fn new(capacity: Capacity, lease: Lease, drained: Arc<Notify>) -> Self {
+        Self { held: Mutex::new(Held::new(lease)), capacity, filled: Notify::new(), drained }
     }
 
     /// A queue that ended before anything was in it.
-    pub(super) fn ended() -> Self {
-        let queue = Self::new(Capacity { messages_max: 1, bytes_max: 1 }, Arc::default());
+    pub(super) fn ended(lease: Lease) -> Self {
+        let queue = Self::new(Capacity { messages_max: 1, bytes_max: 1 }, lease, Arc::default());
         queue.end();
         queue
     }
 
     /// Takes as many messages out of `batch` as fit, at least one when it is empty, and says how far it got. When all
     /// fit that is `upto`; when some did, the last of them; when none did, `None`.
-    pub(super) fn offer(&self, batch: &mut ShardBatch, upto: Offset) -> Option<Offset> {
+    /// Everything for the shard up to `from` was offered before.
+    pub(super) fn offer(&self, batch: &mut ShardBatch, from: Offset, upto: Offset) -> Option<Offset> {
         let mut held = self.held();
+        if held.messages == 0 {
+            held.passed = held.passed.max(from);
+        }
         let fitting = held.fitting(batch, self.capacity);
         let refused_bytes = batch.bytes_of(fitting);
         held.refused_bytes = refused_bytes.unwrap_or(0);
@@ -127,13 +173,24 @@ impl Queue {
     pub(super) fn tell(&self, upto: Offset) {
         let mut held = self.held();
         match held.deliveries.back_mut() {
-            Some((last, _)) => last.upto = upto,
+            Some(last) => last.upto = upto,
             None => {
-                held.deliveries.push_back((Delivery { messages: vec![], upto }, 0));
+                held.deliveries.push_back(Delivery { messages: vec![], bytes: 0, upto });
                 drop(held);
                 self.filled.notify_one();
             }
         }
+    }
+
+    /// See [`Inbox::passed`]. A delivery that says nothing else is taken out.
+    fn passed(&self) -> Offset {
+        let mut held = self.held();
+        if held.messages == 0
+            && let Some(told) = held.deliveries.pop_front()
+        {
+            held.passed = held.passed.max(told.upto);
+        }
+        held.passed
     }
 
     /// Whether a catch-up read is worth while: at most half full, and a message that was refused would fit.
@@ -158,17 +215,24 @@ impl Queue {
 
     /// Throws away what is in it.
     pub(super) fn clear(&self) {
-        *self.held() = Held { ended: true, ..Held::default() };
+        let mut held = self.held();
+        held.lease.cover(0);
+        (held.messages, held.bytes, held.refused_bytes) = (0, 0, 0);
+        (held.awaited, held.ended) = (false, true);
+        held.deliveries.clear();
     }
 
     fn take(&self) -> Result<Delivery, Empty> {
         let mut held = self.held();
         let had_room = held.has_room(self.capacity);
-        let Some((delivery, bytes)) = held.deliveries.pop_front() else {
+        let Some(delivery) = held.deliveries.pop_front() else {
             return Err(if held.ended { Empty::Ended } else { Empty::ForNow });
         };
         held.messages -= delivery.messages.len();
-        held.bytes -= bytes;
+        held.bytes -= delivery.bytes;
+        held.passed = held.passed.max(delivery.upto);
+        let left = held.bytes;
+        held.lease.cover(left);
         if held.awaited && !had_room && held.has_room(self.capacity) {
             self.drained.notify_one();
         }
@@ -181,9 +245,20 @@ impl Queue {
 }
 
 impl Held {
+    fn new(lease: Lease) -> Self {
+        let deliveries = VecDeque::new();
+        let passed = Offset::START;
+        Self { deliveries, messages: 0, bytes: 0, passed, lease, refused_bytes: 0, awaited: false, ended: false }
+    }
+
+    /// Most bytes it may hold now.
+    fn bytes_max(&self, capacity: Capacity) -> usize {
+        capacity.bytes_max.min(self.bytes + self.lease.budget().inbox_room())
+    }
+
     fn fitting(&self, batch: &ShardBatch, capacity: Capacity) -> usize {
         let messages = capacity.messages_max.saturating_sub(self.messages).min(batch.len());
-        let bytes = capacity.bytes_max.saturating_sub(self.bytes);
+        let bytes = self.bytes_max(capacity).saturating_sub(self.bytes);
         let fitting = if batch.bytes() <= bytes { messages } else { batch.fitting(bytes).min(messages) };
         if self.messages == 0 { fitting.max(1).min(batch.len()) } else { fitting }
     }
@@ -192,25 +267,24 @@ impl Held {
         let (messages, bytes) = batch.into_inner();
         self.messages += messages.len();
         self.bytes += bytes;
+        self.lease.cover(self.bytes);
         match self.deliveries.back_mut() {
-            Some((last, last_bytes)) if last.messages.len() + messages.len() <= MERGE_MESSAGES_MAX => {
+            Some(last) if last.messages.len() + messages.len() <= MERGE_MESSAGES_MAX => {
                 last.messages.extend(messages);
                 last.upto = upto;
-                *last_bytes += bytes;
+                last.bytes += bytes;
             }
             // Told how far it is, and nothing else: there is at most one such delivery.
-            Some((last, last_bytes)) if last.messages.is_empty() => {
-                *last = Delivery { messages, upto };
-                *last_bytes = bytes;
-            }
-            _ => self.deliveries.push_back((Delivery { messages, upto }, bytes)),
+            Some(last) if last.messages.is_empty() => *last = Delivery { messages, bytes, upto },
+            _ => self.deliveries.push_back(Delivery { messages, bytes, upto }),
         }
     }
 
     fn has_room(&self, capacity: Capacity) -> bool {
+        let bytes_max = self.bytes_max(capacity);
         self.messages == 0
             || (self.messages <= capacity.messages_max / 2
-                && self.bytes <= capacity.bytes_max / 2
-                && self.bytes + self.refused_bytes <= capacity.bytes_max)
+                && self.bytes <= bytes_max / 2
+                && self.bytes + self.refused_bytes <= bytes_max)
     }
 }

@@ -13,6 +13,7 @@ use super::subscribers::{Entry, Table};
 use super::subscription::{Plan, Step, Subscription};
 use crate::handler::{HandlerName, ShardId};
 use crate::log::Batch;
+use crate::memory::Lease;
 use crate::message::Offset;
 use crate::routing::Routing;
 use std::collections::HashMap;
@@ -95,8 +96,9 @@ impl Positions {
             bytes_max: self.options.inbox_bytes_max.max(1),
         };
         let tail = self.tail;
-        let Some(subscription) = self.subscription_of(shard) else { return Arc::new(Queue::ended()) };
-        let queue = Arc::new(Queue::new(capacity, subscription.wake.clone()));
+        let lease = Lease::of_inbox(self.options.waiting.clone());
+        let Some(subscription) = self.subscription_of(shard) else { return Arc::new(Queue::ended(lease)) };
+        let queue = Arc::new(Queue::new(capacity, lease, subscription.wake.clone()));
         if let Some(old) = subscription.join(usize::from(shard.index), Cursor::new(queue.clone(), after), tail) {
             // Whoever joins again starts over: what the earlier inbox holds comes once more, or is not wanted.
             old.queue.clear();

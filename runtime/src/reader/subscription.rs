@@ -11,6 +11,9 @@ use crate::routing::Routing;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
+/// A read asks for so much even where there is less memory: one message at a time it would read the log again and again.
+const CHUNK_BYTES_MIN: usize = 64 * 1024;
+
 /// The shards of one handler on this host.
 pub(super) struct Subscription {
     pub(super) routing: Arc<Routing>,
@@ -138,7 +141,9 @@ impl Subscription {
             }
         };
         let after = plan.after;
-        let (messages_max, bytes_max) = (options.chunk_messages_max.max(1), options.chunk_bytes_max.max(1));
+        // Where little memory is left less of it would be taken.
+        let room = options.waiting.inbox_room().max(CHUNK_BYTES_MIN);
+        let (messages_max, bytes_max) = (options.chunk_messages_max.max(1), options.chunk_bytes_max.clamp(1, room));
         if let Some(chunk) = tail.and_then(|_| recent.chunk(after, messages_max, bytes_max)) {
             return Step::Deliver(chunk, plan);
         }

@@ -36,6 +36,7 @@ pub(super) struct Families {
     pub(super) breaker_events: IntCounterVec,
     pub(super) running: IntGaugeVec,
     pub(super) delayed: IntGaugeVec,
+    pub(super) delayed_refused: IntCounterVec,
     pub(super) queued: IntGaugeVec,
     pub(super) commands: IntCounterVec,
     pub(super) marks: IntGaugeVec,
@@ -45,6 +46,7 @@ pub(super) struct Families {
     pub(super) guest_counters_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
     pub(super) sandboxes_in_use: IntGauge,
+    pub(super) waiting_bytes: IntGauge,
     pub(super) commits: CommitMetrics,
     pub(super) retention: RetentionMetrics,
     pub(super) http: HttpMetrics,
@@ -179,6 +181,11 @@ impl Families {
             ),
             running: r.gauges("running", "Runs under way", &["handler"]),
             delayed: r.gauges("delayed_messages", "Messages held back until they are due", &["handler"]),
+            delayed_refused: r.counters(
+                "delayed_refused_total",
+                "Runs that wait because no more messages may be delayed",
+                &["handler"],
+            ),
             queued: r.gauges("queued_messages", "Messages delivered to shards and not yet taken up", &["handler"]),
             commands: r.counters(
                 "commands_applied_total",
@@ -203,6 +210,10 @@ impl Families {
                 &["handler"],
             ),
             sandboxes_in_use: r.gauge("sandboxes_in_use", "Sandboxes that run a message now"),
+            waiting_bytes: r.gauge(
+                "waiting_bytes",
+                "Bytes of messages that wait in memory, over all handlers; at most host.waiting and a message for each shard",
+            ),
             diagnostics_dropped: r.counter("diagnostics_dropped_total", "Lines of diagnostics that were dropped"),
             commits: CommitMetrics {
                 seconds: r.histogram(

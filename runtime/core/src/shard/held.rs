@@ -1,29 +1,76 @@
-//! The bytes of messages that wait in a shard's memory.
+//! The bytes of messages in a shard's memory: those that wait there, and those on their way from the log.
+//!
+//! Two bounds hold: the shard's own, and the share that the host gave it of what all shards have together. A shard that holds
+//! nothing may always take one message, so that none starves and none waits for another.
 
 use super::items::Item;
+use crate::message::MESSAGE_BYTES_MAX;
 use crate::routing::Routed;
+
+/// Most bytes of one read of a scan.
+const SCAN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A scan asks for so much even where there is less room: one message at a time it would read the log again and again.
+const SCAN_BYTES_MIN: usize = 64 * 1024;
+
+/// What the host lets a shard hold, until it says something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// Bytes of messages.
+    pub bytes_max: usize,
+    /// The host has little left: what begins to wait gives its memory back at once.
+    pub is_tight: bool,
+}
 
 #[derive(Debug)]
 pub struct Held {
-    bytes: usize,
+    /// Of messages in lanes and of those that gave up their place.
+    waiting: usize,
+    /// Kept free for messages that were asked for.
+    expected: usize,
+    /// The shard's own bound.
     bytes_max: usize,
+    allowed: Allowance,
+    /// Something came since what waits was last looked through for memory to give back.
+    grew: bool,
 }
 
 impl Held {
     pub fn new(bytes_max: usize) -> Self {
-        Self { bytes: 0, bytes_max }
+        let allowed = Allowance { bytes_max, is_tight: false };
+        Self { waiting: 0, expected: 0, bytes_max, allowed, grew: false }
     }
 
+    pub fn allow(&mut self, allowed: Allowance) {
+        self.allowed = allowed;
+    }
+
+    /// Of messages that are there.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting
+    }
+
+    /// Of messages that are there or on their way.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.waiting + self.expected
     }
 
     pub fn is_full(&self) -> bool {
-        self.bytes >= self.bytes_max
+        self.bytes() > 0 && self.bytes() >= self.limit()
+    }
+
+    /// Half of it is left to those that are to be fetched: neither they nor what is new may starve the other.
+    pub fn is_full_beside_fetches(&self) -> bool {
+        self.waiting > 0 && self.waiting >= self.limit() / 2
+    }
+
+    /// What begins to wait gives its memory back at once, and lanes that hold something are not filled.
+    pub fn is_tight(&self) -> bool {
+        self.allowed.is_tight || self.bytes() >= self.limit() / 2
     }
 
     pub fn take(&mut self, item: &Item) {
-        self.bytes += item.held_bytes();
+        self.waiting += item.held_bytes();
+        self.grew = true;
     }
 
     /// A message came back from the log for an item, unless it came before: it may have been asked for twice.
@@ -37,6 +84,47 @@ impl Held {
     }
 
     pub fn give(&mut self, bytes: usize) {
-        self.bytes -= bytes;
+        self.waiting -= bytes;
+    }
+
+    /// Whether looking for memory to give back may find some; asked once, the answer is no until something comes.
+    pub fn take_grew(&mut self) -> bool {
+        std::mem::take(&mut self.grew)
+    }
+
+    /// Whether there is something that could be given back which was not when last looked: for who changes places.
+    pub fn changed_places(&mut self) {
+        self.grew = true;
+    }
+
+    /// Room for a message of so many bytes that is to be fetched; 0: nobody knows how many. `None` when there is none.
+    pub fn expect_message(&mut self, bytes: usize, at_any_rate: bool) -> Option<usize> {
+        let bytes = match bytes {
+            // An eighth of a bound that is smaller than any in use.
+            0 => MESSAGE_BYTES_MAX.min(self.bytes_max / 8),
+            bytes => bytes,
+        };
+        let fits = !self.is_full() && (self.expected == 0 || self.expected + bytes <= self.limit() / 2);
+        (fits || at_any_rate).then(|| {
+            self.expected += bytes;
+            bytes
+        })
+    }
+
+    /// Room for the messages of a scan: so many bytes are to be read.
+    pub fn expect_scan(&mut self) -> usize {
+        let room = self.limit().saturating_sub(self.bytes());
+        let bytes = room.clamp(SCAN_BYTES_MIN, SCAN_BYTES_MAX);
+        self.expected += bytes;
+        bytes
+    }
+
+    /// What room was kept for came.
+    pub fn came(&mut self, expected: usize) {
+        self.expected -= expected;
+    }
+
+    fn limit(&self) -> usize {
+        self.bytes_max.min(self.allowed.bytes_max)
     }
 }

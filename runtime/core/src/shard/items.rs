@@ -19,6 +19,8 @@ pub struct Item {
     pub due: Timestamp,
     /// It gave up its place: its own head in the record, not the lane's.
     pub alone: bool,
+    /// What it held before it gave its memory back; 0: it never held any.
+    shed_bytes: u32,
     /// How the last try failed. Most items never fail.
     pub failed: Option<Box<Failed>>,
 }
@@ -37,13 +39,23 @@ impl Item {
 
     /// An item that is only known by its offset.
     pub fn in_log(offset: Offset) -> Self {
-        Self { work: offset.into(), routed: None, attempt: 0, due: Timestamp(0), alone: false, failed: None }
+        Self {
+            work: offset.into(),
+            routed: None,
+            attempt: 0,
+            due: Timestamp(0),
+            alone: false,
+            shed_bytes: 0,
+            failed: None,
+        }
     }
 
     /// As the record names it, with what it implies about its key.
     pub fn recorded(head: &Head) -> Self {
         let Head { offset, attempt, due, error, digest, .. } = head;
-        let failed = (*attempt > 0).then(|| Box::new(Failed { error: error.clone(), digest: *digest }));
+        // One that waits without an attempt failed all the same.
+        let has_failed = *attempt > 0 || *due > Timestamp(0);
+        let failed = has_failed.then(|| Box::new(Failed { error: error.clone(), digest: *digest }));
         let alone = head.scope == HeadScope::Message && head.key.is_some();
         Self { attempt: *attempt, due: *due, alone, failed, ..Self::in_log(*offset) }
     }
@@ -65,9 +77,30 @@ impl Item {
         self.routed.as_ref().map_or(0, |routed| routed.message.bytes())
     }
 
+    /// Bytes it will hold when it comes back from the log; 0: nobody knows.
+    pub fn bytes_in_log(&self) -> usize {
+        usize::try_from(self.shed_bytes).unwrap_or(0)
+    }
+
+    /// Gives its memory back, if the log can bring it back. Returns the bytes freed.
+    pub fn shed(&mut self) -> usize {
+        if self.work.offset().is_none() || self.routed.is_none() {
+            return 0;
+        }
+        let bytes = self.held_bytes();
+        self.shed_bytes = u32::try_from(bytes).unwrap_or(0);
+        self.routed = None;
+        bytes
+    }
+
     /// Whether the log alone could bring it back as it is.
     pub fn is_plain(&self) -> bool {
-        self.attempt == 0 && !self.alone && self.work.offset().is_some()
+        !self.has_failed() && !self.alone && self.work.offset().is_some()
+    }
+
+    /// Whether a try of it came to nothing, counted or not: it is not tried before it is due.
+    pub fn has_failed(&self) -> bool {
+        self.attempt > 0 || self.due > Timestamp(0)
     }
 }
 
@@ -108,6 +141,11 @@ impl Items {
 
     pub fn iter(&self) -> impl Iterator<Item = &Item> {
         self.first.iter().chain(&self.rest)
+    }
+
+    /// All but the first.
+    pub fn rest_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.rest.iter_mut()
     }
 
     pub fn push_back(&mut self, item: Item) {

@@ -75,7 +75,7 @@ impl Lane {
     pub fn is_hungry(&self, items_max: usize) -> bool {
         self.more.is_some()
             && self.items.len() <= items_max / 4
-            && self.items.front().is_none_or(|item| item.attempt == 0 || item.alone)
+            && self.items.front().is_none_or(|item| !item.has_failed() || item.alone)
     }
 
     /// The head that stands for the lane in the record; `None` when it is done.
@@ -102,24 +102,34 @@ impl Lane {
         }
     }
 
-    /// Drops what the log can bring back, all but the first item. Returns the bytes freed.
+    /// Gives the memory of all its messages back, but of what is not in the log. Returns the bytes freed.
     pub fn shed(&mut self) -> usize {
-        // What is not in the log stays.
-        let Some(first) = self.items.front().and_then(|item| item.work.offset()) else { return 0 };
-        let before: usize = self.items.iter().map(Item::held_bytes).sum();
-        if self.key.is_some()
-            && self.items.len() > 1
-            && self.items.iter().skip(1).all(Item::is_plain)
-            && self.items.front().is_some_and(|first| !first.alone)
-        {
+        let behind = self.shed_behind();
+        behind + self.items.front_mut().map_or(0, Item::shed)
+    }
+
+    /// Gives back what waits behind the first item. Returns the bytes freed.
+    pub fn shed_behind(&mut self) -> usize {
+        let Some(first) = self.items.front() else { return 0 };
+        let own = first.work.offset().filter(|_| !first.alone && self.key.is_some());
+        let is_plain = self.items.iter().skip(1).all(Item::is_plain);
+        if let (Some(first), true, true) = (own, is_plain, self.items.len() > 1) {
             let last = self.items.back().and_then(|item| item.work.offset()).unwrap_or(first);
+            let bytes = self.items.iter().skip(1).map(Item::held_bytes).sum();
             self.items.keep_first();
             self.more = Some(More { after: first, last: self.more.map_or(last, |more| more.last), own: first });
+            return bytes;
         }
-        if let Some(first) = self.items.front_mut() {
-            first.routed = None;
+        // They keep their place in the queue: the log alone cannot say what became of them.
+        self.items.rest_mut().map(Item::shed).sum()
+    }
+
+    /// Gives back what is of no use now: nothing of a message that runs or is about to.
+    pub fn shed_idle(&mut self) -> usize {
+        match self.phase {
+            Phase::Waiting | Phase::Paused => self.shed(),
+            _ => self.shed_behind(),
         }
-        before - self.items.iter().map(Item::held_bytes).sum::<usize>()
     }
 }
 
@@ -207,6 +217,10 @@ impl Lanes {
 
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Lane)> {
         self.lanes.iter()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Lane)> {
+        self.lanes.iter_mut()
     }
 }
 

@@ -31,18 +31,22 @@ pub struct Needs {
 pub struct Scan {
     pub after: Offset,
     pub upto: Offset,
+    /// Most bytes of messages to read; one message at any rate.
+    pub bytes_max: usize,
 }
 
 impl Shard {
     /// What must be read from the log. Empty most of the time.
     pub fn take_needs(&mut self) -> Needs {
+        self.end_caution();
         let load = self.wanted.states.take(self.state.loads_max());
         let mut fetch = Vec::new();
         // Not all at once: after a long stop every open head may be due. But one when nothing else moves: what is held in
         // memory may be waiting behind it.
         let stuck = self.wanted.messages.is_idle() && self.runs.is_stuck();
-        while (!self.held.is_full() || (stuck && fetch.is_empty()))
-            && let Some(offset) = self.wanted.messages.take()
+        let held = &mut self.held;
+        while let Some(offset) =
+            self.wanted.messages.take(|bytes| held.expect_message(bytes, stuck && fetch.is_empty()))
         {
             fetch.push(offset);
         }
@@ -54,7 +58,8 @@ impl Shard {
         let mut hungry = self.wanted.scans.take_hungry();
         hungry.retain(|&at| self.wants_fill(at));
         let mores = || hungry.iter().filter_map(|&at| self.lanes.get(at)?.more);
-        let scan = Scan { after: mores().map(|more| more.after).min()?, upto: mores().map(|more| more.last).max()? };
+        let (after, upto) = (mores().map(|more| more.after).min()?, mores().map(|more| more.last).max()?);
+        let scan = Scan { after, upto, bytes_max: self.held.expect_scan() };
         self.wanted.scans.begin(hungry);
         Some(scan)
     }
@@ -65,7 +70,7 @@ impl Shard {
         self.lanes.get(at).is_some_and(|lane| {
             lane.phase != Phase::Paused
                 && lane.is_hungry(self.setup.bounds.lane_items_max)
-                && (lane.items.is_empty() || !self.held.is_full())
+                && (lane.items.is_empty() || !self.held.is_tight())
         })
     }
 
@@ -89,10 +94,11 @@ impl Shard {
     /// Takes fetched messages, routed again; `None` where the log no longer has it.
     pub fn fetched(&mut self, messages: Vec<(Offset, Option<Routed>)>) {
         for (offset, routed) in messages {
-            match self.wanted.messages.came(offset) {
-                None => {}
-                Some(WaitsFor::Lane(at)) => self.fetched_for_lane(at, offset, routed),
-                Some(WaitsFor::Skipped) => {
+            let Some((by, expected)) = self.wanted.messages.came(offset) else { continue };
+            self.held.came(expected);
+            match by {
+                WaitsFor::Lane(at) => self.fetched_for_lane(at, offset, routed),
+                WaitsFor::Skipped => {
                     if let Some(item) = self.skipped.get_mut(offset) {
                         self.held.take_back(item, || routed.unwrap_or_else(|| gone(offset, None)));
                         self.rejoin(offset);
@@ -114,6 +120,7 @@ impl Shard {
 
     /// Takes what a scan read: this shard's messages after `scan.after` and up to `upto`, routed again.
     pub fn scanned(&mut self, scan: Scan, messages: Vec<Routed>, upto: Offset) {
+        self.held.came(scan.bytes_max);
         let mut stalled: BTreeMap<usize, bool> = self.wanted.scans.end().into_iter().map(|at| (at, false)).collect();
         let mut fed = Vec::new();
         for routed in messages {
@@ -125,7 +132,8 @@ impl Shard {
             if offset <= more.after || offset > more.last || self.skipped.contains(offset) {
                 continue;
             }
-            if lane.items.len() >= self.setup.bounds.lane_items_max || (self.held.is_full() && !lane.items.is_empty()) {
+            if lane.items.len() >= self.setup.bounds.lane_items_max || (self.held.is_tight() && !lane.items.is_empty())
+            {
                 // Its rest begins here: what follows in this scan would leave a gap.
                 *stalled = true;
                 continue;

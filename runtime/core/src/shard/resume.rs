@@ -26,7 +26,7 @@ impl Shard {
             return;
         };
         let work = item.work;
-        if item.due > Timestamp(0) && item.attempt > 0 && !item.alone {
+        if item.has_failed() && !item.alone {
             // Timers compare with the wall clock; a due time in the past fires at the next look.
             lane.phase = Phase::Waiting;
             self.timers.set(item.due, Timer::Lane(at, work));
@@ -43,7 +43,7 @@ impl Shard {
             None => {
                 let Some(offset) = item.work.offset() else { return };
                 lane.phase = Phase::Fetching;
-                self.wanted.messages.want(offset, at);
+                self.wanted.messages.want(offset, item.bytes_in_log(), at);
             }
             Some(routed) => match &routed.key {
                 Some(key)
@@ -99,7 +99,7 @@ impl Shard {
     pub(super) fn rejoin(&mut self, offset: Offset) {
         let Some(item) = self.skipped.get(offset) else { return };
         let Some(routed) = &item.routed else {
-            return self.wanted.messages.want_skipped(offset);
+            return self.wanted.messages.want_skipped(offset, item.bytes_in_log());
         };
         let at = self.lanes.of(routed.hash, routed.key.as_ref(), offset.into());
         let Some(item) = self.skipped.remove(offset) else { return };
@@ -108,6 +108,8 @@ impl Shard {
             Phase::Running => lane.items.push_second(item),
             _ => lane.items.push_front(item),
         }
+        // What was the first waits behind it now.
+        self.held.changed_places();
         self.resume(at);
     }
 }

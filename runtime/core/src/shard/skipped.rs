@@ -26,6 +26,10 @@ impl Skipped {
         self.items.get_mut(&offset)
     }
 
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.items.values_mut()
+    }
+
     pub fn insert(&mut self, offset: Offset, item: Item) {
         self.items.insert(offset, item);
     }

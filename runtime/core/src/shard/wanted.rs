@@ -4,9 +4,9 @@ use crate::message::{Key, Offset};
 use hashbrown::{HashMap, HashSet};
 use std::collections::VecDeque;
 
-/// Most lanes that wait for their state or message to be read.
+/// Most lanes that wait for their state to be read.
 const WANTED_MAX: usize = 1024;
-/// Most messages fetched at a time: with bodies of 512 KiB that is 128 MiB.
+/// Most messages fetched at a time; their bytes are bounded besides.
 const FETCHES_MAX: usize = 256;
 
 #[derive(Debug, Default)]
@@ -17,10 +17,16 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// So much is awaited that nothing more should be taken up.
-    pub fn is_full(&self) -> bool {
+    /// Nothing is on its way, and nothing waits to be read.
+    pub fn is_idle(&self) -> bool {
         let Messages { queue, under_way, .. } = &self.messages;
-        self.states.keys.len() + under_way.len() + queue.len() >= WANTED_MAX
+        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty()
+    }
+
+    /// So much is awaited that nothing more should be taken up. Messages that wait to be fetched are not counted: they
+    /// are retries, of as many keys as may be open, and what is new does not wait for them.
+    pub fn is_full(&self) -> bool {
+        self.states.keys.len() >= WANTED_MAX
     }
 }
 
@@ -63,48 +69,69 @@ pub enum WaitsFor {
     Skipped,
 }
 
+/// A message that is wanted back.
+#[derive(Clone, Copy, Debug)]
+struct WantedMessage {
+    offset: Offset,
+    by: WaitsFor,
+    /// Of the message, 0 when nobody knows; once it is on its way those that room is kept for.
+    bytes: usize,
+}
+
 /// Messages that are wanted back.
 #[derive(Debug, Default)]
 pub struct Messages {
-    queue: VecDeque<(Offset, WaitsFor)>,
-    under_way: HashMap<Offset, WaitsFor>,
+    queue: VecDeque<WantedMessage>,
+    under_way: HashMap<Offset, WantedMessage>,
     /// Skipped messages among them, each once.
     skipped: HashSet<Offset>,
 }
 
 impl Messages {
-    pub fn want(&mut self, offset: Offset, lane: usize) {
-        self.queue.push_back((offset, WaitsFor::Lane(lane)));
+    pub fn want(&mut self, offset: Offset, bytes: usize, lane: usize) {
+        self.queue.push_back(WantedMessage { offset, by: WaitsFor::Lane(lane), bytes });
     }
 
-    pub fn want_skipped(&mut self, offset: Offset) {
+    pub fn want_skipped(&mut self, offset: Offset, bytes: usize) {
         if self.skipped.insert(offset) {
-            self.queue.push_back((offset, WaitsFor::Skipped));
+            self.queue.push_back(WantedMessage { offset, by: WaitsFor::Skipped, bytes });
         }
     }
 
+    /// None is on its way.
     pub fn is_idle(&self) -> bool {
         self.under_way.is_empty()
     }
 
-    /// The next message to fetch.
-    pub fn take(&mut self) -> Option<Offset> {
+    pub fn are_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// The next message to fetch, if `room` keeps so many bytes free for it.
+    pub fn take(&mut self, mut room: impl FnMut(usize) -> Option<usize>) -> Option<Offset> {
         while self.under_way.len() < FETCHES_MAX {
-            let (offset, waits) = self.queue.pop_front()?;
-            if self.under_way.insert(offset, waits).is_none() {
-                return Some(offset);
+            let wanted = *self.queue.front()?;
+            if let Some(other) = self.under_way.get_mut(&wanted.offset) {
+                // Asked for twice: it comes once, for who asked last.
+                other.by = wanted.by;
+                self.queue.pop_front();
+                continue;
             }
+            let bytes = room(wanted.bytes)?;
+            self.queue.pop_front();
+            self.under_way.insert(wanted.offset, WantedMessage { bytes, ..wanted });
+            return Some(wanted.offset);
         }
         None
     }
 
-    /// Who waited for the message that came.
-    pub fn came(&mut self, offset: Offset) -> Option<WaitsFor> {
-        let waits = self.under_way.remove(&offset)?;
-        if waits == WaitsFor::Skipped {
+    /// Who waited for the message that came, and for how many bytes room was kept.
+    pub fn came(&mut self, offset: Offset) -> Option<(WaitsFor, usize)> {
+        let WantedMessage { by, bytes, .. } = self.under_way.remove(&offset)?;
+        if by == WaitsFor::Skipped {
             self.skipped.remove(&offset);
         }
-        Some(waits)
+        Some((by, bytes))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Span, Table, Word};
 use crate::config::setting::{Above, Is, Means, Setting, settings};
+use crate::memory::Budget;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -103,6 +104,15 @@ settings! {
                  left it, whoever sets the clock: up to here with a warning, beyond it the host does not start. Then put the \
                  clock right, or take it as it is with `sluicebox run --accept-clock`, which moves the times in the log along.",
         example: "clock_skew_max = \"1m\"",
+    };
+
+    HOST_WAITING: Size, Is<u64> = Setting {
+        path: "host.waiting",
+        kind: Size(8 << 20..=1 << 40),
+        default: Is(Budget::BYTES_DEFAULT),
+        effect: "Most memory for messages that wait, over all handlers and shards. When it is used up, what waits gives its \
+                 memory back and is read from the log again when its turn comes; each shard may always hold a message.",
+        example: "waiting = \"1GiB\"",
         above: None,
     };
     HTTP: Table, Means = Setting {
