@@ -48,6 +48,7 @@ mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod views;
+mod waiting;
 
 pub use connections::{listen, serve};
 pub use face::{Face, Readiness};

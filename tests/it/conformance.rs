@@ -42,6 +42,7 @@ mod disk;
 mod embedded;
 mod forget;
 mod guarantees;
+mod inspect;
 mod kill;
 mod migration;
 mod read;

@@ -7,6 +7,7 @@ mod breaker;
 mod dead;
 mod forget;
 mod pause;
+mod waiting;
 
 use crate::harness::guests;
 use crate::harness::process::{Place, Process};

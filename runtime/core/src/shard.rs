@@ -27,6 +27,7 @@ mod position;
 mod reads;
 mod report;
 mod resume;
+mod retry_now;
 mod run;
 mod runs;
 mod skipped;
@@ -159,7 +160,7 @@ impl Shard {
             if item.alone {
                 // The key comes back with the message.
                 self.timers.set(item.due, Timer::Skipped(head.offset));
-                self.skipped.insert(head.offset, item);
+                self.skipped.insert(head.offset, head.key.clone(), item);
                 continue;
             }
             let hash = Routing::lane_hash(head.key.as_ref(), head.offset);

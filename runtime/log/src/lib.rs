@@ -6,6 +6,7 @@
 mod contract;
 pub mod embedded;
 mod error;
+mod inspect;
 mod limits;
 mod live;
 pub mod memory;
@@ -13,3 +14,7 @@ mod routings;
 
 pub use contract::{Batch, Guarantees, Lagged, Log, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 pub use error::LogError;
+pub use inspect::{
+    DelayedFacts, DelayedFilter, DelayedPlace, DelayedQuery, HeadFilter, HeadQuery, MessageFacts, OpenHead, StateKey,
+    StateQuery,
+};

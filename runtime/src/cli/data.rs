@@ -112,7 +112,7 @@ mod tests {
     fn status(exit: Exit, host: &HostArgs, data: Option<&Path>) -> Result<StatusView, Failure> {
         let unreachable = |_: &Client| Err(Failure::new(exit, anyhow::anyhow!("no answer")));
         look(host, &DataArgs { data: data.map(Into::into) }, unreachable, async |data| {
-            Ok(StatusView::of(&data.log, data.namespace.as_deref(), Some(data.not_asked.clone())).await?)
+            Ok(StatusView::of(&data.log, data.namespace.as_deref(), Some(data.not_asked.clone()), None).await?)
         })
     }
 

@@ -5,7 +5,7 @@ use super::error::ApiError;
 use super::face::Face;
 use super::parameters::{Parameters, PathText};
 use super::running::{Running, RunningHandler};
-use super::views::{HandlerPage, HandlerView, follow};
+use super::views::{HandlerPage, HandlerView};
 use crate::handler::HandlerName;
 use crate::log::ShardStatus;
 use crate::routing::Routing;
@@ -38,13 +38,7 @@ pub(super) async fn show(
 }
 
 async fn all(face: &Face) -> Result<Vec<HandlerView>, ApiError> {
-    // Asked first: a shard that passed it has nothing left of what is counted below.
-    let end = face.log.end().await?;
-    let mut handlers = HandlerView::all(&*face.log).await?;
-    if let Some(running) = face.running.get() {
-        follow(&mut handlers, &**running, end);
-    }
-    Ok(handlers)
+    Ok(HandlerView::all(&*face.log, face.running.get().map(|running| &**running)).await?)
 }
 
 fn unknown<'n>(name: &HandlerName, known: impl Iterator<Item = &'n str>) -> ApiError {

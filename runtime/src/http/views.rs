@@ -6,9 +6,10 @@ mod dead;
 mod handler;
 mod message;
 mod status;
+mod waiting;
 
 pub use dead::{DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters};
-pub use handler::{ControlView, HandlerPage, HandlerView, JobView, PinView, ShardView};
+pub use handler::{BacklogView, ControlView, HandlerPage, HandlerView, JobView, PinView, ShardView};
 pub use message::MessageView;
-pub(super) use status::follow;
 pub use status::{LogView, StatusView};
+pub use waiting::{BehindView, Cursor, DelayedView, OpenView, Reason, WaitingPage, WaitingQuery};

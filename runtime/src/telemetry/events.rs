@@ -160,6 +160,8 @@ pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Com
         Command::Reset => "reset",
         Command::RetryDead { .. } => "retry-dead",
         Command::DropDead { .. } => "drop-dead",
+        Command::RetryNow { .. } => "retry-now",
+        Command::CancelDelayed { .. } => "cancel-delayed",
         Command::Rollback { .. } => "rollback",
         Command::Unpin => "unpin",
     };

@@ -51,6 +51,13 @@ impl DelayedQueue {
         Some((number, message))
     }
 
+    /// Lets a message go before it is due; false: it is not held any more.
+    pub fn cancel(&mut self, number: u64) -> bool {
+        let Some(place) = self.by_due.keys().find(|(_, held)| *held == number).copied() else { return false };
+        self.bytes -= self.by_due.remove(&place).map_or(0, |message| message.bytes());
+        true
+    }
+
     pub fn next_due(&self) -> Option<Timestamp> {
         self.by_due.keys().next().map(|(due, _)| *due)
     }

@@ -199,6 +199,7 @@ impl Shard {
         if (gives_up_place || item.alone)
             && let Some(offset) = item.work.offset()
         {
+            let key = lane.key.clone();
             let Some(mut item) = lane.items.pop_front() else { return };
             item.alone = true;
             if long {
@@ -206,8 +207,8 @@ impl Shard {
                 item.routed = None;
             }
             self.timers.set(due, Timer::Skipped(offset));
-            item.head(lane.key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
-            self.skipped.insert(offset, item);
+            item.head(key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
+            self.skipped.insert(offset, key, item);
         } else if long {
             self.held.give(lane.shed());
         }

@@ -47,7 +47,10 @@ impl Staged {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.report.settled.is_empty() && self.outputs.is_empty() && self.dead_drop.is_empty()
+        self.report.settled.is_empty()
+            && self.outputs.is_empty()
+            && self.dead_drop.is_empty()
+            && self.delayed_drop.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
@@ -74,12 +77,17 @@ impl Staged {
         self.delayed_put.insert(delayed.number, delayed);
     }
 
-    /// A delayed message is due: it leaves the record, unless it had not come that far.
+    /// A delayed message is due.
     pub fn release(&mut self, number: u64, message: NewMessage) {
+        self.drop_delayed(number);
+        self.output(message);
+    }
+
+    /// A delayed message leaves the record, unless it had not come that far.
+    pub fn drop_delayed(&mut self, number: u64) {
         if self.delayed_put.remove(&number).is_none() {
             self.delayed_drop.push(number);
         }
-        self.output(message);
     }
 
     pub fn dead(&mut self, letter: DeadLetter) {

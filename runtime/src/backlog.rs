@@ -1,0 +1,200 @@
+//! How many messages of a handler wait: counted from the log, as its routing reads it, within bounds on what a look costs.
+//!
+//! A message of the handler waits when it is open, when an open head of its key stands before it, or when its shard has not
+//! taken it up. Messages of others are read over and not counted. What lies beyond the bounds of a look is not guessed: the
+//! count says that it is at least so many.
+
+use crate::clock::Timestamp;
+use crate::commit::HeadScope;
+use crate::log::{HeadFilter, HeadQuery, Log, LogError, OpenHead, ReadRequest};
+use crate::message::{Key, Message, Offset};
+use crate::routing::{Router, Routing};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// Heads looked at for one handler.
+const HEADS_MAX: usize = 1000;
+/// One read.
+const READ_MESSAGES_MAX: usize = 4096;
+const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How many reads a look may make, for all handlers that it is about.
+#[derive(Debug)]
+pub struct Budget {
+    reads: usize,
+    /// Of one count of one handler, so that one far behind leaves something for the others.
+    reads_at_a_time: usize,
+}
+
+impl Default for Budget {
+    /// Some 20 ms for a handler with a backlog, and not much more than a second for a thousand of them.
+    fn default() -> Self {
+        Self { reads: 64, reads_at_a_time: 4 }
+    }
+}
+
+/// How far the shards of a handler are.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// By the index of the shard: it has taken up what is not after this.
+    pub read: Vec<Offset>,
+    /// Open heads, over all shards.
+    pub open: u64,
+}
+
+/// What waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub messages: u64,
+    /// There may be more.
+    pub at_least: bool,
+    /// The log's time of the oldest; `None`: nothing waits, or what does is no longer in the log.
+    pub oldest: Option<Timestamp>,
+}
+
+/// Counts what waits of one handler, up to `end`.
+pub async fn count(
+    log: &dyn Log,
+    routing: &Routing,
+    place: &Place,
+    end: Offset,
+    budget: &mut Budget,
+) -> Result<Waiting, LogError> {
+    let mut waiting = Waiting::default();
+    let read_of = |shard: u16| place.read.get(usize::from(shard)).copied().unwrap_or(Offset::END);
+    let slowest = place.read.iter().min().copied().unwrap_or(end);
+    let is_whole = scan(log, routing, slowest, end, budget, |message, shard, _| {
+        if message.offset > read_of(shard) {
+            waiting.add(1, Some(message.time));
+        }
+    })
+    .await?;
+    waiting.at_least |= !is_whole;
+    if place.open == 0 {
+        return Ok(waiting);
+    }
+    let query = HeadQuery {
+        handler: routing.handler.clone(),
+        filter: HeadFilter::default(),
+        after: Offset::START,
+        heads_max: HEADS_MAX,
+    };
+    let heads = log.heads(query).await?;
+    waiting.at_least |= heads.len() >= HEADS_MAX;
+    // Beyond those looked at there are as many as the record says, or there were when it was read.
+    let unseen = if heads.len() >= HEADS_MAX { place.open.saturating_sub(heads.len() as u64) } else { 0 };
+    let settled = heads.iter().filter(|found| found.head.scope == HeadScope::After).count() as u64;
+    waiting.add(heads.len() as u64 - settled + unseen, None);
+    for found in heads.iter().filter(|found| found.head.scope != HeadScope::After) {
+        waiting.add(0, found.message.as_ref().map(|message| message.time));
+    }
+    let lanes = Lanes::of(&heads);
+    let Some(first) = lanes.first() else { return Ok(waiting) };
+    let furthest = place.read.iter().max().copied().unwrap_or(end).min(end);
+    let is_whole = scan(log, routing, first, furthest, budget, |message, shard, key| {
+        if message.offset <= read_of(shard) && lanes.stands_before(key, message.offset) {
+            waiting.add(1, Some(message.time));
+        }
+    })
+    .await?;
+    waiting.at_least |= !is_whole;
+    Ok(waiting)
+}
+
+/// How many messages wait behind a head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    pub messages: u64,
+    /// There may be more.
+    pub at_least: bool,
+}
+
+/// Counts what waits behind each of these heads up to `end`, by offset of the head. Heads that nothing can wait for (no
+/// key, or the message gave up its place) are not among them.
+pub async fn behind(
+    log: &dyn Log,
+    routing: &Routing,
+    heads: &[OpenHead],
+    end: Offset,
+    budget: &mut Budget,
+) -> Result<HashMap<Offset, Behind>, LogError> {
+    let lanes = Lanes::of(heads);
+    let mut behind: HashMap<Offset, Behind> = lanes.heads.values().map(|head| (*head, Behind::default())).collect();
+    let Some(first) = lanes.first() else { return Ok(behind) };
+    let is_whole = scan(log, routing, first, end, budget, |message, _, key| {
+        if lanes.stands_before(key, message.offset)
+            && let Some(head) = key.and_then(|key| lanes.heads.get(key))
+            && let Some(behind) = behind.get_mut(head)
+        {
+            behind.messages += 1;
+        }
+    })
+    .await?;
+    behind.values_mut().for_each(|behind| behind.at_least = !is_whole);
+    Ok(behind)
+}
+
+impl Waiting {
+    fn add(&mut self, messages: u64, time: Option<Timestamp>) {
+        self.messages += messages;
+        self.oldest = self.oldest.into_iter().chain(time).min();
+    }
+}
+
+/// The keys that wait for their head.
+struct Lanes<'h> {
+    heads: HashMap<&'h Key, Offset>,
+    /// Messages with a head of their own, which are counted by it.
+    open: HashSet<Offset>,
+}
+
+impl<'h> Lanes<'h> {
+    fn of(heads: &'h [OpenHead]) -> Self {
+        let lanes = heads.iter().filter(|found| found.head.scope != HeadScope::Message);
+        let lanes = lanes.filter_map(|found| Some((found.head.key.as_ref()?, found.head.offset)));
+        Self { heads: lanes.collect(), open: heads.iter().map(|found| found.head.offset).collect() }
+    }
+
+    fn first(&self) -> Option<Offset> {
+        self.heads.values().min().copied()
+    }
+
+    /// Whether the message of this key waits behind a head.
+    fn stands_before(&self, key: Option<&Key>, offset: Offset) -> bool {
+        let head = key.and_then(|key| self.heads.get(key));
+        head.is_some_and(|head| offset > *head) && !self.open.contains(&offset)
+    }
+}
+
+/// Calls `each` with the handler's messages with `after < offset <= upto`, the shard and the key of each. False: the
+/// budget ended before.
+async fn scan(
+    log: &dyn Log,
+    routing: &Routing,
+    mut after: Offset,
+    upto: Offset,
+    budget: &mut Budget,
+    mut each: impl FnMut(&Arc<Message>, u16, Option<&Key>),
+) -> Result<bool, LogError> {
+    let router = Router::new([routing]);
+    let mut reads = budget.reads_at_a_time;
+    while after < upto {
+        let patterns = routing.patterns_after(after);
+        if patterns.is_empty() {
+            // It gets nothing more; no pattern would be every topic.
+            return Ok(true);
+        }
+        if reads == 0 || budget.reads == 0 {
+            return Ok(false);
+        }
+        (reads, budget.reads) = (reads - 1, budget.reads - 1);
+        let (messages_max, bytes_max) = (READ_MESSAGES_MAX, READ_BYTES_MAX);
+        let batch = log.read(ReadRequest { after, upto, patterns, messages_max, bytes_max }).await?;
+        for message in batch.messages.iter().filter(|message| routing.subscribes(message)) {
+            let routed = router.message(message).to(0);
+            each(message, routed.shard(routing.shards), routed.key.as_ref());
+        }
+        after = batch.upto.max(after);
+    }
+    Ok(true)
+}
