@@ -6,7 +6,7 @@
 
 use crate::clock::Timestamp;
 use crate::commit::HeadScope;
-use crate::log::{HeadFilter, HeadQuery, Log, LogError, OpenHead, ReadRequest};
+use crate::log::{HeadFilter, HeadQuery, Log, LogError, MessageFacts, OpenHead, ReadRequest};
 use crate::message::{Key, Message, Offset};
 use crate::routing::{Router, Routing};
 use std::collections::{HashMap, HashSet};
@@ -42,6 +42,12 @@ pub struct Place {
     pub open: u64,
 }
 
+impl Place {
+    fn read_of(&self, shard: u16) -> Offset {
+        self.read.get(usize::from(shard)).copied().unwrap_or(Offset::END)
+    }
+}
+
 /// What waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
@@ -61,15 +67,15 @@ pub async fn count(
     budget: &mut Budget,
 ) -> Result<Waiting, LogError> {
     let mut waiting = Waiting::default();
-    let read_of = |shard: u16| place.read.get(usize::from(shard)).copied().unwrap_or(Offset::END);
     let slowest = place.read.iter().min().copied().unwrap_or(end);
-    let is_whole = scan(log, routing, slowest, end, budget, |message, shard, _| {
-        if message.offset > read_of(shard) {
+    let reached = scan(log, routing, (slowest, end), budget, |message, shard, _| {
+        if message.offset > place.read_of(shard) {
             waiting.add(1, Some(message.time));
         }
+        true
     })
     .await?;
-    waiting.at_least |= !is_whole;
+    waiting.at_least |= reached < end;
     if place.open == 0 {
         return Ok(waiting);
     }
@@ -91,13 +97,14 @@ pub async fn count(
     let lanes = Lanes::of(&heads);
     let Some(first) = lanes.first() else { return Ok(waiting) };
     let furthest = place.read.iter().max().copied().unwrap_or(end).min(end);
-    let is_whole = scan(log, routing, first, furthest, budget, |message, shard, key| {
-        if message.offset <= read_of(shard) && lanes.stands_before(key, message.offset) {
+    let reached = scan(log, routing, (first, furthest), budget, |message, shard, key| {
+        if message.offset <= place.read_of(shard) && lanes.stands_before(key, message.offset) {
             waiting.add(1, Some(message.time));
         }
+        true
     })
     .await?;
-    waiting.at_least |= !is_whole;
+    waiting.at_least |= reached < furthest;
     Ok(waiting)
 }
 
@@ -121,16 +128,17 @@ pub async fn behind(
     let lanes = Lanes::of(heads);
     let mut behind: HashMap<Offset, Behind> = lanes.heads.values().map(|head| (*head, Behind::default())).collect();
     let Some(first) = lanes.first() else { return Ok(behind) };
-    let is_whole = scan(log, routing, first, end, budget, |message, _, key| {
+    let reached = scan(log, routing, (first, end), budget, |message, _, key| {
         if lanes.stands_before(key, message.offset)
             && let Some(head) = key.and_then(|key| lanes.heads.get(key))
             && let Some(behind) = behind.get_mut(head)
         {
             behind.messages += 1;
         }
+        true
     })
     .await?;
-    behind.values_mut().for_each(|behind| behind.at_least = !is_whole);
+    behind.values_mut().for_each(|behind| behind.at_least = reached < end);
     Ok(behind)
 }
 
@@ -166,35 +174,73 @@ impl<'h> Lanes<'h> {
     }
 }
 
-/// Calls `each` with the handler's messages with `after < offset <= upto`, the shard and the key of each. False: the
-/// budget ended before.
+/// A message that its shard has not taken up, without its body.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unread {
+    pub offset: Offset,
+    pub shard: u16,
+    /// The key it will be handled under.
+    pub key: Option<Key>,
+    pub message: MessageFacts,
+}
+
+/// The first messages after `after` that no shard has taken up and that `wants` wants, at most `messages_max`; and how far
+/// it looked: what is after that was not seen.
+pub async fn unread(
+    log: &dyn Log,
+    routing: &Routing,
+    place: &Place,
+    (after, end): (Offset, Offset),
+    wants: impl Fn(&Unread) -> bool,
+    messages_max: usize,
+    budget: &mut Budget,
+) -> Result<(Vec<Unread>, Offset), LogError> {
+    let mut found = vec![];
+    let slowest = place.read.iter().min().copied().unwrap_or(end);
+    let reached = scan(log, routing, (slowest.max(after), end), budget, |message, shard, key| {
+        if message.offset > place.read_of(shard) {
+            let facts = MessageFacts { topic: message.topic.clone(), id: message.id.clone(), time: message.time };
+            let unread = Unread { offset: message.offset, shard, key: key.cloned(), message: facts };
+            if wants(&unread) {
+                found.push(unread);
+            }
+        }
+        found.len() < messages_max
+    })
+    .await?;
+    Ok((found, reached))
+}
+
+/// Calls `each` with the handler's messages with `after < offset <= upto`, the shard and the key of each, until it says
+/// no or the budget ends. How far it came.
 async fn scan(
     log: &dyn Log,
     routing: &Routing,
-    mut after: Offset,
-    upto: Offset,
+    (mut after, upto): (Offset, Offset),
     budget: &mut Budget,
-    mut each: impl FnMut(&Arc<Message>, u16, Option<&Key>),
-) -> Result<bool, LogError> {
+    mut each: impl FnMut(&Arc<Message>, u16, Option<&Key>) -> bool,
+) -> Result<Offset, LogError> {
     let router = Router::new([routing]);
     let mut reads = budget.reads_at_a_time;
     while after < upto {
         let patterns = routing.patterns_after(after);
         if patterns.is_empty() {
             // It gets nothing more; no pattern would be every topic.
-            return Ok(true);
+            return Ok(upto);
         }
         if reads == 0 || budget.reads == 0 {
-            return Ok(false);
+            return Ok(after);
         }
         (reads, budget.reads) = (reads - 1, budget.reads - 1);
         let (messages_max, bytes_max) = (READ_MESSAGES_MAX, READ_BYTES_MAX);
         let batch = log.read(ReadRequest { after, upto, patterns, messages_max, bytes_max }).await?;
         for message in batch.messages.iter().filter(|message| routing.subscribes(message)) {
             let routed = router.message(message).to(0);
-            each(message, routed.shard(routing.shards), routed.key.as_ref());
+            if !each(message, routed.shard(routing.shards), routed.key.as_ref()) {
+                return Ok(message.offset);
+            }
         }
         after = batch.upto.max(after);
     }
-    Ok(true)
+    Ok(upto)
 }

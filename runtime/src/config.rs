@@ -42,7 +42,7 @@ pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
     HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain, SandboxMode, Settings,
-    Start,
+    ShowState, Start,
 };
 
 use crate::handler::HandlerName;

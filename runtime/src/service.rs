@@ -8,6 +8,7 @@ pub use host_data::versions;
 pub use reload::Source;
 
 use crate::blocking::blocking;
+use crate::clock;
 use crate::config::{LogSettings, Settings};
 use crate::handler::{HandlerName, ShardId};
 use crate::host::{self, Host};
@@ -20,7 +21,7 @@ use crate::reader;
 use crate::registry::{self, Registry};
 use crate::retention::Retention;
 use crate::sandbox::{self, Sandboxes};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, TELL_EVERY};
 use futures_util::future::BoxFuture;
 use host_data::{HostData, HostDataError};
 use reload::{Reload, Reloading};
@@ -106,6 +107,7 @@ impl Service {
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
         let stop_retention = CancellationToken::new();
         tokio::spawn(stop_retention.clone().run_until_cancelled_owned(release_idle(idle)));
+        tokio::spawn(stop_retention.clone().run_until_cancelled_owned(tell_failures(metrics.clone())));
         let retain = *retain;
         let host_of = Arc::downgrade(&host);
         let hurry = move |shard: &ShardId| {
@@ -196,6 +198,15 @@ async fn release_idle(sandboxes: Sandboxes) {
     }
 }
 
+/// Says how many runs failed of which people heard only the first. Ends when it is dropped.
+async fn tell_failures(metrics: Arc<Metrics>) {
+    let mut looks = tokio::time::interval(TELL_EVERY / 4);
+    loop {
+        looks.tick().await;
+        metrics.tell_failures(clock::instant());
+    }
+}
+
 async fn open_log(path: &Path, bytes_max: Option<u64>) -> Result<Arc<dyn Log>, StartError> {
     let directory = path.to_owned();
     let options = embedded::Options { bytes_max, ..embedded::Options::default() };
@@ -231,8 +242,10 @@ impl Running for Started {
                     .map(|version| VersionView { digest: version.digest, first_seen: version.first_seen })
                     .collect(),
                 breaker: overview.map_or(BreakerView::Off, |overview| BreakerView::of(overview.breaker)),
+                last_failure: overview.and_then(|overview| overview.last_failure.clone()).map(Into::into),
                 running: overview.map_or(0, |overview| overview.running),
                 concurrency: overview.map_or(0, |overview| overview.concurrency),
+                show_state: view.show_state,
                 problem: view.problem.or_else(|| unlike_file.clone()),
                 name: view.name,
             }

@@ -10,6 +10,7 @@
 mod calls;
 pub mod diagnostics;
 pub mod events;
+mod failures;
 mod families;
 mod guest;
 mod handler;
@@ -17,6 +18,7 @@ pub mod spans;
 mod staged;
 
 pub use calls::Calls;
+pub use failures::{FailedRun, TELL_EVERY, Told};
 pub use families::{CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
@@ -28,6 +30,7 @@ use guest::GuestCounters;
 use prometheus::{IntCounter, Registry, TextEncoder};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// All metrics of one host.
 pub struct Metrics {
@@ -58,6 +61,26 @@ impl Metrics {
             .entry(name.clone())
             .or_insert_with(|| Arc::new(HandlerMetrics::new(name, &self.families, self.guest.clone())))
             .clone()
+    }
+
+    /// Tells people how many runs failed, where that is due.
+    pub fn tell_failures(&self, now: Instant) {
+        let handlers: Vec<_> = self.handlers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for handler in handlers {
+            handler.failures.due(now).into_iter().for_each(|told| events::run_failed_told(&handler, told));
+        }
+    }
+
+    /// What waits of each handler, as it was counted just now.
+    pub fn show_waiting<'h>(&self, handlers: impl IntoIterator<Item = (&'h str, u64, Option<Duration>)>) {
+        let Families { waiting, oldest_waiting, .. } = &self.families;
+        // Of handlers that are gone nothing is to be left.
+        waiting.reset();
+        oldest_waiting.reset();
+        for (handler, messages, oldest) in handlers {
+            waiting.with_label_values(&[handler]).set(i64::try_from(messages).unwrap_or(i64::MAX));
+            oldest_waiting.with_label_values(&[handler]).set(oldest.unwrap_or_default().as_secs_f64());
+        }
     }
 
     pub fn commits(&self) -> CommitMetrics {

@@ -7,6 +7,7 @@ mod breaker;
 mod dead;
 mod forget;
 mod pause;
+mod state;
 mod waiting;
 
 use crate::harness::guests;

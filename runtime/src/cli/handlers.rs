@@ -6,7 +6,7 @@ mod show;
 mod state;
 mod waiting;
 
-pub(super) use state::{Source, oldest_cell, problems, state_of, waiting_cell};
+pub(super) use state::{Source, failures, oldest_cell, problems, state_of, waiting_cell};
 
 use super::ask::YesArgs;
 use super::client::{Client, HostArgs, encoded, needs_host};

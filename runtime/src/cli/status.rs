@@ -3,7 +3,7 @@
 use super::client::HostArgs;
 use super::data::{DataArgs, look};
 use super::failure::{Exit, Failure};
-use super::handlers::{COLUMNS, Source, oldest_cell, problems, state_of, waiting_cell};
+use super::handlers::{COLUMNS, Source, failures, oldest_cell, problems, state_of, waiting_cell};
 use super::output::{Output, printable};
 use crate::clock::{self, Timestamp};
 use crate::http::views::{HandlerView, StatusView};
@@ -52,6 +52,7 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
         ["HANDLER", "STATE", "WAITING", "OLDEST", "READ", "OPEN", "DELAYED", "DEAD", "MARKS", "SHARDS", "SUBSCRIBES"];
     let rows: Vec<Vec<String>> = handlers.iter().flat_map(|handler| rows(handler, source, args.shards, now)).collect();
     output.table(&heading, &rows)?;
+    failures(handlers).try_for_each(|failure| output.line(failure))?;
     problems(handlers).try_for_each(|problem| output.line(problem))?;
     Ok(Exit::Done)
 }

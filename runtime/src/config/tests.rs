@@ -273,6 +273,7 @@ fn a_short_file_gets_careful_defaults() {
         timeout: Duration::from_secs(2),
         memory_bytes: 64 << 20,
         policy: Policy::default(),
+        show_state: ShowState::Values,
         config: vec![],
     };
     assert_eq!(loaded.settings.handlers, [expected]);
@@ -311,6 +312,7 @@ fn every_setting_is_read() {
         dedup = { window = "1h30m", max = 1_000, topics = ["events.new_order"] }
         retry = { attempts = 3, min = "1s", max = "1m" }
         on_failure = "skip"
+        show_state = "sizes"
         breaker = { trip = "rate", percent = 20, samples = 50, window = "30s", wait = "1s", max_wait = "5m" }
         limit = { concurrency = 4, rate = "1_000/m", body = "1KiB" }
         dead = { max = 5, full = "stop" }
@@ -343,7 +345,7 @@ fn every_setting_is_read() {
     let pointer = Field::Pointer("/user".into());
     assert_eq!(order.key, KeyFrom::Fields(vec![pointer, Field::Header("User".into()), Field::TopicToken(2)]));
     assert_eq!(order.id, IdFrom::Fields(vec![Field::Pointer("/id".into())]));
-    assert_eq!((order.shards, order.sandbox), (16, SandboxMode::Warm));
+    assert_eq!((order.shards, order.sandbox, order.show_state), (16, SandboxMode::Warm, ShowState::Sizes));
     assert_eq!((order.timeout, order.memory_bytes), (Duration::from_millis(500), 1 << 30));
     let topics = Some(vec![Pattern::parse("events.new_order").unwrap()]);
     let expected = Policy {

@@ -6,7 +6,7 @@ use crate::config::{HttpSettings, Namespace};
 use crate::log::Log;
 use crate::telemetry::{HttpMetrics, Metrics};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +83,8 @@ pub struct Face {
     pub(super) log: Arc<dyn Log>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) counts: HttpMetrics,
+    /// When what waits was counted for the metrics.
+    pub(super) waiting_counted: Mutex<Option<Instant>>,
     pub(super) readiness: Readiness,
     pub(super) namespace: Namespace,
     pub(super) guard: Guard,
@@ -109,6 +111,7 @@ impl Face {
         Self {
             log,
             counts: metrics.http(),
+            waiting_counted: Mutex::default(),
             metrics,
             readiness,
             namespace,

@@ -6,6 +6,7 @@ use super::face::Face;
 use super::parameters::{Parameters, PathText};
 use super::running::{Running, RunningHandler};
 use super::views::{HandlerPage, HandlerView};
+use crate::config::ShowState;
 use crate::handler::HandlerName;
 use crate::log::ShardStatus;
 use crate::routing::Routing;
@@ -85,6 +86,11 @@ impl Known {
         let name = HandlerName::parse(text).map_err(ApiError::bad_request)?;
         let names = self.names();
         if names.contains(&name) { Ok(name) } else { Err(unknown(&name, names.iter().map(|name| name.as_str()))) }
+    }
+
+    /// What its settings let be shown of its state; `None`: no settings name it.
+    pub(super) fn show_state(&self, name: &HandlerName) -> Option<ShowState> {
+        self.running.iter().find(|running| running.name == *name).map(|running| running.show_state)
     }
 
     pub(super) fn is_in_settings(&self, name: &HandlerName) -> bool {

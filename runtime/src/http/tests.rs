@@ -6,6 +6,7 @@ mod guard;
 mod handlers;
 pub(crate) mod stage;
 mod tail;
+mod waiting;
 
 use self::tail::Events;
 use super::face::ClientLimits;

@@ -1,6 +1,7 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
 use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics, RetentionMetrics};
+use super::{FailedRun, Told};
 use crate::clock;
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
@@ -8,6 +9,7 @@ use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
 use crate::pipeline::breaker::Event;
 use crate::shard::Traced;
+use std::time::Instant;
 
 /// A message was given up; the commit that says so is durable.
 pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
@@ -22,6 +24,33 @@ pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
         error = %letter.error,
         "gave a message up: it is a dead letter"
     );
+}
+
+/// A run failed. Of many of a kind people hear of the first and then how many.
+pub fn run_failed(metrics: &HandlerMetrics, run: FailedRun, now: Instant) {
+    if let Some(told) = metrics.failures.failed(run, now) {
+        run_failed_told(metrics, told);
+    }
+}
+
+pub(super) fn run_failed_told(metrics: &HandlerMetrics, told: Told) {
+    let handler = metrics.name();
+    let (failures, run) = match told {
+        Told::First(run) => (1, run),
+        Told::Again { failures, newest } => (failures, newest),
+    };
+    let FailedRun { kind, error, topic, offset, key, attempts, .. } = run;
+    let key = key.as_ref().map(tracing::field::display);
+    match failures {
+        1 => tracing::warn!(
+            %handler, kind, %topic, offset = offset.0, key, attempts, %error,
+            "a run failed: `sluicebox handlers waiting {handler}` lists what waits for its retry"
+        ),
+        _ => tracing::warn!(
+            %handler, kind, failures, %topic, offset = offset.0, key, attempts, %error,
+            "runs failed again since this was last said; this is the newest one"
+        ),
+    }
 }
 
 /// An outcome that belongs to a trace is durable.
@@ -101,7 +130,8 @@ pub fn breaker(metrics: &HandlerMetrics, event: Event) {
         Event::Fail => metrics.count_breaker("fail"),
         Event::Tripped { wait } => {
             metrics.count_breaker("tripped");
-            tracing::warn!(%handler, ?wait, "breaker tripped: nothing runs until then, messages wait in the log");
+            let error = metrics.last_failure().map(|run| tracing::field::display(run.error));
+            tracing::warn!(%handler, ?wait, error, "breaker tripped: nothing runs until then, messages wait in the log");
         }
         Event::Ready => {
             metrics.count_breaker("ready");

@@ -2,7 +2,7 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Families {
     pub(super) attempts: IntCounterVec,
     pub(super) call_seconds: HistogramVec,
     pub(super) age_seconds: HistogramVec,
+    pub(super) waiting: IntGaugeVec,
+    pub(super) oldest_waiting: GaugeVec,
     pub(super) open_heads: IntGaugeVec,
     pub(super) dead: IntCounterVec,
     pub(super) dead_letters: IntGaugeVec,
@@ -121,6 +123,16 @@ impl Families {
                 "message_age_seconds",
                 "From the log's time of a message to its settlement",
                 AGE_SECONDS,
+                &["handler"],
+            ),
+            waiting: r.gauges(
+                "waiting_messages",
+                "Messages of a handler that are not settled; at least so many, where counting reaches its bound",
+                &["handler"],
+            ),
+            oldest_waiting: r.seconds(
+                "oldest_waiting_seconds",
+                "For how long the oldest message of a handler that is not settled is in the log",
                 &["handler"],
             ),
             open_heads: r.gauges("open_heads", "Unsettled messages that stand for their keys", &["handler"]),
@@ -228,6 +240,10 @@ impl Registrar<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

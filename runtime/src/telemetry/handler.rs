@@ -1,5 +1,6 @@
 //! The metrics of one handler, resolved once: adding to them is adding to atomics.
 
+use super::failures::{FailedRun, Failures};
 use super::families::Families;
 use super::guest::{GuestCounters, OwnCounters};
 use crate::handler::{Digest, HandlerName};
@@ -60,6 +61,7 @@ pub struct HandlerMetrics {
     dead: IntCounterVec,
     module: IntGaugeVec,
     digest: Mutex<Option<Digest>>,
+    pub(super) failures: Failures,
     messages: IntCounterVec,
     topics: RwLock<HashMap<Topic, Arc<TopicCounters>>>,
     other: Arc<TopicCounters>,
@@ -89,11 +91,17 @@ impl HandlerMetrics {
             dead: families.dead.clone(),
             module: families.module.clone(),
             digest: Mutex::default(),
+            failures: Failures::default(),
             messages: families.messages.clone(),
             topics: RwLock::default(),
             other: TopicCounters::new(&families.messages, name, TOPIC_OTHER),
             own: OwnCounters::new(name, guest),
         }
+    }
+
+    /// The run that failed last, on this host.
+    pub fn last_failure(&self) -> Option<FailedRun> {
+        self.failures.last()
     }
 
     pub fn name(&self) -> &HandlerName {

@@ -118,6 +118,13 @@ impl Shard {
         None
     }
 
+    /// The message that runs in a lane, and how often it failed before.
+    pub fn running(&self, at: usize) -> Option<(&Routed, u32)> {
+        let lane = self.lanes.get(at).filter(|lane| lane.phase == Phase::Running)?;
+        let item = lane.items.front()?;
+        Some((item.routed.as_ref()?, item.attempt))
+    }
+
     /// Takes the result of a run. `random` is uniform in [0, 1).
     pub fn finish(
         &mut self,

@@ -5,7 +5,7 @@ use super::super::data::{DataArgs, look};
 use super::super::dead::parse_handler;
 use super::super::failure::{Exit, Failure};
 use super::super::output::{Output, grouped, printable};
-use super::state::{Source, backlog, state_of};
+use super::state::{Source, backlog, failure_text, state_of};
 use crate::clock;
 use crate::handler::HandlerName;
 use crate::http::running::{BreakerView, RunningHandler};
@@ -49,6 +49,9 @@ pub(super) fn run(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure>
     let [open, delayed, dead, marks] = [open, delayed, dead, marks].map(|number| grouped(*number));
     let messages = format!("{open} open, {delayed} delayed, {dead} dead letters, {marks} marks");
     output.line(format!("messages    {messages}"))?;
+    if let Some(failure) = &handler.last_failure {
+        output.line(format!("last error  {}", failure_text(failure)))?;
+    }
     show_control(&handler.control, output)?;
     if let Some(running) = &handler.running {
         show_running(running, output)?;
@@ -96,10 +99,14 @@ fn show_control(control: &ControlView, output: &mut Output) -> Result<(), Failur
 }
 
 fn show_running(running: &RunningHandler, output: &mut Output) -> Result<(), Failure> {
+    let because = match &running.last_failure {
+        Some(failure) => format!(", because runs failed: {}", printable(&failure.error)),
+        None => String::new(),
+    };
     let breaker = match running.breaker {
         BreakerView::Closed => "closed".into(),
-        BreakerView::Open { until } => format!("open until {until}"),
-        BreakerView::HalfOpen => "half-open: one message tries".into(),
+        BreakerView::Open { until } => format!("open until {until}{because}"),
+        BreakerView::HalfOpen => format!("half-open: one message tries{because}"),
         BreakerView::Tripped => "tripped by hand, until reset".into(),
         BreakerView::Off => "none".into(),
     };

@@ -4,7 +4,7 @@ use super::super::output::{grouped, printable};
 use crate::clock::Timestamp;
 use crate::handler::Digest;
 use crate::http::rfc3339;
-use crate::http::running::BreakerView;
+use crate::http::running::{BreakerView, FailureView};
 use crate::http::views::{BacklogView, HandlerView};
 use std::time::Duration;
 
@@ -104,6 +104,24 @@ fn age(span: Duration) -> String {
         (0, _, _) => format!("{hours}h {minutes}m"),
         _ => format!("{days}d {hours}h"),
     }
+}
+
+/// A run that failed, on one line.
+pub(in crate::cli) fn failure_text(failure: &FailureView) -> String {
+    let FailureView { time, kind, error, topic, offset, key, attempts } = failure;
+    let time = time.as_ref().map_or(String::new(), |time| format!("{time} "));
+    let kind = kind.as_ref().map_or(String::new(), |kind| format!("{kind}: "));
+    let topic = topic.as_ref().map_or(String::new(), |topic| format!(" on {topic}"));
+    let key = key.as_ref().map_or(String::new(), |key| format!(", key {}", printable(key)));
+    format!("{time}{}{} (offset {offset}{topic}{key}, attempt {attempts})", printable(&kind), printable(error))
+}
+
+/// One line for each handler of which a run failed.
+pub(in crate::cli) fn failures(handlers: &[HandlerView]) -> impl Iterator<Item = String> {
+    handlers.iter().filter_map(|handler| {
+        let failure = handler.last_failure.as_ref()?;
+        Some(format!("last error of {}: {}", handler.name, failure_text(failure)))
+    })
 }
 
 /// One line for each handler whose last change was refused.

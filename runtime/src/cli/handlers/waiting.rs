@@ -8,7 +8,7 @@ use super::super::output::{Output, grouped, printable};
 use super::state::{backlog, short};
 use crate::clock;
 use crate::handler::{Digest, HandlerName};
-use crate::http::views::{BehindView, Cursor, DelayedView, OpenView, Reason, WaitingPage, WaitingQuery};
+use crate::http::views::{BehindView, Cursor, DelayedView, Reason, WaitingMessage, WaitingPage, WaitingQuery};
 use crate::log::HeadFilter;
 use crate::message::{Key, Offset};
 use crate::topic::Pattern;
@@ -20,8 +20,7 @@ const ERROR_CHARS_MAX: usize = 100;
 /// Show which messages of a handler wait, and why
 ///
 /// First the open ones, by offset: each was taken up and is not settled, and later messages of its key (BEHIND) wait for
-/// it. Then those that a run delayed, the next one due first. Messages that the handler has not taken up yet are only
-/// counted: `sluicebox tail` shows what the log has.
+/// it. Then those that the handler has not taken up, by offset; then those that a run delayed, the next one due first.
 #[derive(Debug, Args)]
 pub struct WaitingArgs {
     /// The handler
@@ -116,6 +115,13 @@ fn show(page: &WaitingPage, output: &mut Output) -> Result<(), Failure> {
         let heading = ["OFFSET", "TOPIC", "KEY", "ATTEMPTS", "BEHIND", "WHY", "NEXT TRY", "MODULE", "ERROR"];
         output.table(&heading, &page.open.iter().map(open_row).collect::<Vec<_>>())?;
     }
+    if !page.unread.is_empty() {
+        output.line("")?;
+        output.table(
+            &["UNREAD", "TOPIC", "KEY", "ID", "TIME", "WHY"],
+            &page.unread.iter().map(unread_row).collect::<Vec<_>>(),
+        )?;
+    }
     if !page.delayed.is_empty() {
         output.line("")?;
         output.table(
@@ -129,19 +135,11 @@ fn show(page: &WaitingPage, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_row(open: &OpenView) -> Vec<String> {
+fn open_row(open: &WaitingMessage) -> Vec<String> {
     let or_dash = |text: Option<&String>| text.map_or("-".into(), |text| printable(text));
     let behind = open.behind.map_or("-".into(), |BehindView { messages, at_least }| {
         format!("{}{}", if at_least { ">=" } else { "" }, grouped(messages))
     });
-    let why = match open.reason {
-        Reason::Paused => "handler paused",
-        Reason::KeyPaused => "key paused",
-        Reason::Tripped => "breaker tripped by hand",
-        Reason::Retry => "retry",
-        Reason::BreakerOpen => "breaker open",
-        Reason::Turn => "its turn",
-    };
     let module = open.digest.as_deref().and_then(Digest::parse).map_or("-".into(), short);
     let error: String = or_dash(open.error.as_ref()).chars().take(ERROR_CHARS_MAX).collect();
     vec![
@@ -150,11 +148,30 @@ fn open_row(open: &OpenView) -> Vec<String> {
         or_dash(open.key.as_ref()),
         open.attempts.to_string(),
         behind,
-        why.into(),
+        why(open.reason).into(),
         or_dash(open.next_try.as_ref()),
         module,
         error,
     ]
+}
+
+fn unread_row(unread: &WaitingMessage) -> Vec<String> {
+    let or_dash = |text: Option<&String>| text.map_or("-".into(), |text| printable(text));
+    let WaitingMessage { offset, topic, key, id, time, reason, .. } = unread;
+    let texts = [topic, key, id, time].map(|text| or_dash(text.as_ref()));
+    std::iter::once(offset.to_string()).chain(texts).chain([why(*reason).into()]).collect()
+}
+
+fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Paused => "handler paused",
+        Reason::KeyPaused => "key paused",
+        Reason::Tripped => "breaker tripped by hand",
+        Reason::Retry => "retry",
+        Reason::Behind => "an earlier one of its key",
+        Reason::BreakerOpen => "breaker open",
+        Reason::Turn => "its turn",
+    }
 }
 
 fn delayed_row(delayed: &DelayedView) -> Vec<String> {

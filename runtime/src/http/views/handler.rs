@@ -1,15 +1,18 @@
 //! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
 
 use crate::backlog::{self, Budget, Place, Waiting};
-use crate::commit::Control;
+use crate::commit::{Control, DeadFilter, DeadQuery};
 use crate::handler::{HandlerName, ShardId};
-use crate::http::running::{Running, RunningHandler};
-use crate::log::{Log, LogError, ShardStatus};
+use crate::http::running::{FailureView, Running, RunningHandler};
+use crate::log::{HeadFilter, HeadQuery, Log, LogError, ShardStatus};
 use crate::message::Offset;
 use crate::routing::{Field, IdFrom, KeyFrom, Routing};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
+
+/// Open messages looked at to find the last failure where no host knows it.
+const FAILED_MAX: usize = 100;
 
 /// All handlers, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +42,9 @@ pub struct HandlerView {
     pub marks: u64,
     pub delayed: u64,
     pub dead: u64,
+    /// The run that failed last: since the host started, or else as what it left in the log tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureView>,
     /// What operators asked of any of its shards.
     pub control: ControlView,
     /// Absent: no host runs, or its settings do not name the handler.
@@ -190,11 +196,32 @@ impl HandlerView {
                 handler.waiting = Some(backlog::count(log, routing, &place, end, &mut budget).await?.into());
             }
         }
+        for handler in &mut handlers {
+            handler.find_last_failure(log).await?;
+        }
         Ok(handlers)
     }
 
+    async fn find_last_failure(&mut self, log: &dyn Log) -> Result<(), LogError> {
+        self.last_failure = self.running.as_ref().and_then(|running| running.last_failure.clone());
+        let Ok(handler) = HandlerName::parse(&self.name) else { return Ok(()) };
+        if self.last_failure.is_none() && self.open > 0 {
+            let filter = HeadFilter { attempts_min: 1, ..HeadFilter::default() };
+            let query = HeadQuery { handler: handler.clone(), filter, after: Offset::START, heads_max: FAILED_MAX };
+            // Who waits longest failed last, more or less: the record does not say when.
+            let failed = log.heads(query).await?;
+            self.last_failure = failed.iter().max_by_key(|failed| failed.head.due).map(FailureView::from);
+        }
+        if self.last_failure.is_none() && self.dead > 0 {
+            let filter = DeadFilter { handler: Some(handler), ..DeadFilter::default() };
+            let newest = log.dead(DeadQuery::newest(filter, 1)).await?;
+            self.last_failure = newest.first().map(|newest| FailureView::from(&newest.letter));
+        }
+        Ok(())
+    }
+
     /// How far its shards are; one that was never claimed is where the routing begins.
-    fn place(&self, routing: &Routing) -> Place {
+    pub(super) fn place(&self, routing: &Routing) -> Place {
         let mut read = vec![routing.start(); usize::from(routing.shards)];
         for shard in &self.shards {
             if let Some(read) = read.get_mut(usize::from(shard.index)) {
@@ -236,6 +263,7 @@ impl HandlerView {
             marks: 0,
             delayed: 0,
             dead: 0,
+            last_failure: None,
             control: ControlView::default(),
             running: None,
             shards: vec![],
