@@ -26,7 +26,6 @@ pub use staged::StagedCounts;
 
 use crate::handler::HandlerName;
 use families::Families;
-use guest::GuestCounters;
 use prometheus::{IntCounter, Registry, TextEncoder};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -36,7 +35,6 @@ use std::time::{Duration, Instant};
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    guest: Arc<GuestCounters>,
     handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
     sandboxes: OnceLock<Count>,
     diagnostics_dropped: OnceLock<Count>,
@@ -49,18 +47,14 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families::register(&registry);
-        let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
         let (handlers, sandboxes, diagnostics_dropped) = (Mutex::default(), OnceLock::new(), OnceLock::new());
-        Self { registry, families, guest, handlers, sandboxes, diagnostics_dropped }
+        Self { registry, families, handlers, sandboxes, diagnostics_dropped }
     }
 
     /// The handles of one handler; the same ones at every call.
     pub fn handler(&self, name: &HandlerName) -> Arc<HandlerMetrics> {
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        handlers
-            .entry(name.clone())
-            .or_insert_with(|| Arc::new(HandlerMetrics::new(name, &self.families, self.guest.clone())))
-            .clone()
+        handlers.entry(name.clone()).or_insert_with(|| Arc::new(HandlerMetrics::new(name, &self.families))).clone()
     }
 
     /// Tells people how many runs failed, where that is due.

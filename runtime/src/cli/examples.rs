@@ -90,10 +90,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("state list", &[("state list order --prefix user/", "the keys that begin so")]),
     (
         "state get",
-        &[
-            ("state get order ada", "what is remembered of one key"),
-            ("state get order ada totals", "one entry of it"),
-        ],
+        &[("state get order ada", "what is remembered of one key"), ("state get order ada totals", "one entry of it")],
     ),
     (
         "status",

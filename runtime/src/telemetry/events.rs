@@ -116,6 +116,12 @@ pub fn reloaded(metrics: &Metrics, handlers: usize) {
     tracing::info!(handlers, "a change is in force");
 }
 
+/// A handler counts under a name that it may not have. What it counted there is lost, and nothing else.
+pub(super) fn guest_count_refused(handler: &HandlerName, name: &str, reason: &str) {
+    let name: String = name.chars().take(80).collect();
+    tracing::warn!(%handler, name, reason, "what the handler counts under this name is not counted");
+}
+
 /// Ids were forgotten before their window ended: resends of them will run.
 pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
     metrics.marks_evicted.inc_by(marks);

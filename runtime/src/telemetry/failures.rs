@@ -172,10 +172,14 @@ mod tests {
         });
         let told = texts.filter(|text| failures.failed(run("retry", text), begun).is_some()).count();
         assert_eq!(told, KINDS_MAX + 1, "one more for all that found no place");
-        let counted: Vec<u64> = failures.due(begun + TELL_EVERY).iter().map(|told| match told {
-            Told::Again { failures, .. } => *failures,
-            Told::First(_) => 0,
-        }).collect();
+        let counted: Vec<u64> = failures
+            .due(begun + TELL_EVERY)
+            .iter()
+            .map(|told| match told {
+                Told::Again { failures, .. } => *failures,
+                Told::First(_) => 0,
+            })
+            .collect();
         assert_eq!(counted, [10_000 - KINDS_MAX as u64 - 1], "none is lost");
     }
 }

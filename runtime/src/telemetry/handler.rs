@@ -2,7 +2,7 @@
 
 use super::failures::{FailedRun, Failures};
 use super::families::Families;
-use super::guest::{GuestCounters, OwnCounters};
+use super::guest::OwnCounters;
 use crate::handler::{Digest, HandlerName};
 use crate::pipeline::Settled;
 use crate::topic::Topic;
@@ -69,7 +69,7 @@ pub struct HandlerMetrics {
 }
 
 impl HandlerMetrics {
-    pub(super) fn new(name: &HandlerName, families: &Families, guest: Arc<GuestCounters>) -> Self {
+    pub(super) fn new(name: &HandlerName, families: &Families) -> Self {
         let label = &[name.as_str()];
         Self {
             name: name.clone(),
@@ -95,7 +95,7 @@ impl HandlerMetrics {
             messages: families.messages.clone(),
             topics: RwLock::default(),
             other: TopicCounters::new(&families.messages, name, TOPIC_OTHER),
-            own: OwnCounters::new(name, guest),
+            own: OwnCounters::new(name, families),
         }
     }
 
@@ -124,7 +124,7 @@ impl HandlerMetrics {
         counters.0[outcome as usize].inc();
     }
 
-    /// Adds to a counter of the guest: `<handler>_<name>`. A name that cannot be had is refused and counted.
+    /// Adds to a counter of the guest. A name that cannot be had is refused, said and counted.
     pub fn count_guest(&self, name: &str, by: u64) {
         self.own.add(name, by);
     }
