@@ -27,7 +27,7 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// Some 20 ms for a handler with a backlog, and not much more than a second for a thousand of them.
+    /// Each read looks at a bounded number of rows, so a look ends whatever the log holds and however many handlers there are.
     fn default() -> Self {
         Self { reads: 64, reads_at_a_time: 4 }
     }

@@ -157,6 +157,19 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_explained_in_the_help_of_what_shows_them() {
+        for path in ["status", "handlers list", "handlers show"] {
+            let root = with_examples(Cli::command());
+            let command = path.split(' ').fold(&root, |command, name| command.find_subcommand(name).unwrap());
+            let help = command.clone().render_long_help().to_string();
+            for column in ["WAITING", "OLDEST", "OPEN", "READ", "MARKS"] {
+                assert!(help.contains(&format!("  {column}  ")), "{path}: {help}");
+            }
+            assert!(help.contains("Examples:"), "{help}");
+        }
+    }
+
+    #[test]
     fn every_command_has_an_example_and_every_example_a_command() {
         let mut commands = BTreeSet::new();
         leaves(&Cli::command(), "", &mut commands);

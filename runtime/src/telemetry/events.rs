@@ -28,6 +28,10 @@ pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
 
 /// A run failed. Of many of a kind people hear of the first and then how many.
 pub fn run_failed(metrics: &HandlerMetrics, run: FailedRun, now: Instant) {
+    if run.kind == "reject" {
+        // Nothing waits: its dead letter is a line of its own.
+        return metrics.failures.note(run);
+    }
     if let Some(told) = metrics.failures.failed(run, now) {
         run_failed_told(metrics, told);
     }

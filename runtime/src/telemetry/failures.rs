@@ -71,6 +71,11 @@ impl Failures {
         self.lock().last.clone()
     }
 
+    /// A run failed of which people are told otherwise.
+    pub fn note(&self, run: FailedRun) {
+        self.lock().last = Some(run);
+    }
+
     /// A run failed. What people are to be told now, if anything.
     pub fn failed(&self, run: FailedRun, now: Instant) -> Option<Told> {
         let mut inner = self.lock();

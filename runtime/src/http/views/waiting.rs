@@ -217,6 +217,11 @@ impl WaitingPage {
                 return Ok(Some(page));
             }
             room -= page.unread.len();
+            if room == 0 {
+                // Nothing is unread any more: there the delayed ones begin.
+                page.next = Some(Cursor::Unread(Offset::END).to_string());
+                return Ok(Some(page));
+            }
         }
         let HeadFilter { offset: None, key, topic, .. } = query.filter.clone() else {
             // A delayed message has no offset yet.
@@ -224,8 +229,7 @@ impl WaitingPage {
         };
         let filter = DelayedFilter { key, topic, ..DelayedFilter::default() };
         let after = if let Some(Cursor::Delayed(place)) = query.after { Some(place) } else { None };
-        let delayed =
-            log.delayed(DelayedQuery { handler: name.clone(), filter, after, delayed_max: room.max(1) }).await?;
+        let delayed = log.delayed(DelayedQuery { handler: name.clone(), filter, after, delayed_max: room }).await?;
         let last = delayed.last().filter(|_| delayed.len() >= room);
         page.next = last.map(|last| Cursor::Delayed(last.place).to_string());
         page.delayed = delayed.iter().map(DelayedView::from).collect();
