@@ -35,11 +35,9 @@ impl Shard {
         match command {
             Command::ResumeKey { key } => self.resume_key(&key),
             Command::RetryNow { key, offset } => self.retry_now(key.as_ref(), offset.map(Offset), now),
-            Command::CancelDelayed { shard, number } if shard == self.setup.id.index => {
-                // One that is due already is in the log, or in the commit to come.
-                if self.delayed.cancel(number) {
-                    self.staged.drop_delayed(number);
-                }
+            // One that was due already is in the log, or in the commit to come.
+            Command::CancelDelayed { shard, number } if shard == self.setup.id.index && self.delayed.cancel(number) => {
+                self.staged.drop_delayed(number);
             }
             _ => {}
         }
