@@ -244,3 +244,6 @@ async fn scan(
     }
     Ok(upto)
 }
+
+#[cfg(test)]
+mod tests;
