@@ -83,7 +83,8 @@ impl Context {
         Publish::new(self, topic.into())
     }
 
-    /// Adds to a counter, which the host's metrics show as `<handler>_<name>`.
+    /// Adds to a counter, which the host's metrics show as
+    /// `sluicebox_guest_count_total{handler="…",name="…"}`. Like all metrics it begins at 0 when the host starts.
     pub fn count(&self, name: &str, by: u64) -> Result<(), CountError> {
         self.host.count(name, by)
     }

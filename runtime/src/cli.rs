@@ -23,6 +23,7 @@ mod publish;
 mod reference;
 mod run;
 mod settings;
+mod state;
 mod status;
 mod tail;
 mod usage;
@@ -114,6 +115,9 @@ pub enum Command {
     /// Look at messages that were given up, retry or drop them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
+    /// Look at what handlers remember of their keys
+    #[command(subcommand)]
+    State(state::StateCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
     /// Copy the data, also while a host works on it
@@ -165,6 +169,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Tail(args) => tail::run(&args, output),
         Command::Handlers(command) => handlers::run(&command, output),
         Command::Dead(command) => dead::run(&command, output),
+        Command::State(command) => state::run(&command, output),
         Command::Status(args) => status::run(&args, output),
         Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),

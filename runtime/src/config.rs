@@ -42,7 +42,7 @@ pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
     HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain, SandboxMode, Settings,
-    Start,
+    ShowState, Start,
 };
 
 use crate::handler::HandlerName;
@@ -137,7 +137,6 @@ fn handlers(
         .filter_map(|value| value.get_ref().as_table())
         .for_each(|table| guest_config::conceal(findings, table));
     let mut handlers: Vec<HandlerSettings> = vec![];
-    let mut names: Vec<HandlerName> = vec![];
     for (typed, value) in table {
         let title = format!("[handlers.{}]", typed.get_ref());
         let DeValue::Table(settings) = value.get_ref() else {
@@ -154,22 +153,10 @@ fn handlers(
                 continue;
             }
         };
-        if let Some(other) = names.iter().find(|other| metric_prefix(other) == metric_prefix(&name)) {
-            findings
-                .error(typed.span(), format!("the handlers `{other}` and `{name}` clash: their metrics have one name"))
-                .expected("names that differ in more than `-` and `_`")
-                .hint("in the names of metrics `-` becomes `_`: rename one of them");
-        }
-        names.push(name.clone());
         let section = Section::new(title, "handlers.*", Some(settings));
         handlers.extend(handler::read(findings, name, typed.span(), section, directory, environment));
     }
     handlers
-}
-
-/// What the names of a handler's own counters begin with: metric names have no dashes.
-pub(crate) fn metric_prefix(name: &HandlerName) -> String {
-    name.as_str().replace('-', "_")
 }
 
 /// A duration as the settings write it, such as `1h30m`; the error says what to write.

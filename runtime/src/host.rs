@@ -21,7 +21,7 @@ use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::{Fixed, Wanted, reconcile};
 use crate::routing::{IdFrom, KeyFrom, Routing};
-use crate::telemetry::{Metrics, events};
+use crate::telemetry::{FailedRun, Metrics, events};
 use crate::topic::Pattern;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
@@ -60,6 +60,8 @@ pub struct Overview {
     /// Of the module in force.
     pub digest: Option<Digest>,
     pub breaker: BreakerState,
+    /// Since the host started.
+    pub last_failure: Option<FailedRun>,
     pub running: usize,
     pub concurrency: usize,
 }

@@ -44,10 +44,13 @@ pub(crate) mod rfc3339;
 mod router;
 mod routes;
 pub mod running;
+mod state;
 mod tail;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod views;
+mod waiting;
+mod waiting_metrics;
 
 pub use connections::{listen, serve};
 pub use face::{Face, Readiness};

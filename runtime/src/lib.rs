@@ -14,6 +14,7 @@ pub use sluicebox_log as log;
 pub use sluicebox_sandbox as sandbox;
 
 pub mod actor;
+pub mod backlog;
 pub mod bench;
 mod blocking;
 pub mod chance;

@@ -18,7 +18,7 @@ pub use store::{StoreError, VERSIONS_MAX, Version};
 
 use crate::clock;
 use crate::commit::Pin;
-use crate::config::{HandlerSettings, SandboxMode};
+use crate::config::{HandlerSettings, SandboxMode, ShowState};
 use crate::handler::{Digest, HandlerName};
 use crate::host;
 use crate::invoke::Invoke;
@@ -56,6 +56,7 @@ struct Entry {
     digest: Digest,
     invoke: Arc<dyn Invoke>,
     problem: Option<String>,
+    show_state: ShowState,
 }
 
 /// A handler as people see it.
@@ -70,6 +71,8 @@ pub struct View {
     pub versions: Vec<Version>,
     /// Why another version is in force than should be.
     pub problem: Option<String>,
+    /// What operators see of its state.
+    pub show_state: ShowState,
 }
 
 /// Handlers ready to run, not in force yet.
@@ -107,7 +110,8 @@ impl Registry {
         let mut entries = Vec::with_capacity(wanted.len());
         for settings in wanted {
             let (pin, before) = (pins.get(&settings.name).copied(), before.get(&settings.name));
-            entries.push((settings, self.entry(settings, pin, before).await?));
+            let entry = self.entry(settings, pin, before).await?;
+            entries.push((settings, Entry { show_state: settings.show_state, ..entry }));
         }
         let is_same = |name: &HandlerName, entry: &Entry| {
             before.get(name).is_some_and(|before| Arc::ptr_eq(&before.invoke, &entry.invoke))
@@ -161,6 +165,7 @@ impl Registry {
             file_digest: entry.file.as_ref().map(|file| file.digest),
             versions: self.loader.versions(name),
             problem: entry.problem.clone(),
+            show_state: entry.show_state,
         };
         self.lock().handlers.iter().map(view).collect()
     }
@@ -217,7 +222,15 @@ impl Registry {
             match earlier {
                 Ok(invoke) => {
                     let (path, file) = (path.clone(), Some(file));
-                    return Ok(Entry { path, guest, file, digest: pin.digest, invoke, problem: None });
+                    return Ok(Entry {
+                        path,
+                        guest,
+                        file,
+                        digest: pin.digest,
+                        invoke,
+                        problem: None,
+                        show_state: settings.show_state,
+                    });
                 }
                 Err(reason) => {
                     let what = format!("cannot go back to version {} of handler `{}`", pin.digest, settings.name);
@@ -233,7 +246,15 @@ impl Registry {
             },
         };
         let digest = file.digest;
-        Ok(Entry { path: path.clone(), guest, file: Some(file), digest, invoke, problem })
+        Ok(Entry {
+            path: path.clone(),
+            guest,
+            file: Some(file),
+            digest,
+            invoke,
+            problem,
+            show_state: settings.show_state,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

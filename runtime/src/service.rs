@@ -24,7 +24,7 @@ use crate::reader;
 use crate::registry::{self, Registry};
 use crate::retention::Retention;
 use crate::sandbox::{self, Sandboxes};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, TELL_EVERY};
 use crate::vital::Vital;
 use futures_util::future::BoxFuture;
 use host_data::{HostData, HostDataError};
@@ -126,6 +126,7 @@ impl Service {
         };
         beside("the care for sandboxes", Box::pin(care_for_sandboxes(idle, readiness.clone())));
         beside("the watch of the clock", Box::pin(host_clock::watch(metrics.clock(), readiness.clone())));
+        beside("the account of failures", Box::pin(tell_failures(metrics.clone())));
         let retain = *retain;
         let host_of = Arc::downgrade(&host);
         let hurry = move |shard: &ShardId| {
@@ -250,6 +251,15 @@ async fn care_for_sandboxes(sandboxes: Sandboxes, readiness: Readiness) {
     }
 }
 
+/// Says how many runs failed of which people heard only the first. Ends when it is dropped.
+async fn tell_failures(metrics: Arc<Metrics>) {
+    let mut looks = tokio::time::interval(TELL_EVERY / 4);
+    loop {
+        looks.tick().await;
+        metrics.tell_failures(clock::instant());
+    }
+}
+
 /// Opens the log and the host's own directory, and sets where the host's time begins.
 async fn open_log(
     path: &Path,
@@ -294,8 +304,10 @@ impl Running for Started {
                     .map(|version| VersionView { digest: version.digest, first_seen: version.first_seen })
                     .collect(),
                 breaker: overview.map_or(BreakerView::Off, |overview| BreakerView::of(overview.breaker)),
+                last_failure: overview.and_then(|overview| overview.last_failure.clone()).map(Into::into),
                 running: overview.map_or(0, |overview| overview.running),
                 concurrency: overview.map_or(0, |overview| overview.concurrency),
+                show_state: view.show_state,
                 problem: view.problem.or_else(|| unlike_file.clone()),
                 name: view.name,
             }

@@ -10,6 +10,7 @@
 mod calls;
 pub mod diagnostics;
 pub mod events;
+mod failures;
 mod families;
 mod guest;
 mod handler;
@@ -18,6 +19,7 @@ pub mod spans;
 mod staged;
 
 pub use calls::Calls;
+pub use failures::{FailedRun, TELL_EVERY, Told};
 pub use families::{ClockMetrics, CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
@@ -26,16 +28,15 @@ pub use staged::StagedCounts;
 
 use crate::handler::HandlerName;
 use families::Families;
-use guest::GuestCounters;
 use prometheus::{IntCounter, Registry, TextEncoder};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 /// All metrics of one host.
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    guest: Arc<GuestCounters>,
     handlers: Mutex<HashMap<HandlerName, Arc<HandlerMetrics>>>,
     sandboxes: OnceLock<Count>,
     waiting: OnceLock<Count>,
@@ -49,19 +50,35 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Families::register(&registry);
-        let guest = Arc::new(GuestCounters::new(registry.clone(), families.guest_counters_refused.clone()));
         let (handlers, sandboxes, waiting) = (Mutex::default(), OnceLock::new(), OnceLock::new());
         let diagnostics_dropped = OnceLock::new();
-        Self { registry, families, guest, handlers, sandboxes, waiting, diagnostics_dropped }
+        Self { registry, families, handlers, sandboxes, waiting, diagnostics_dropped }
     }
 
     /// The handles of one handler; the same ones at every call.
     pub fn handler(&self, name: &HandlerName) -> Arc<HandlerMetrics> {
         let mut handlers = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        handlers
-            .entry(name.clone())
-            .or_insert_with(|| Arc::new(HandlerMetrics::new(name, &self.families, self.guest.clone())))
-            .clone()
+        handlers.entry(name.clone()).or_insert_with(|| Arc::new(HandlerMetrics::new(name, &self.families))).clone()
+    }
+
+    /// Tells people how many runs failed, where that is due.
+    pub fn tell_failures(&self, now: Instant) {
+        let handlers: Vec<_> = self.handlers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for handler in handlers {
+            handler.failures.due(now).into_iter().for_each(|told| events::run_failed_told(&handler, told));
+        }
+    }
+
+    /// What waits of each handler, as it was counted just now.
+    pub fn show_waiting<'h>(&self, handlers: impl IntoIterator<Item = (&'h str, u64, Option<Duration>)>) {
+        let Families { waiting, oldest_waiting, .. } = &self.families;
+        // Of handlers that are gone nothing is to be left.
+        waiting.reset();
+        oldest_waiting.reset();
+        for (handler, messages, oldest) in handlers {
+            waiting.with_label_values(&[handler]).set(i64::try_from(messages).unwrap_or(i64::MAX));
+            oldest_waiting.with_label_values(&[handler]).set(oldest.unwrap_or_default().as_secs_f64());
+        }
     }
 
     pub fn commits(&self) -> CommitMetrics {

@@ -43,6 +43,7 @@ mod embedded;
 mod forget;
 mod full;
 mod guarantees;
+mod inspect;
 mod kill;
 mod migration;
 mod numbered;

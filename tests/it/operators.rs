@@ -7,6 +7,8 @@ mod breaker;
 mod dead;
 mod forget;
 mod pause;
+mod state;
+mod waiting;
 
 use crate::harness::guests;
 use crate::harness::process::{Place, Process};
@@ -48,7 +50,7 @@ async fn until(host: &Process, name: &str, count: u64) {
 /// Runs that were begun and ended, however they ended.
 async fn attempts(host: &Process) -> u64 {
     let metrics = host.get("/metrics").await;
-    let of_first = metrics.lines().filter(|line| line.starts_with(r#"attempts_total{handler="first""#));
+    let of_first = metrics.lines().filter(|line| line.starts_with(r#"sluicebox_attempts_total{handler="first""#));
     of_first.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 

@@ -63,7 +63,7 @@ impl Running {
 
     fn metric(&self, name: &str) -> u64 {
         let text = self.metrics.render();
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let line = text.lines().find_map(|line| line.strip_prefix("sluicebox_")?.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap().parse().unwrap()
     }
 }

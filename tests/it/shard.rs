@@ -1,5 +1,7 @@
 //! Situations of a single shard that the simulation meets rarely.
 
+mod now;
+
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{DeadFilter, DeadQuery, HeadScope, LogId, Record};
 use sluicebox::control::Command;

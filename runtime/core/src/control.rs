@@ -44,6 +44,18 @@ pub enum Command {
     DropDead {
         filter: DeadFilter,
     },
+    /// Whatever waits for its retry is due at once; with a key or an offset only that. Attempts stay as they are.
+    RetryNow {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Key>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        offset: Option<u64>,
+    },
+    /// A delayed message is deleted before it is due.
+    CancelDelayed {
+        shard: u16,
+        number: u64,
+    },
     /// An earlier module, instead of the one in the file while that does not change.
     Rollback {
         pin: Pin,
@@ -81,6 +93,8 @@ impl Control {
             Command::Reset => self.tripped = false,
             Command::RetryDead { filter } => return self.take_job(offset, DeadAction::Retry, filter),
             Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter),
+            // About work, not about what is in force: the shard does it, and nothing of it is left to remember.
+            Command::RetryNow { .. } | Command::CancelDelayed { .. } => {}
             Command::Rollback { pin } => (self.pin, self.pin_command) = (Some(pin), offset.0),
             Command::Unpin => (self.pin, self.pin_command) = (None, offset.0),
         }
@@ -132,6 +146,9 @@ mod tests {
             Command::Pause,
             Command::PauseKey { key: key("ü") },
             Command::RetryDead { filter },
+            Command::RetryNow { key: None, offset: None },
+            Command::RetryNow { key: Some(key("k")), offset: Some(7) },
+            Command::CancelDelayed { shard: 3, number: 17 },
             Command::Rollback { pin: Pin { digest, over: Digest::of(b"b") } },
         ] {
             let message = Message::from_new(command.message(&handler), Offset(1), Timestamp(0));

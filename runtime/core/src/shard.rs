@@ -28,6 +28,7 @@ mod position;
 mod reads;
 mod report;
 mod resume;
+mod retry_now;
 mod run;
 mod runs;
 mod skipped;
@@ -163,7 +164,7 @@ impl Shard {
             if item.alone {
                 // The key comes back with the message.
                 self.timers.set(item.due, Timer::Skipped(head.offset));
-                self.skipped.insert(head.offset, item);
+                self.skipped.insert(head.offset, head.key.clone(), item);
                 continue;
             }
             let hash = Routing::lane_hash(head.key.as_ref(), head.offset);
@@ -219,15 +220,6 @@ impl Shard {
     /// What the handler's other shards hold back: with its own it is bounded.
     pub fn delayed_beside(&mut self, others: Amount) {
         self.delayed.beside(others);
-    }
-
-    /// Lets a delayed message go with the next commit. Whether there was one with this number.
-    pub fn cancel_delayed(&mut self, number: u64) -> bool {
-        let cancelled = self.delayed.cancel(number).is_some();
-        if cancelled {
-            self.staged.cancel(number);
-        }
-        cancelled
     }
 
     pub fn marks_len(&self) -> usize {

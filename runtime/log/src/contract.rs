@@ -8,6 +8,7 @@
 //! - The tail delivers every message after its start once, in order, or says that it fell behind.
 
 use crate::error::LogError;
+use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
@@ -254,6 +255,15 @@ pub trait Log: Send + Sync + 'static {
     fn usage(&self) -> BoxFuture<'_, Result<Usage, LogError>> {
         Box::pin(async { Ok(Usage::default()) })
     }
+
+    /// Open heads of a handler, by offset.
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'_, Result<Vec<OpenHead>, LogError>>;
+
+    /// Messages of a handler that are held back until they are due, the next one first.
+    fn delayed(&self, query: DelayedQuery) -> BoxFuture<'_, Result<Vec<DelayedFacts>, LogError>>;
+
+    /// Keys of a handler that have state, by key; what is in it `load` tells.
+    fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>>;
 
     /// Deletes old messages, as many as one step may.
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>>;

@@ -16,6 +16,7 @@ mod failure;
 mod file_system;
 mod forget;
 mod format;
+mod inspect;
 mod lock;
 mod log_state;
 mod opening;
@@ -48,6 +49,7 @@ use self::writer::{Unanswered, Writer, WriterResources};
 use crate::contract::{Batch, Guarantees, Log};
 use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed, Usage};
 use crate::error::LogError;
+use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
@@ -316,6 +318,18 @@ impl Log for EmbeddedLog {
 
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
         Box::pin(self.query(Length::Scan, move |reader| reader.dead_count(&filter)))
+    }
+
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'_, Result<Vec<OpenHead>, LogError>> {
+        Box::pin(self.query(Length::Scan, move |reader| reader.heads(&query)))
+    }
+
+    fn delayed(&self, query: DelayedQuery) -> BoxFuture<'_, Result<Vec<DelayedFacts>, LogError>> {
+        Box::pin(self.query(Length::Scan, move |reader| reader.delayed_facts(&query)))
+    }
+
+    fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>> {
+        Box::pin(self.query(Length::Scan, move |reader| reader.state_keys(&query)))
     }
 
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {

@@ -6,6 +6,7 @@
 mod contract;
 pub mod embedded;
 mod error;
+mod inspect;
 mod limits;
 mod live;
 pub mod memory;
@@ -14,3 +15,7 @@ mod routings;
 pub use contract::{Batch, DeadUsage, Guarantees, Held, Lagged, Log, ReadRequest, Routings, ShardStatus};
 pub use contract::{Tail, Trim, Trimmed, Usage, Why};
 pub use error::LogError;
+pub use inspect::{
+    DelayedFacts, DelayedFilter, DelayedPlace, DelayedQuery, HeadFilter, HeadQuery, MessageFacts, OpenHead, StateKey,
+    StateQuery,
+};

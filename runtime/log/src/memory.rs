@@ -5,12 +5,14 @@
 //! [`MemoryLog`] puts it behind [`Log`].
 
 mod core;
+mod inspect;
 
 pub use self::core::MemoryCore;
 
 use crate::contract::{Batch, Guarantees, Log};
 use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::error::LogError;
+use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::live::Live;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
@@ -142,6 +144,18 @@ impl Log for MemoryLog {
 
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
         Box::pin(async move { Ok(self.core().dead_count(&filter)) })
+    }
+
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'_, Result<Vec<OpenHead>, LogError>> {
+        Box::pin(async move { Ok(self.core().heads(&query)) })
+    }
+
+    fn delayed(&self, query: DelayedQuery) -> BoxFuture<'_, Result<Vec<DelayedFacts>, LogError>> {
+        Box::pin(async move { Ok(self.core().delayed(&query)) })
+    }
+
+    fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>> {
+        Box::pin(async move { Ok(self.core().state_keys(&query)) })
     }
 
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {

@@ -1,6 +1,7 @@
 //! `sluicebox:handler/counters`: the handler's own counters, staged.
 
 use super::bindings::sluicebox::handler::counters::{self, CountError};
+use super::counter_names::NAMES_MAX;
 use super::host::Host;
 
 /// Most bytes in a counter's name.
@@ -12,6 +13,10 @@ impl counters::Host for Host {
             let shown: String = name.chars().take(80).collect();
             let reason = format!("`{shown}` is not a counter name: use a-z, then up to 62 of a-z 0-9 _");
             return Err(CountError::InvalidName(reason));
+        }
+        if !self.may_count(&name) {
+            let reason = format!("the handler counts under {NAMES_MAX} names already: `{name}` is one too many");
+            return Err(CountError::TooMany(reason));
         }
         let run = self.run_mut().map_err(CountError::TooMany)?;
         run.staged.count(&name, by).map_err(|refused| CountError::TooMany(refused.to_string()))

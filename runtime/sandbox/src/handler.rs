@@ -1,6 +1,7 @@
 //! A handler whose code is a component: what the shards call.
 
 use super::bindings::GuestPre;
+use super::counter_names::CounterNames;
 use super::deadline;
 use super::host::{Host, Profile, TimeBudget};
 use super::idle::{Idle, Warm};
@@ -44,7 +45,8 @@ impl Handler {
     ) -> Self {
         let weight = module.memories();
         let group = Group::new(sandboxes.scheduler.clone(), settings.handler.clone());
-        let profile = Arc::new(Profile { settings, sink: sandboxes.sink.clone(), group });
+        let profile =
+            Arc::new(Profile { settings, sink: sandboxes.sink.clone(), group, counter_names: CounterNames::default() });
         let idle = Idle::new(sandboxes.idle.clone(), weight);
         Self(Arc::new(Version { sandboxes, component, profile, idle, weight, module: module.clone() }))
     }

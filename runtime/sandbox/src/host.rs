@@ -1,5 +1,6 @@
 //! The host's side of one sandbox: what the imports of its guest act on.
 
+use super::counter_names::CounterNames;
 use super::diagnostics::{Diagnostics, Sink, locked};
 use super::limits::Limiter;
 use super::scheduler::{Account, Group};
@@ -19,6 +20,7 @@ pub(super) struct Profile {
     pub(super) settings: Settings,
     pub(super) sink: Sink,
     pub(super) group: Arc<Group>,
+    pub(super) counter_names: CounterNames,
 }
 
 /// One message being handled.
@@ -61,6 +63,11 @@ impl Host {
 
     pub(super) fn settings(&self) -> &Settings {
         &self.profile.settings
+    }
+
+    /// Whether the handler may count under this name.
+    pub(super) fn may_count(&self, name: &str) -> bool {
+        self.profile.counter_names.admit(name)
     }
 
     /// The handler it runs for, among those that share the processor.

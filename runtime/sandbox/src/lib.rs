@@ -14,6 +14,7 @@ mod bindings;
 mod cache;
 mod compile;
 mod config;
+mod counter_names;
 mod counters;
 mod deadline;
 mod diagnostics;

@@ -1,6 +1,7 @@
 //! What operators say: commands are read from the control topic, applied by the shard, and put in force on this host.
 
 use super::Actor;
+use crate::clock;
 use crate::control::{Applied, Command, JOBS_MAX};
 use crate::follow::LastPin;
 use crate::log::Batch;
@@ -30,7 +31,7 @@ impl Actor<'_> {
                 return;
             }
             let applied = match command.clone() {
-                Ok(command) => self.shard.command(message.offset, command),
+                Ok(command) => self.shard.command(message.offset, command, clock::steady()),
                 Err(reason) => Applied::Refused(reason),
             };
             match (&applied, command) {

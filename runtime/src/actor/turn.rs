@@ -10,10 +10,11 @@ use crate::effects::Effects;
 use crate::gate::{Gate, Pass, Shut};
 use crate::handler::Digest;
 use crate::invoke::Failure;
+use crate::pipeline;
 use crate::pipeline::breaker::Sample;
 use crate::reader::Delivery;
 use crate::shard::{Finish, Run, Shard};
-use crate::telemetry::{HandlerMetrics, spans};
+use crate::telemetry::{FailedRun, HandlerMetrics, events, spans};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -188,12 +189,15 @@ impl<'p> Actor<'p> {
         pass: Pass<'_>,
         now: Instant,
     ) {
-        pass.report(Sample::of(&result));
         let gate = &self.parts.gate;
         match &result {
             Ok(_) => self.calls.ok(took),
-            Err(failure) => self.calls.failed(failure.kind(), took),
+            Err(failure) => {
+                self.calls.failed(failure.kind(), took);
+                self.tell_failure(lane, failure, now);
+            }
         }
+        pass.report(Sample::of(&result));
         match &result {
             Err(Failure::Host { reason }) => gate.host_failed(reason, now),
             _ => gate.host_works(),
@@ -211,6 +215,21 @@ impl<'p> Actor<'p> {
         if delays {
             self.delayed.exchange(self.shard.delayed());
         }
+    }
+
+    /// Before the breaker hears of it: if it trips it says what went wrong last.
+    fn tell_failure(&self, lane: usize, failure: &Failure, now: Instant) {
+        let Some((routed, failed)) = self.shard.running(lane) else { return };
+        let run = FailedRun {
+            time: clock::now(),
+            kind: failure.kind(),
+            error: pipeline::clip(failure.to_string()).into(),
+            topic: routed.message.topic.clone(),
+            offset: routed.message.offset,
+            key: routed.key.clone(),
+            attempts: failed.saturating_add(1),
+        };
+        events::run_failed(&self.parts.metrics, run, now);
     }
 
     pub(super) fn finished(&mut self, finished: Finished<'_>) {

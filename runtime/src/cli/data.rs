@@ -3,9 +3,11 @@
 use super::client::{Client, HostArgs};
 use super::failure::{Exit, Failure};
 use super::output::note;
-use crate::config::{self, Loaded, LogSettings, Overrides};
+use crate::config::{self, Loaded, LogSettings, Overrides, ShowState};
+use crate::handler::HandlerName;
 use crate::log::embedded::EmbeddedLog;
 use clap::Args;
+use std::collections::HashMap;
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +24,8 @@ pub(super) struct DataArgs {
 pub(super) struct Data {
     pub(super) log: EmbeddedLog,
     pub(super) namespace: Option<String>,
+    /// What the settings let be shown of handlers' state.
+    show_state: HashMap<HandlerName, ShowState>,
     /// Why the host was not asked.
     pub(super) not_asked: String,
 }
@@ -60,6 +64,11 @@ pub(super) fn of_settings(config: &Path, data: Option<&Path>) -> Result<(PathBuf
 }
 
 impl Data {
+    /// What the settings let be shown of a handler's state; `None`: they do not name it, or there are none.
+    pub(super) fn show_state(&self, handler: &HandlerName) -> Option<ShowState> {
+        self.show_state.get(handler).copied()
+    }
+
     /// `None`: there is no data.
     fn open(host: &HostArgs, args: &DataArgs, client: &Client) -> Result<Option<Self>, Failure> {
         // Settings that are wrong elsewhere, or none at all, do not matter while the directory is named.
@@ -80,7 +89,10 @@ impl Data {
             }
         };
         note(format!("{not_asked}: reading {}", directory.display()));
-        Ok(Some(Self { log, namespace: settings.map(|settings| settings.namespace.to_string()), not_asked }))
+        let namespace = settings.as_ref().map(|settings| settings.namespace.to_string());
+        let handlers = settings.into_iter().flat_map(|settings| settings.handlers);
+        let show_state = handlers.map(|handler| (handler.name, handler.show_state)).collect();
+        Ok(Some(Self { log, namespace, show_state, not_asked }))
     }
 }
 
@@ -112,7 +124,7 @@ mod tests {
     fn status(exit: Exit, host: &HostArgs, data: Option<&Path>) -> Result<StatusView, Failure> {
         let unreachable = |_: &Client| Err(Failure::new(exit, anyhow::anyhow!("no answer")));
         look(host, &DataArgs { data: data.map(Into::into) }, unreachable, async |data| {
-            Ok(StatusView::of(&data.log, data.namespace.as_deref(), Some(data.not_asked.clone())).await?)
+            Ok(StatusView::of(&data.log, data.namespace.as_deref(), Some(data.not_asked.clone()), None).await?)
         })
     }
 

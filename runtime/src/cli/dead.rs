@@ -5,7 +5,7 @@
 mod filter;
 mod order;
 
-pub(super) use filter::{parse_handler, parse_key};
+pub(super) use filter::{parse_handler, parse_key, parse_pattern};
 
 use super::client::HostArgs;
 use super::data::{DataArgs, look};

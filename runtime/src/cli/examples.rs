@@ -52,6 +52,22 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("handlers list", &[("handlers list", "all handlers and whether they work")]),
+    (
+        "handlers waiting",
+        &[
+            ("handlers waiting order", "which messages wait, and why"),
+            ("handlers waiting order --key ada --json", "those of one key, for programs"),
+            ("handlers waiting order --error timeout --attempts 3", "those that failed so, at least three times"),
+        ],
+    ),
+    (
+        "handlers retry-now",
+        &[
+            ("handlers retry-now order --key ada", "what of one key waits for its retry"),
+            ("handlers retry-now order", "all that waits for its retry"),
+        ],
+    ),
+    ("handlers cancel", &[("handlers cancel order 3/17", "a delayed message that `handlers waiting` lists")]),
     ("handlers show", &[("handlers show order", "routing, place, versions and what was asked of it")]),
     (
         "handlers pause",
@@ -71,6 +87,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("dead count", &[("dead count --handler order", "how many there are")]),
     ("dead retry", &[("dead retry --handler order --all", "all of one handler, after asking")]),
     ("dead drop", &[("dead drop --number 7 --yes", "one, without asking")]),
+    ("state list", &[("state list order --prefix user/", "the keys that begin so")]),
+    (
+        "state get",
+        &[("state get order ada", "what is remembered of one key"), ("state get order ada totals", "one entry of it")],
+    ),
     (
         "status",
         &[
@@ -97,7 +118,10 @@ pub(super) fn with_examples(root: Command) -> Command {
 fn below(command: Command, path: &str) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
     let command = match examples_of(path) {
-        Some(examples) => command.after_help(shown(examples)),
+        Some(examples) => {
+            let before = command.get_after_help().map_or(String::new(), |help| format!("{help}\n\n"));
+            command.after_help(format!("{before}{}", shown(examples)))
+        }
         None => command,
     };
     names.into_iter().fold(command, |command, name| {
@@ -129,6 +153,19 @@ mod tests {
         }
         for below in command.get_subcommands() {
             leaves(below, format!("{path} {}", below.get_name()).trim_start(), found);
+        }
+    }
+
+    #[test]
+    fn columns_are_explained_in_the_help_of_what_shows_them() {
+        for path in ["status", "handlers list", "handlers show"] {
+            let root = with_examples(Cli::command());
+            let command = path.split(' ').fold(&root, |command, name| command.find_subcommand(name).unwrap());
+            let help = command.clone().render_long_help().to_string();
+            for column in ["WAITING", "OLDEST", "OPEN", "READ", "MARKS"] {
+                assert!(help.contains(&format!("  {column}  ")), "{path}: {help}");
+            }
+            assert!(help.contains("Examples:"), "{help}");
         }
     }
 

@@ -4,8 +4,9 @@
 
 mod show;
 mod state;
+mod waiting;
 
-pub(super) use state::{Source, problems, state_of};
+pub(super) use state::{Source, failures, oldest_cell, problems, state_of, waiting_cell};
 
 use super::ask::YesArgs;
 use super::client::{Client, HostArgs, encoded, needs_host};
@@ -13,18 +14,40 @@ use super::data::{DataArgs, look};
 use super::dead::{parse_handler, parse_key};
 use super::failure::{Exit, Failure};
 use super::output::{Output, grouped};
+use crate::clock;
 use crate::handler::HandlerName;
 use crate::http::views::{HandlerPage, HandlerView};
 use crate::message::Key;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+/// What stands above the columns, for `--help`.
+pub(super) const COLUMNS: &str = "\
+Columns:
+  WAITING  messages of the handler that are not settled: open, behind an open one of their key,
+           or not taken up yet; >= where counting reached its bound
+  OLDEST   for how long the oldest of them is in the log
+  OPEN     messages that were taken up and are not settled, one for each key; `handlers waiting`
+           lists them
+  DELAYED  messages that runs published for later
+  DEAD     messages that were given up; `sluicebox dead list` shows them
+  READ     the offset up to which messages were taken up; what is open is before it
+  MARKS    ids that are remembered so that a message is not handled twice";
+
 #[derive(Debug, Subcommand)]
 pub enum HandlersCommand {
     /// List the handlers that the log knows
+    #[command(after_help = COLUMNS)]
     List(ListArgs),
     /// Show one handler: routing, place, module versions, what was asked of it
+    #[command(after_help = COLUMNS)]
     Show(show::ShowArgs),
+    /// Show which messages of a handler wait, and why
+    Waiting(waiting::WaitingArgs),
+    /// Try at once what failed and waits for its retry; attempts stay as they are
+    RetryNow(RetryNowArgs),
+    /// Delete a message that a run delayed, before it is due
+    Cancel(CancelArgs),
     /// Let a handler, or one key of it, run nothing more; its messages wait
     Pause(KeyArgs),
     /// Let a handler, or one key of it, go on
@@ -75,6 +98,32 @@ pub struct KeyArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct RetryNowArgs {
+    #[command(flatten)]
+    handler: HandlerArgs,
+    /// Only what waits under this key
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    key: Option<Key>,
+    /// Only the message at this offset
+    #[arg(long, value_name = "OFFSET", conflicts_with = "key")]
+    offset: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    #[command(flatten)]
+    handler: HandlerArgs,
+    /// The delayed message, as `handlers waiting` lists it, such as 3/17
+    #[arg(value_name = "SHARD/NUMBER", value_parser = parse_delayed)]
+    delayed: (u16, u64),
+}
+
+fn parse_delayed(text: &str) -> Result<(u16, u64), String> {
+    let parts = text.split_once('/').and_then(|(shard, number)| Some((shard.parse().ok()?, number.parse().ok()?)));
+    parts.ok_or_else(|| "write what `sluicebox handlers waiting` lists under DELAYED, such as 3/17".into())
+}
+
+#[derive(Debug, Args)]
 pub struct RollbackArgs {
     #[command(flatten)]
     handler: HandlerArgs,
@@ -95,6 +144,19 @@ pub(super) fn run(command: &HandlersCommand, output: &mut Output) -> Result<Exit
     match command {
         HandlersCommand::List(args) => list(args, output),
         HandlersCommand::Show(args) => show::run(args, output),
+        HandlersCommand::Waiting(args) => waiting::run(args, output),
+        HandlersCommand::RetryNow(args) => {
+            let which = match (&args.key, args.offset) {
+                (Some(key), _) => json!({ "key": key }),
+                (None, Some(offset)) => json!({ "offset": offset }),
+                (None, None) => json!({}),
+            };
+            order(&args.handler, "retry-now", &which, output)
+        }
+        HandlersCommand::Cancel(args) => {
+            let (shard, number) = args.delayed;
+            order(&args.handler, "cancel", &json!({ "shard": shard, "number": number }), output)
+        }
         HandlersCommand::Pause(args) => order(&args.handler, "pause", &key(args), output),
         HandlersCommand::Resume(args) => order(&args.handler, "resume", &key(args), output),
         HandlersCommand::Rollback(args) => {
@@ -114,7 +176,7 @@ fn handlers(host: &HostArgs, data: &DataArgs) -> Result<(Source, HandlerPage), F
         host,
         data,
         |client| Ok((Source::Host, client.get_json("/v1/handlers")?)),
-        async |data| Ok((Source::Data, HandlerPage { handlers: HandlerView::all(&data.log).await? })),
+        async |data| Ok((Source::Data, HandlerPage { handlers: HandlerView::all(&data.log, None).await? })),
     )
 }
 
@@ -128,19 +190,21 @@ fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
         output.line("no handlers")?;
         return Ok(Exit::Done);
     }
+    let now = clock::now();
     let rows: Vec<Vec<String>> = page
         .handlers
         .iter()
         .map(|handler| {
-            let HandlerView { behind, open, delayed, dead, running, .. } = handler;
+            let HandlerView { waiting, open, delayed, dead, running, .. } = handler;
             let runs = running.as_ref().map_or("-".into(), |own| format!("{}/{}", own.running, own.concurrency));
             let digest = running.as_ref().and_then(|own| own.digest).map_or("-".into(), state::short);
-            let numbers = [behind, open, delayed, dead].map(|number| number.to_string());
-            let first = [handler.name.clone(), state_of(handler, source)];
-            first.into_iter().chain(numbers).chain([runs, digest, handler.subscribe.join(" ")]).collect()
+            let numbers = [open, delayed, dead].map(|number| number.to_string());
+            let waits = [waiting_cell(waiting.as_ref()), oldest_cell(waiting.as_ref(), now)];
+            let first = [handler.name.clone(), state_of(handler, source)].into_iter().chain(waits);
+            first.chain(numbers).chain([runs, digest, handler.subscribe.join(" ")]).collect()
         })
         .collect();
-    let heading = ["HANDLER", "STATE", "BEHIND", "OPEN", "DELAYED", "DEAD", "RUNS", "MODULE", "SUBSCRIBES"];
+    let heading = ["HANDLER", "STATE", "WAITING", "OLDEST", "OPEN", "DELAYED", "DEAD", "RUNS", "MODULE", "SUBSCRIBES"];
     output.table(&heading, &rows)?;
     problems(&page.handlers).try_for_each(|problem| output.line(problem))?;
     Ok(Exit::Done)

@@ -3,13 +3,15 @@
 use super::client::HostArgs;
 use super::data::{DataArgs, look};
 use super::failure::{Exit, Failure};
-use super::handlers::{Source, problems, state_of};
+use super::handlers::{COLUMNS, Source, failures, oldest_cell, problems, state_of, waiting_cell};
 use super::output::{Output, printable};
+use crate::clock::{self, Timestamp};
 use crate::http::views::{HandlerView, StatusView};
 use clap::Args;
 
 /// Show the log and every handler's place in it.
 #[derive(Debug, Args)]
+#[command(after_help = COLUMNS)]
 pub struct StatusArgs {
     /// Show every shard
     #[arg(long)]
@@ -27,7 +29,7 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
         |client| Ok((Source::Host, client.get_json("/v1/status")?)),
         async |data| {
             let not_ready = Some(data.not_asked.clone());
-            Ok((Source::Data, StatusView::of(&data.log, data.namespace.as_deref(), not_ready).await?))
+            Ok((Source::Data, StatusView::of(&data.log, data.namespace.as_deref(), not_ready, None).await?))
         },
     )?;
     if output.json {
@@ -54,37 +56,38 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
         return Ok(Exit::Done);
     }
     output.line("")?;
-    let heading = ["HANDLER", "STATE", "READ", "BEHIND", "OPEN", "DELAYED", "DEAD", "MARKS", "SHARDS", "SUBSCRIBES"];
-    let rows: Vec<Vec<String>> = handlers.iter().flat_map(|handler| rows(handler, source, args.shards)).collect();
+    let now = clock::now();
+    let heading =
+        ["HANDLER", "STATE", "WAITING", "OLDEST", "READ", "OPEN", "DELAYED", "DEAD", "MARKS", "SHARDS", "SUBSCRIBES"];
+    let rows: Vec<Vec<String>> = handlers.iter().flat_map(|handler| rows(handler, source, args.shards, now)).collect();
     output.table(&heading, &rows)?;
+    failures(handlers).try_for_each(|failure| output.line(failure))?;
     problems(handlers).try_for_each(|problem| output.line(problem))?;
     Ok(Exit::Done)
 }
 
-fn rows(handler: &HandlerView, source: Source, with_shards: bool) -> Vec<Vec<String>> {
-    let row = |name: [String; 2], read: Option<u64>, numbers: [u64; 5], shards: String, subscribes: String| {
+fn rows(handler: &HandlerView, source: Source, with_shards: bool, now: Timestamp) -> Vec<Vec<String>> {
+    let row = |first: [String; 4], read: Option<u64>, numbers: [u64; 4], last: [String; 2]| {
         let read = read.map_or("-".into(), |read| read.to_string());
         let numbers = numbers.iter().map(u64::to_string);
-        let [name, state] = name;
-        [name, state, read].into_iter().chain(numbers).chain([shards, subscribes]).collect::<Vec<_>>()
+        first.into_iter().chain([read]).chain(numbers).chain(last).collect::<Vec<_>>()
     };
-    let subscribes = handler.subscribe.join(" ");
-    let HandlerView { behind, open, delayed, dead, marks, .. } = *handler;
+    let HandlerView { waiting, open, delayed, dead, marks, .. } = handler;
     // The place of the handler is that of its slowest shard.
     let slowest = handler.shards.iter().map(|shard| shard.read).min();
-    let numbers = [behind, open, delayed, dead, marks];
+    let waits = (waiting_cell(waiting.as_ref()), oldest_cell(waiting.as_ref(), now));
     let mut rows = vec![row(
-        [handler.name.clone(), state_of(handler, source)],
+        [handler.name.clone(), state_of(handler, source), waits.0, waits.1],
         slowest,
-        numbers,
-        handler.shards.len().to_string(),
-        subscribes,
+        [*open, *delayed, *dead, *marks],
+        [handler.shards.len().to_string(), handler.subscribe.join(" ")],
     )];
     if with_shards {
         rows.extend(handler.shards.iter().map(|shard| {
-            let numbers = [shard.behind, shard.open, shard.delayed, shard.dead, shard.marks];
             let paused = if shard.control.paused { "paused" } else { "" };
-            row([format!("  /{}", shard.index), paused.into()], Some(shard.read), numbers, String::new(), String::new())
+            let first = [format!("  /{}", shard.index), paused.into(), String::new(), String::new()];
+            let numbers = [shard.open, shard.delayed, shard.dead, shard.marks];
+            row(first, Some(shard.read), numbers, [String::new(), String::new()])
         }));
     }
     rows

@@ -45,6 +45,7 @@ pub(super) fn read(
     let timeout = section.value(findings, &declared::TIMEOUT);
     let memory_bytes = section.value(findings, &declared::MEMORY);
     let policy = policy::read(findings, &mut section, subscribed);
+    let show_state = section.value(findings, &declared::SHOW_STATE);
     let config =
         section.read(findings, &declared::CONFIG, |f, item| guest_config::read(f, item, directory, environment));
     section.finish(findings, LATER);
@@ -73,6 +74,7 @@ pub(super) fn read(
         timeout,
         memory_bytes,
         policy,
+        show_state,
         config: config.unwrap_or_default(),
     })
 }

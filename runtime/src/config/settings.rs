@@ -5,6 +5,7 @@ use crate::clock::Timestamp;
 use crate::handler::{HandlerName, Policy};
 use crate::routing::{IdFrom, KeyFrom};
 use crate::topic::Pattern;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -110,6 +111,7 @@ pub struct HandlerSettings {
     /// Most memory of one sandbox.
     pub memory_bytes: u64,
     pub policy: Policy,
+    pub show_state: ShowState,
     /// What the handler reads through `wasi:config`, by name.
     pub config: Vec<(String, Secret)>,
 }
@@ -123,6 +125,18 @@ pub enum Start {
     Earliest,
     /// With the first message of this time or later.
     At(Timestamp),
+}
+
+/// What operators see of a handler's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShowState {
+    /// Everything.
+    Values,
+    /// Keys and the names of their entries, and how large each is.
+    Sizes,
+    /// Not even which keys there are.
+    Nothing,
 }
 
 /// How long a sandbox lives.

@@ -215,15 +215,12 @@ fn bad_values_of_a_handler_are_refused() {
 }
 
 #[test]
-fn bad_modules_and_clashing_names_are_refused() {
+fn bad_modules_and_handlers_that_are_there_twice_are_refused() {
     let missing = "[handlers.a]\nsubscribe = [\"a\"]\nmodule = \"gone.wasm\"";
     check(missing, "3:10", &["failed to find the module", "gone.wasm`", "sluicebox build"]);
     check("[handlers.a]\nsubscribe = [\"a\"]\nmodule = \"d.wasm\"", "3:10", &["is not a file"]);
     check("[handlers.a]\nsubscribe = []\nmodule = \"m.wasm\"", "2:13", &["would get nothing"]);
     check("[handlers.a]\nsubscribe = [\"_x\"]\nmodule = \"m.wasm\"", "2:14", &["belong to the host"]);
-    let clash = "[handlers.a-b]\nmodule = \"m.wasm\"\nsubscribe = [\"a\"]\n\
-                 [handlers.a_b]\nmodule = \"m.wasm\"\nsubscribe = [\"a\"]";
-    check(clash, "4:11", &["`a-b` and `a_b` clash", "rename one"]);
     let twice = "[handlers.a]\nmodule = \"m.wasm\"\nsubscribe = [\"a\"]\n[handlers.a]\n";
     check(twice, "4:11", &["duplicate key", "remove or rename one"]);
 }
@@ -275,6 +272,7 @@ fn a_short_file_gets_careful_defaults() {
         timeout: Duration::from_secs(2),
         memory_bytes: 64 << 20,
         policy: Policy::default(),
+        show_state: ShowState::Values,
         config: vec![],
     };
     assert_eq!(loaded.settings.handlers, [expected]);
@@ -323,6 +321,7 @@ fn every_setting_is_read() {
         dedup = { window = "1h30m", max = 1_000, topics = ["events.new_order"] }
         retry = { attempts = 3, min = "1s", max = "1m" }
         on_failure = "skip"
+        show_state = "sizes"
         breaker = { trip = "rate", percent = 20, samples = 50, window = "30s", wait = "1s", max_wait = "5m" }
         limit = { concurrency = 4, rate = "1_000/m", body = "1KiB" }
         dead = { max = 5, full = "stop" }
@@ -357,7 +356,7 @@ fn every_setting_is_read() {
     let pointer = Field::Pointer("/user".into());
     assert_eq!(order.key, KeyFrom::Fields(vec![pointer, Field::Header("User".into()), Field::TopicToken(2)]));
     assert_eq!(order.id, IdFrom::Fields(vec![Field::Pointer("/id".into())]));
-    assert_eq!((order.shards, order.sandbox), (16, SandboxMode::Warm));
+    assert_eq!((order.shards, order.sandbox, order.show_state), (16, SandboxMode::Warm, ShowState::Sizes));
     assert_eq!((order.timeout, order.memory_bytes), (Duration::from_millis(500), 1 << 30));
     let topics = Some(vec![Pattern::parse("events.new_order").unwrap()]);
     let expected = Policy {

@@ -172,6 +172,7 @@ impl Running {
             name: self.name.clone(),
             digest: version.invoke.digest(),
             breaker: self.gate.breaker(),
+            last_failure: self.metrics.last_failure(),
             running: usize::try_from(self.metrics.running.get()).unwrap_or(0),
             concurrency: version.policy.concurrency,
         }

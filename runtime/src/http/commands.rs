@@ -51,7 +51,7 @@ struct Confirmed {
     confirm: Option<String>,
 }
 
-type Answer = Result<Response, ApiError>;
+pub(super) type Answer = Result<Response, ApiError>;
 
 pub(super) async fn pause(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Which { key } = read(&face, request).await?;
@@ -115,7 +115,7 @@ pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathTe
     Ok(Json(json!({ "handler": name, "forgotten": true })).into_response())
 }
 
-async fn read<T: serde::de::DeserializeOwned>(face: &Face, request: Request) -> Result<T, ApiError> {
+pub(super) async fn read<T: serde::de::DeserializeOwned>(face: &Face, request: Request) -> Result<T, ApiError> {
     let (parts, sent) = request.into_parts();
     if parts.uri.query().is_some_and(|query| !query.is_empty()) {
         return Err(ApiError::bad_request("there are no parameters here: what is asked for stands in the body"));
@@ -124,7 +124,11 @@ async fn read<T: serde::de::DeserializeOwned>(face: &Face, request: Request) -> 
 }
 
 /// Makes a command for a handler that executes commands and appends it.
-async fn command(face: &Face, name: &str, make: impl FnOnce(&Commanded<'_>) -> Result<Command, ApiError>) -> Answer {
+pub(super) async fn command(
+    face: &Face,
+    name: &str,
+    make: impl FnOnce(&Commanded<'_>) -> Result<Command, ApiError>,
+) -> Answer {
     let known = Known::of(face).await?;
     let name = known.name(name)?;
     let command = make(&known.commanded(&name)?)?;

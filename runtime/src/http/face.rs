@@ -7,7 +7,7 @@ use crate::log::Log;
 use crate::telemetry::{HttpMetrics, Metrics};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -122,6 +122,8 @@ pub struct Face {
     pub(super) log: Arc<dyn Log>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) counts: HttpMetrics,
+    /// When what waits was counted for the metrics.
+    pub(super) waiting_counted: Mutex<Option<Instant>>,
     pub(super) readiness: Readiness,
     pub(super) namespace: Namespace,
     pub(super) guard: Guard,
@@ -148,6 +150,7 @@ impl Face {
         Self {
             log,
             counts: metrics.http(),
+            waiting_counted: Mutex::default(),
             metrics,
             readiness,
             namespace,

@@ -5,7 +5,8 @@ use super::error::ApiError;
 use super::face::Face;
 use super::parameters::{Parameters, PathText};
 use super::running::{Running, RunningHandler};
-use super::views::{HandlerPage, HandlerView, follow};
+use super::views::{HandlerPage, HandlerView};
+use crate::config::ShowState;
 use crate::handler::HandlerName;
 use crate::log::ShardStatus;
 use crate::routing::Routing;
@@ -38,13 +39,7 @@ pub(super) async fn show(
 }
 
 async fn all(face: &Face) -> Result<Vec<HandlerView>, ApiError> {
-    // Asked first: a shard that passed it has nothing left of what is counted below.
-    let end = face.log.end().await?;
-    let mut handlers = HandlerView::all(&*face.log).await?;
-    if let Some(running) = face.running.get() {
-        follow(&mut handlers, &**running, end);
-    }
-    Ok(handlers)
+    Ok(HandlerView::all(&*face.log, face.running.get().map(|running| &**running)).await?)
 }
 
 fn unknown<'n>(name: &HandlerName, known: impl Iterator<Item = &'n str>) -> ApiError {
@@ -91,6 +86,11 @@ impl Known {
         let name = HandlerName::parse(text).map_err(ApiError::bad_request)?;
         let names = self.names();
         if names.contains(&name) { Ok(name) } else { Err(unknown(&name, names.iter().map(|name| name.as_str()))) }
+    }
+
+    /// What its settings let be shown of its state; `None`: no settings name it.
+    pub(super) fn show_state(&self, name: &HandlerName) -> Option<ShowState> {
+        self.running.iter().find(|running| running.name == *name).map(|running| running.show_state)
     }
 
     pub(super) fn is_in_settings(&self, name: &HandlerName) -> bool {

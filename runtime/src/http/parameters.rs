@@ -18,6 +18,19 @@ impl<S: Send + Sync> FromRequestParts<S> for PathText {
     }
 }
 
+/// The two variable parts of the path, percent-decoded.
+pub(super) struct PathTexts(pub(super) String, pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathTexts {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((first, second)) = path.map_err(ApiError::bad_request)?;
+        Ok(Self(first, second))
+    }
+}
+
 /// What stands after `?`. Each is taken once; [`Parameters::finish`] refuses the rest.
 pub(super) struct Parameters {
     left: HashMap<String, String>,

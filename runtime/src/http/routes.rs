@@ -4,7 +4,7 @@ use super::error::ApiError;
 use super::face::Face;
 use super::parameters::Parameters;
 use super::views::StatusView;
-use super::{commands, dead, handlers, publish, tail};
+use super::{commands, dead, handlers, publish, state, tail, waiting, waiting_metrics};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, header};
@@ -44,11 +44,16 @@ const fn writes(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> R
 }
 
 /// Every path; of two that match, the first is meant.
-pub(super) static ROUTES: [Route; 20] = [
+pub(super) static ROUTES: [Route; 25] = [
     writes("/v1/topics/{topic}", || post(publish::publish)),
     reads("/v1/topics/{pattern}/tail", || get(tail::tail)),
     reads_many("/v1/handlers", || get(handlers::list)),
     reads_many("/v1/handlers/{name}", || get(handlers::show)),
+    reads_many("/v1/handlers/{name}/waiting", || get(waiting::list)),
+    reads_many("/v1/handlers/{name}/state", || get(state::list)),
+    reads_many("/v1/handlers/{name}/state/{key}", || get(state::get)),
+    writes("/v1/handlers/{name}/retry-now", || post(waiting::retry_now)),
+    writes("/v1/handlers/{name}/cancel", || post(waiting::cancel)),
     writes("/v1/handlers/{name}/pause", || post(commands::pause)),
     writes("/v1/handlers/{name}/resume", || post(commands::resume)),
     writes("/v1/handlers/{name}/trip", || post(commands::trip)),
@@ -91,6 +96,7 @@ fn matches(route: &str, path: &str) -> bool {
 }
 
 async fn metrics(State(face): State<Arc<Face>>) -> impl IntoResponse {
+    waiting_metrics::count(&face).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], face.metrics.render())
 }
 
@@ -108,10 +114,8 @@ async fn ready(State(face): State<Arc<Face>>) -> Result<&'static str, ApiError> 
 async fn status(State(face): State<Arc<Face>>, parameters: Parameters) -> Result<Json<StatusView>, ApiError> {
     parameters.finish()?;
     let not_ready = face.readiness.reason();
-    let mut status = StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready).await?;
+    let running = face.running.get().map(|running| &**running);
+    let mut status = StatusView::of(&*face.log, Some(face.namespace.as_str()), not_ready, running).await?;
     status.notices = face.readiness.notices();
-    if let Some(running) = face.running.get() {
-        status.follow(&**running);
-    }
     Ok(Json(status))
 }

@@ -3,10 +3,13 @@
 
 use super::rfc3339;
 use crate::clock::{self, Timestamp};
+use crate::commit::DeadLetter;
+use crate::config::ShowState;
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, OpenHead};
 use crate::message::Offset;
+use crate::telemetry::FailedRun;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -48,6 +51,11 @@ pub struct RunningHandler {
     /// The versions that can be run.
     pub versions: Vec<VersionView>,
     pub breaker: BreakerView,
+    /// The run that failed last since the host started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureView>,
+    /// What operators see of its state.
+    pub show_state: ShowState,
     /// Runs under way, over all its shards on this host.
     pub running: usize,
     /// Most of them at a time.
@@ -63,6 +71,67 @@ pub struct VersionView {
     pub digest: Digest,
     #[serde(with = "rfc3339")]
     pub first_seen: Timestamp,
+}
+
+/// A run that failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailureView {
+    /// Absent: only the record of its message tells of it, and that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// As metrics and dead letters name it. Absent as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    pub error: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    pub offset: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// Failed tries of the message, with this one.
+    pub attempts: u32,
+}
+
+impl From<FailedRun> for FailureView {
+    fn from(run: FailedRun) -> Self {
+        Self {
+            time: Some(run.time.to_string()),
+            kind: Some(run.kind.to_owned()),
+            error: run.error.to_string(),
+            topic: Some(run.topic.to_string()),
+            offset: run.offset.0,
+            key: run.key.map(|key| key.to_string()),
+            attempts: run.attempts,
+        }
+    }
+}
+
+impl From<&OpenHead> for FailureView {
+    fn from(OpenHead { head, message, .. }: &OpenHead) -> Self {
+        Self {
+            time: None,
+            kind: None,
+            error: head.error.to_string(),
+            topic: message.as_ref().map(|message| message.topic.to_string()),
+            offset: head.offset.0,
+            key: head.key.as_ref().map(ToString::to_string),
+            attempts: head.attempt,
+        }
+    }
+}
+
+impl From<&DeadLetter> for FailureView {
+    fn from(letter: &DeadLetter) -> Self {
+        Self {
+            time: Some(letter.time.to_string()),
+            kind: Some(letter.kind.clone()),
+            error: letter.error.clone(),
+            topic: Some(letter.message.topic.to_string()),
+            offset: letter.message.offset.0,
+            key: letter.key.as_ref().map(ToString::to_string),
+            attempts: letter.attempts,
+        }
+    }
 }
 
 /// A handler's breaker on this host.

@@ -6,6 +6,7 @@ mod guard;
 mod handlers;
 pub(crate) mod stage;
 mod tail;
+mod waiting;
 
 use self::tail::Events;
 use super::face::ClientLimits;
@@ -458,9 +459,9 @@ async fn requests_are_counted_by_route_and_code() {
     send(server.get("/nowhere/2")).await;
     let rendered = server.get("/metrics").send().await.unwrap().text().await.unwrap();
     for line in [
-        r#"http_requests_total{code="200",route="/v1/topics/{topic}"} 1"#,
-        r#"http_requests_total{code="404",route="unknown"} 2"#,
-        "http_messages_appended_total 1",
+        r#"sluicebox_http_requests_total{code="200",route="/v1/topics/{topic}"} 1"#,
+        r#"sluicebox_http_requests_total{code="404",route="unknown"} 2"#,
+        "sluicebox_http_messages_appended_total 1",
     ] {
         assert!(rendered.lines().any(|shown| shown == line), "no {line}\n{rendered}");
     }

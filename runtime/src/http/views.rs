@@ -5,10 +5,13 @@
 mod dead;
 mod handler;
 mod message;
+mod state;
 mod status;
+mod waiting;
 
 pub use dead::{DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters};
-pub use handler::{ControlView, HandlerPage, HandlerView, JobView, PinView, ShardView};
+pub use handler::{BacklogView, ControlView, HandlerPage, HandlerView, JobView, PinView, ShardView};
 pub use message::MessageView;
-pub(super) use status::follow;
+pub use state::{EntryView, NotShown, StateKeyView, StatePage, StateView, shown};
 pub use status::{LogView, StatusView};
+pub use waiting::{BehindView, Cursor, DelayedView, Reason, WaitingMessage, WaitingPage, WaitingQuery};

@@ -1,6 +1,6 @@
 //! Events that people and metrics both want: one function each writes the line and moves the counter.
 
-use super::{CommitMetrics, HandlerMetrics, HttpMetrics, Metrics};
+use super::{CommitMetrics, FailedRun, HandlerMetrics, HttpMetrics, Metrics, Told};
 use crate::clock;
 use crate::commit::{CommitError, DeadLetter};
 use crate::control::Command;
@@ -8,6 +8,7 @@ use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
 use crate::pipeline::breaker::Event;
 use crate::shard::Traced;
+use std::time::Instant;
 
 /// A message was given up; the commit that says so is durable.
 pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
@@ -22,6 +23,37 @@ pub fn dead_letter(metrics: &HandlerMetrics, letter: &DeadLetter) {
         error = %letter.error,
         "gave a message up: it is a dead letter"
     );
+}
+
+/// A run failed. Of many of a kind people hear of the first and then how many.
+pub fn run_failed(metrics: &HandlerMetrics, run: FailedRun, now: Instant) {
+    if run.kind == "reject" {
+        // Nothing waits: its dead letter is a line of its own.
+        return metrics.failures.note(run);
+    }
+    if let Some(told) = metrics.failures.failed(run, now) {
+        run_failed_told(metrics, told);
+    }
+}
+
+pub(super) fn run_failed_told(metrics: &HandlerMetrics, told: Told) {
+    let handler = metrics.name();
+    let (failures, run) = match told {
+        Told::First(run) => (1, run),
+        Told::Again { failures, newest } => (failures, newest),
+    };
+    let FailedRun { kind, error, topic, offset, key, attempts, .. } = run;
+    let key = key.as_ref().map(tracing::field::display);
+    match failures {
+        1 => tracing::warn!(
+            %handler, kind, %topic, offset = offset.0, key, attempts, %error,
+            "a run failed: `sluicebox handlers waiting {handler}` lists what waits for its retry"
+        ),
+        _ => tracing::warn!(
+            %handler, kind, failures, %topic, offset = offset.0, key, attempts, %error,
+            "runs failed again since this was last said; this is the newest one"
+        ),
+    }
 }
 
 /// An outcome that belongs to a trace is durable.
@@ -87,6 +119,12 @@ pub fn reloaded(metrics: &Metrics, handlers: usize) {
     tracing::info!(handlers, "a change is in force");
 }
 
+/// A handler counts under a name that it may not have. What it counted there is lost, and nothing else.
+pub(super) fn guest_count_refused(handler: &HandlerName, name: &str, reason: &str) {
+    let name: String = name.chars().take(80).collect();
+    tracing::warn!(%handler, name, reason, "what the handler counts under this name is not counted");
+}
+
 /// Ids were forgotten before their window ended: resends of them will run.
 pub fn marks_evicted(metrics: &HandlerMetrics, marks: u64) {
     metrics.marks_evicted.inc_by(marks);
@@ -101,7 +139,8 @@ pub fn breaker(metrics: &HandlerMetrics, event: Event) {
         Event::Fail => metrics.count_breaker("fail"),
         Event::Tripped { wait } => {
             metrics.count_breaker("tripped");
-            tracing::warn!(%handler, ?wait, "breaker tripped: nothing runs until then, messages wait in the log");
+            let error = metrics.last_failure().map(|run| tracing::field::display(run.error));
+            tracing::warn!(%handler, ?wait, error, "breaker tripped: nothing runs until then, messages wait in the log");
         }
         Event::Ready => {
             metrics.count_breaker("ready");
@@ -188,6 +227,8 @@ pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Com
         Command::Reset => "reset",
         Command::RetryDead { .. } => "retry-dead",
         Command::DropDead { .. } => "drop-dead",
+        Command::RetryNow { .. } => "retry-now",
+        Command::CancelDelayed { .. } => "cancel-delayed",
         Command::Rollback { .. } => "rollback",
         Command::Unpin => "unpin",
     };

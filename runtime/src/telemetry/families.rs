@@ -1,11 +1,15 @@
 //! Every metric of the host, declared once.
+//!
+//! Names begin with `sluicebox_`, are in base units (seconds, bytes), and end with `_total` where they only rise. They begin
+//! at 0 with the process, as those who scrape them expect: what rose before a restart is in their own records.
 
 use crate::clock::Timestamp;
 use crate::handler::ShardId;
 use crate::log::Usage;
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 use std::time::Duration;
 
@@ -27,6 +31,8 @@ pub(super) struct Families {
     pub(super) attempts: IntCounterVec,
     pub(super) call_seconds: HistogramVec,
     pub(super) age_seconds: HistogramVec,
+    pub(super) waiting: IntGaugeVec,
+    pub(super) oldest_waiting: GaugeVec,
     pub(super) open_heads: IntGaugeVec,
     pub(super) dead: IntCounterVec,
     pub(super) dead_letters: IntGaugeVec,
@@ -43,7 +49,8 @@ pub(super) struct Families {
     pub(super) marks_evicted: IntCounterVec,
     pub(super) module: IntGaugeVec,
     pub(super) reloads: IntCounterVec,
-    pub(super) guest_counters_refused: IntCounterVec,
+    pub(super) guest_counts: IntCounterVec,
+    pub(super) guest_counts_refused: IntCounterVec,
     pub(super) diagnostics_dropped: IntCounter,
     pub(super) sandboxes_in_use: IntGauge,
     pub(super) waiting_bytes: IntGauge,
@@ -140,120 +147,160 @@ impl Families {
         let r = Registrar(registry);
         let families = Self {
             messages: r.counters(
-                "messages_total",
+                "sluicebox_messages_total",
                 "Messages a handler settled or failed, by topic and outcome",
                 &["handler", "topic", "outcome"],
             ),
             attempts: r.counters(
-                "attempts_total",
+                "sluicebox_attempts_total",
                 "Runs of a handler by result: ok or the kind of failure",
                 &["handler", "result"],
             ),
-            call_seconds: r.histograms("call_duration_seconds", "Duration of one run", CALL_SECONDS, &["handler"]),
+            call_seconds: r.histograms(
+                "sluicebox_call_duration_seconds",
+                "Duration of one run",
+                CALL_SECONDS,
+                &["handler"],
+            ),
             age_seconds: r.histograms(
-                "message_age_seconds",
+                "sluicebox_message_age_seconds",
                 "From the log's time of a message to its settlement",
                 AGE_SECONDS,
                 &["handler"],
             ),
-            open_heads: r.gauges("open_heads", "Unsettled messages that stand for their keys", &["handler"]),
-            dead: r.counters("dead_letters_total", "Messages given up, by kind of failure", &["handler", "kind"]),
-            dead_letters: r.gauges("dead_letters", "Dead letters kept", &["handler"]),
+            waiting: r.gauges(
+                "sluicebox_waiting_messages",
+                "Messages of a handler that are not settled; at least so many, where counting reaches its bound",
+                &["handler"],
+            ),
+            oldest_waiting: r.seconds(
+                "sluicebox_oldest_waiting_seconds",
+                "For how long the oldest message of a handler that is not settled is in the log",
+                &["handler"],
+            ),
+            open_heads: r.gauges("sluicebox_open_heads", "Unsettled messages that stand for their keys", &["handler"]),
+            dead: r.counters(
+                "sluicebox_dead_letters_total",
+                "Messages given up, by kind of failure",
+                &["handler", "kind"],
+            ),
+            dead_letters: r.gauges("sluicebox_dead_letters", "Dead letters kept", &["handler"]),
             dead_dropped: r.counters(
-                "dead_letters_dropped_total",
+                "sluicebox_dead_letters_dropped_total",
                 "Dead letters that left a full box, because of dead.max",
                 &["handler"],
             ),
             missed: r.counters(
-                "missed_messages_total",
+                "sluicebox_missed_messages_total",
                 "Messages of any topic that were deleted after a handler's position while it was away",
                 &["handler"],
             ),
             breaker_state: r.gauges(
-                "breaker_state",
+                "sluicebox_breaker_state",
                 "0 closed or none, 1 half-open, 2 open, 3 tripped by hand",
                 &["handler"],
             ),
             breaker_events: r.counters(
-                "breaker_events_total",
+                "sluicebox_breaker_events_total",
                 "What happened to breakers: tripped, ready, reset, fail",
                 &["handler", "event"],
             ),
-            running: r.gauges("running", "Runs under way", &["handler"]),
-            delayed: r.gauges("delayed_messages", "Messages held back until they are due", &["handler"]),
+            running: r.gauges("sluicebox_running", "Runs under way", &["handler"]),
+            delayed: r.gauges("sluicebox_delayed_messages", "Messages held back until they are due", &["handler"]),
             delayed_refused: r.counters(
-                "delayed_refused_total",
+                "sluicebox_delayed_refused_total",
                 "Runs that wait because no more messages may be delayed",
                 &["handler"],
             ),
-            queued: r.gauges("queued_messages", "Messages delivered to shards and not yet taken up", &["handler"]),
+            queued: r.gauges("sluicebox_queued_messages", "Messages delivered to shards and not yet taken up", &["handler"]),
             commands: r.counters(
-                "commands_applied_total",
+                "sluicebox_commands_applied_total",
                 "Operators' commands by result, counted once by each shard: applied, refused",
                 &["handler", "result"],
             ),
-            marks: r.gauges("marks", "Ids remembered as done", &["handler"]),
+            marks: r.gauges("sluicebox_marks", "Ids remembered as done", &["handler"]),
             marks_evicted: r.counters(
-                "marks_evicted_total",
+                "sluicebox_marks_evicted_total",
                 "Ids forgotten before their window ended, because of dedup.max",
                 &["handler"],
             ),
-            module: r.gauges("module_info", "1 for the module in force", &["handler", "digest"]),
+            module: r.gauges("sluicebox_module_info", "1 for the module in force", &["handler", "digest"]),
             reloads: r.counters(
-                "reloads_total",
+                "sluicebox_reloads_total",
                 "Changes of settings, modules and versions while running, by result: ok or refused",
                 &["result"],
             ),
-            guest_counters_refused: r.counters(
-                "guest_counters_refused_total",
-                "Increments of counters that a handler may not have: a bad or taken name, or too many",
+            guest_counts: r.counters(
+                "sluicebox_guest_count_total",
+                "What handlers count, by the name that they give; from 0 at every start of the host",
+                &["handler", "name"],
+            ),
+            guest_counts_refused: r.counters(
+                "sluicebox_guest_counts_refused_total",
+                "Increments under names that a handler may not have: a bad one, or one too many",
                 &["handler"],
             ),
-            sandboxes_in_use: r.gauge("sandboxes_in_use", "Sandboxes that run a message now"),
+            sandboxes_in_use: r.gauge("sluicebox_sandboxes_in_use", "Sandboxes that run a message now"),
             waiting_bytes: r.gauge(
-                "waiting_bytes",
+                "sluicebox_waiting_bytes",
                 "Bytes of messages that wait in memory, over all handlers; at most host.waiting and a message for each shard",
             ),
-            diagnostics_dropped: r.counter("diagnostics_dropped_total", "Lines of diagnostics that were dropped"),
+            diagnostics_dropped: r.counter("sluicebox_diagnostics_dropped_total", "Lines of diagnostics that were dropped"),
             commits: CommitMetrics {
                 seconds: r.histogram(
-                    "commit_duration_seconds",
+                    "sluicebox_commit_duration_seconds",
                     "From handing over a shard's commit to the answer of the log",
                     COMMIT_SECONDS,
                 ),
-                messages: r.histogram("commit_messages", "Messages settled by one commit of a shard", COMMIT_MESSAGES),
-                shard_commits: r.counters("shard_commits_total", "Commits of shards by the log's answer", &["result"]),
+                messages: r.histogram(
+                    "sluicebox_commit_messages",
+                    "Messages settled by one commit of a shard",
+                    COMMIT_MESSAGES,
+                ),
+                shard_commits: r.counters(
+                    "sluicebox_shard_commits_total",
+                    "Commits of shards by the log's answer",
+                    &["result"],
+                ),
             },
             retention: RetentionMetrics {
-                bytes: r.gauge("retained_bytes", "Bytes that the log takes"),
-                messages: r.counter("trimmed_messages_total", "Old messages deleted from the log"),
-                held: r.gauge("retention_held", "1 while a shard keeps messages that should go"),
+                bytes: r.gauge("sluicebox_retained_bytes", "Bytes that the log takes"),
+                messages: r.counter("sluicebox_trimmed_messages_total", "Old messages deleted from the log"),
+                held: r.gauge("sluicebox_retention_held", "1 while a shard keeps messages that should go"),
                 bytes_max: r
-                    .gauge("retained_bytes_max", "Bytes at which the log takes nothing new; 0: the disk is the bound"),
-                full: r.gauge("log_full", "1 while the log takes nothing new"),
+                    .gauge("sluicebox_retained_bytes_max", "Bytes at which the log takes nothing new; 0: the disk is the bound"),
+                full: r.gauge("sluicebox_log_full", "1 while the log takes nothing new"),
                 holder: r.gauges(
-                    "retention_holder",
+                    "sluicebox_retention_holder",
                     "1 for the handler that keeps messages which should go",
                     &["handler"],
                 ),
             },
             http: HttpMetrics {
-                requests: r.counters("http_requests_total", "HTTP requests by route and code", &["route", "code"]),
-                appended: r.counter("http_messages_appended_total", "Messages appended for HTTP clients"),
-                commands: r.counters("commands_total", "Commands of operators taken into the log", &["command"]),
-                connections: r.gauge("http_connections", "Open HTTP connections"),
+                requests: r.counters(
+                    "sluicebox_http_requests_total",
+                    "HTTP requests by route and code",
+                    &["route", "code"],
+                ),
+                appended: r.counter("sluicebox_http_messages_appended_total", "Messages appended for HTTP clients"),
+                commands: r.counters(
+                    "sluicebox_commands_total",
+                    "Commands of operators taken into the log",
+                    &["command"],
+                ),
+                connections: r.gauge("sluicebox_http_connections", "Open HTTP connections"),
                 connections_cut: r.counters(
-                    "http_connections_cut_total",
+                    "sluicebox_http_connections_cut_total",
                     "HTTP connections ended because the client was waited for too long",
                     &["reason"],
                 ),
-                tails: r.gauge("http_tails", "Open HTTP tails"),
+                tails: r.gauge("sluicebox_http_tails", "Open HTTP tails"),
             },
             clock: ClockMetrics {
-                skew: r.fraction("clock_skew_seconds", "How far the machine's clock is ahead of the host's time"),
+                skew: r.fraction("sluicebox_clock_skew_seconds", "How far the machine's clock is ahead of the host's time"),
             },
         };
-        let build = r.gauges("build_info", "1 for the version that runs", &["version"]);
+        let build = r.gauges("sluicebox_build_info", "1 for the version that runs", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         families
     }
@@ -290,6 +337,10 @@ impl Registrar<'_> {
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn seconds(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

@@ -1,42 +1,35 @@
-//! Counters that handlers make up while they run: `<handler>_<name>`, bounded in number, never in the way of others.
+//! Counters that handlers make up while they run: one family with the names of handler and counter as labels, bounded in
+//! number.
 
-use crate::config::metric_prefix;
+use super::events;
+use super::families::Families;
 use crate::handler::HandlerName;
-use prometheus::proto::MetricType;
-use prometheus::{IntCounter, IntCounterVec, Registry};
+use prometheus::{IntCounter, IntCounterVec};
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 /// Most counters of one handler: each costs memory and a line in every scrape, for good.
 pub const GUEST_COUNTERS_MAX: usize = 100;
 /// Most bytes in the name of one.
 const NAME_BYTES_MAX: usize = 64;
 
-/// Where the counters of all handlers are registered.
-pub(super) struct GuestCounters {
-    registry: Registry,
-    refused: IntCounterVec,
-}
-
-impl GuestCounters {
-    pub(super) fn new(registry: Registry, refused: IntCounterVec) -> Self {
-        Self { registry, refused }
-    }
-}
-
 /// The counters of one handler.
 pub(super) struct OwnCounters {
     handler: HandlerName,
-    guest: Arc<GuestCounters>,
+    counts: IntCounterVec,
     refused: IntCounter,
-    /// By the guest's name; `None`: refused, remembered so that it is cheap.
+    /// That there are too many names was said.
+    full_said: AtomicBool,
+    /// By the guest's name; `None`: refused, remembered so that it is cheap and said once.
     known: RwLock<HashMap<Box<str>, Option<IntCounter>>>,
 }
 
 impl OwnCounters {
-    pub(super) fn new(handler: &HandlerName, guest: Arc<GuestCounters>) -> Self {
-        let refused = guest.refused.with_label_values(&[handler.as_str()]);
-        Self { handler: handler.clone(), guest, refused, known: RwLock::default() }
+    pub(super) fn new(handler: &HandlerName, families: &Families) -> Self {
+        let refused = families.guest_counts_refused.with_label_values(&[handler.as_str()]);
+        let (counts, full_said) = (families.guest_counts.clone(), AtomicBool::new(false));
+        Self { handler: handler.clone(), counts, refused, full_said, known: RwLock::default() }
     }
 
     pub(super) fn add(&self, name: &str, by: u64) {
@@ -60,32 +53,26 @@ impl OwnCounters {
             return found.clone();
         }
         // Refused names take up room in the table too, so they count against the bound.
-        if known.len() >= GUEST_COUNTERS_MAX || name.len() > NAME_BYTES_MAX {
+        if known.len() >= GUEST_COUNTERS_MAX {
+            if !self.full_said.swap(true, Ordering::Relaxed) {
+                let reason = format!("it has {GUEST_COUNTERS_MAX} names already, and later ones are not said");
+                events::guest_count_refused(&self.handler, name, &reason);
+            }
             return None;
         }
-        let made = self.register(name);
-        known.insert(name.into(), made.clone());
-        made
+        if !is_name(name) {
+            let reason = format!("a name is 1 to {NAME_BYTES_MAX} of a-z A-Z 0-9 _");
+            events::guest_count_refused(&self.handler, name, &reason);
+            let kept = name.chars().take(NAME_BYTES_MAX).collect::<String>();
+            known.insert(kept.into(), None);
+            return None;
+        }
+        let made = self.counts.with_label_values(&[self.handler.as_str(), name]);
+        known.insert(name.into(), Some(made.clone()));
+        Some(made)
     }
+}
 
-    fn register(&self, name: &str) -> Option<IntCounter> {
-        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-            return None;
-        }
-        let full = format!("{}_{name}", metric_prefix(&self.handler));
-        // The series of histograms are not names of their own in the registry, yet a scrape would take them for these.
-        if ["_bucket", "_sum", "_count"].iter().any(|suffix| full.ends_with(suffix)) && self.is_histogram(&full) {
-            return None;
-        }
-        let counter = IntCounter::new(full, format!("Counted by the handler {}", self.handler)).ok()?;
-        // Refused when the name is one of the host's, or of another handler's.
-        self.guest.registry.register(Box::new(counter.clone())).ok()?;
-        Some(counter)
-    }
-
-    fn is_histogram(&self, full: &str) -> bool {
-        let family = full.rsplit_once('_').map_or(full, |(family, _)| family);
-        let families = self.guest.registry.gather();
-        families.iter().any(|known| known.name() == family && known.get_field_type() == MetricType::HISTOGRAM)
-    }
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }

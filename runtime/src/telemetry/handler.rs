@@ -1,7 +1,8 @@
 //! The metrics of one handler, resolved once: adding to them is adding to atomics.
 
+use super::failures::{FailedRun, Failures};
 use super::families::Families;
-use super::guest::{GuestCounters, OwnCounters};
+use super::guest::OwnCounters;
 use crate::handler::{Digest, HandlerName};
 use crate::pipeline::Settled;
 use crate::topic::Topic;
@@ -62,6 +63,7 @@ pub struct HandlerMetrics {
     dead: IntCounterVec,
     module: IntGaugeVec,
     digest: Mutex<Option<Digest>>,
+    pub(super) failures: Failures,
     messages: IntCounterVec,
     topics: RwLock<HashMap<Topic, Arc<TopicCounters>>>,
     other: Arc<TopicCounters>,
@@ -69,7 +71,7 @@ pub struct HandlerMetrics {
 }
 
 impl HandlerMetrics {
-    pub(super) fn new(name: &HandlerName, families: &Families, guest: Arc<GuestCounters>) -> Self {
+    pub(super) fn new(name: &HandlerName, families: &Families) -> Self {
         let label = &[name.as_str()];
         Self {
             name: name.clone(),
@@ -93,11 +95,17 @@ impl HandlerMetrics {
             dead: families.dead.clone(),
             module: families.module.clone(),
             digest: Mutex::default(),
+            failures: Failures::default(),
             messages: families.messages.clone(),
             topics: RwLock::default(),
             other: TopicCounters::new(&families.messages, name, TOPIC_OTHER),
-            own: OwnCounters::new(name, guest),
+            own: OwnCounters::new(name, families),
         }
+    }
+
+    /// The run that failed last, on this host.
+    pub fn last_failure(&self) -> Option<FailedRun> {
+        self.failures.last()
     }
 
     pub fn name(&self) -> &HandlerName {
@@ -120,7 +128,7 @@ impl HandlerMetrics {
         counters.0[outcome as usize].inc();
     }
 
-    /// Adds to a counter of the guest: `<handler>_<name>`. A name that cannot be had is refused and counted.
+    /// Adds to a counter of the guest. A name that cannot be had is refused, said and counted.
     pub fn count_guest(&self, name: &str, by: u64) {
         self.own.add(name, by);
     }

@@ -16,9 +16,11 @@ fn topic(text: &str) -> Topic {
     Topic::parse(text).unwrap()
 }
 
+/// `line` is without the prefix that all metrics share.
 #[track_caller]
 fn check(metrics: &Metrics, line: &str) {
     let rendered = metrics.render();
+    let line = &format!("sluicebox_{line}");
     assert!(rendered.lines().any(|shown| shown == line), "no line {line}\n{rendered}");
 }
 
@@ -36,11 +38,11 @@ fn staged_counts_show_once_and_not_before_their_commit_is_durable() {
     let mut staged = StagedCounts::new(metrics.handler(&name("order")));
     staged.messages(&topic("events.new_order"), [2, 0, 0, 0]);
     staged.guest(&"new_order_ok".into(), 2);
-    assert!(!metrics.render().contains("order_new_order_ok"));
+    assert!(!metrics.render().contains("new_order_ok"));
     staged.count();
     staged.count();
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="events.new_order"} 2"#);
-    check(&metrics, "order_new_order_ok 2");
+    check(&metrics, r#"guest_count_total{handler="order",name="new_order_ok"} 2"#);
 }
 
 #[test]
@@ -55,32 +57,22 @@ fn topics_beyond_the_bound_share_one_label() {
     handler.count_message(&topic("t.too-late"), Settled::Done);
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="t.99"} 1"#);
     check(&metrics, r#"messages_total{handler="order",outcome="done",topic="_other"} 51"#);
-    let labels = metrics.render().lines().filter(|line| line.starts_with("messages_total{")).count();
+    let labels = metrics.render().lines().filter(|line| line.starts_with("sluicebox_messages_total{")).count();
     assert_eq!(labels, (TOPICS_MAX + 1) * Settled::ALL.len());
 }
 
 #[test]
-fn dashes_of_a_handler_become_underscores_in_its_counters() {
+fn counters_of_handlers_are_one_family_and_bad_names_are_refused() {
     let metrics = Metrics::new();
     metrics.handler(&name("word-count")).count_guest("words", 3);
-    check(&metrics, "word_count_words 3");
-}
-
-#[test]
-fn a_guest_cannot_take_a_name_of_the_host_or_of_another_handler() {
-    let metrics = Metrics::new();
-    metrics.handler(&name("a")).count_guest("b_c", 1);
-    metrics.handler(&name("a_b")).count_guest("c", 1);
-    metrics.handler(&name("messages")).count_guest("total", 1);
-    metrics.handler(&name("commit")).count_guest("duration_seconds_sum", 1);
+    metrics.handler(&name("word_count")).count_guest("words", 4);
     for bad in ["", "a b", "a-b", "é", &"x".repeat(65)] {
         metrics.handler(&name("odd")).count_guest(bad, 1);
     }
-    check(&metrics, "a_b_c 1");
-    check(&metrics, r#"guest_counters_refused_total{handler="a_b"} 1"#);
-    check(&metrics, r#"guest_counters_refused_total{handler="messages"} 1"#);
-    check(&metrics, r#"guest_counters_refused_total{handler="commit"} 1"#);
-    check(&metrics, r#"guest_counters_refused_total{handler="odd"} 5"#);
+    metrics.handler(&name("odd")).count_guest("a b", 1);
+    check(&metrics, r#"guest_count_total{handler="word-count",name="words"} 3"#);
+    check(&metrics, r#"guest_count_total{handler="word_count",name="words"} 4"#);
+    check(&metrics, r#"guest_counts_refused_total{handler="odd"} 6"#);
 }
 
 #[test]
@@ -90,8 +82,28 @@ fn a_guest_gets_a_bounded_number_of_counters() {
     for number in 0..GUEST_COUNTERS_MAX + 10 {
         handler.count_guest(&format!("n{number}"), 1);
     }
-    check(&metrics, "order_n99 1");
-    check(&metrics, r#"guest_counters_refused_total{handler="order"} 10"#);
+    check(&metrics, r#"guest_count_total{handler="order",name="n99"} 1"#);
+    check(&metrics, r#"guest_counts_refused_total{handler="order"} 10"#);
+}
+
+#[test]
+fn every_name_has_the_prefix_a_base_unit_and_says_when_it_only_rises() {
+    let metrics = Metrics::new();
+    let handler = metrics.handler(&name("order"));
+    handler.count_guest("ok", 1);
+    handler.count_message(&topic("a"), Settled::Done);
+    let rendered = metrics.render();
+    let kinds = rendered.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let mut seen = 0;
+    for (family, kind) in kinds {
+        seen += 1;
+        assert!(family.starts_with("sluicebox_"), "{family}");
+        assert_eq!(family.ends_with("_total"), kind == "counter", "{family} is a {kind}");
+        for unit in ["_ms", "_millis", "_us", "_ns", "_kb", "_kib", "_mb", "_percent"] {
+            assert!(!family.ends_with(unit), "{family}");
+        }
+    }
+    assert!(seen > 20, "{seen}");
 }
 
 #[test]

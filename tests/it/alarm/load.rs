@@ -173,7 +173,8 @@ async fn kill_9_in_the_middle_loses_no_unsent_alarm_and_sends_none_twice() {
                 let done = ["change_ok", "change_late", "digest_ok", "digest_empty"];
                 host.until("it is in the middle of its work", async |host| {
                     let metrics = host.get("/metrics").await;
-                    let count = |name: &&str| metrics.lines().find_map(|l| l.strip_prefix(&format!("alarm_{name} ")));
+                    let line = |name: &str| format!(r#"sluicebox_guest_count_total{{handler="alarm",name="{name}"}} "#);
+                    let count = |name: &&str| metrics.lines().find_map(|l| l.strip_prefix(&line(name)));
                     done.iter().filter_map(|name| count(name)?.parse::<u64>().ok()).sum::<u64>() >= *handled
                 })
                 .await;

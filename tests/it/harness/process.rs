@@ -177,10 +177,11 @@ impl Process {
         self.client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
     }
 
-    /// The value of a metric with these labels in any order of appearance; 0 if it is not there.
+    /// The value of a metric, named without the prefix that all of them share; 0 if it is not there.
     pub async fn metric(&self, name: &str) -> u64 {
         let metrics = self.get("/metrics").await;
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let mut lines = metrics.lines();
+        let line = lines.find_map(|line| line.strip_prefix("sluicebox_")?.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0, |value| value.parse::<f64>().unwrap() as u64)
     }
 

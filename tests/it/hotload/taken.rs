@@ -98,7 +98,7 @@ async fn a_new_handler_starts_and_a_removed_one_leaves_and_comes_back_where_it_w
     place.settings(ONE);
     until_taken(&host, 2).await;
     let metrics = host.get("/metrics").await;
-    let modules: Vec<&str> = metrics.lines().filter(|line| line.starts_with("module_info{")).collect();
+    let modules: Vec<&str> = metrics.lines().filter(|line| line.starts_with("sluicebox_module_info{")).collect();
     assert!(modules.len() == 1 && modules[0].contains("first"), "{modules:?}");
     for _ in 0..2 {
         handled(&place, &host, "ok").await;

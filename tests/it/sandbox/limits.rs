@@ -65,6 +65,19 @@ async fn a_flood_of_effects_ends_at_the_bound() {
 }
 
 #[tokio::test]
+async fn a_handler_that_counts_under_one_name_too_many_hears_of_it_and_goes_on_with_the_others() {
+    let handler = fresh("counting");
+    for number in 0..100 {
+        run(&handler, &format!("count-as n{number}")).await.unwrap();
+    }
+    let reason = refusal(&handler, "count-as one_more").await;
+    assert!(reason.contains("counts under 100 names already: `one_more` is one too many"), "{reason}");
+    let reason = refusal(&handler, "count-as Not-A-Name").await;
+    assert!(reason.contains("`Not-A-Name` is not a counter name"), "{reason}");
+    run(&handler, "count-as n0").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_flood_of_diagnostics_is_cut_off() {
     let handler = fresh("chatty");
     run(&handler, "flood-diagnostics").await.unwrap();

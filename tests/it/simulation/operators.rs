@@ -57,13 +57,14 @@ impl World {
     /// An operator says something.
     pub fn order(&mut self) {
         let handler = self.any_handler();
-        let command = match self.rng.random_range(0..12) {
+        let command = match self.rng.random_range(0..14) {
             0 => Command::Pause,
             1..3 => Command::Resume,
             3 => Command::PauseKey { key: self.any_key() },
             4..6 => Command::ResumeKey { key: self.any_key() },
             6 => Command::Trip,
             7..9 => Command::Reset,
+            12..14 => Command::RetryNow { key: self.chance(0.5).then(|| self.any_key()), offset: None },
             choice => {
                 let mine = DeadFilter { handler: Some(handler.clone()), ..DeadFilter::default() };
                 let filter = DeadFilter {
@@ -93,7 +94,8 @@ impl World {
         let batch = self.log.read(&request);
         for message in batch.messages {
             let command = Command::read(&message).unwrap();
-            if let Applied::Refused(_) = self.instances[at].shard.command(message.offset, command.clone()) {
+            let wall = self.wall;
+            if let Applied::Refused(_) = self.instances[at].shard.command(message.offset, command.clone(), wall) {
                 self.refused.insert((message.offset, id.clone()));
             }
             match command {

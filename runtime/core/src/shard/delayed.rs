@@ -70,12 +70,11 @@ impl DelayedQueue {
         Some((number, message))
     }
 
-    /// Lets a message go that was not due. Looks through all of them: only people ask for it.
-    pub fn cancel(&mut self, number: u64) -> Option<NewMessage> {
-        let at = *self.by_due.keys().find(|(_, other)| *other == number)?;
-        let message = self.by_due.remove(&at)?;
-        self.bytes -= message.bytes();
-        Some(message)
+    /// Lets a message go before it is due; false: it is not held any more.
+    pub fn cancel(&mut self, number: u64) -> bool {
+        let Some(place) = self.by_due.keys().find(|(_, held)| *held == number).copied() else { return false };
+        self.bytes -= self.by_due.remove(&place).map_or(0, |message| message.bytes());
+        true
     }
 
     pub fn next_due(&self) -> Option<Timestamp> {

@@ -3,6 +3,7 @@
 use super::lanes::Phase;
 use super::orders::LETTERS_MAX;
 use super::{Offset, Shard};
+use crate::clock::Timestamp;
 use crate::commit::{Control, DeadQuery, NumberedDeadLetter};
 use crate::control::{Applied, Command};
 use crate::message::Key;
@@ -21,7 +22,7 @@ impl Shard {
 
     /// Takes a command in force; those at or before [`Shard::controlled`] are already. The answer says whether it was
     /// possible; either way it is never asked again.
-    pub fn command(&mut self, offset: Offset, command: Command) -> Applied {
+    pub fn command(&mut self, offset: Offset, command: Command, now: Timestamp) -> Applied {
         if offset <= self.position.controlled() {
             return Applied::Done;
         }
@@ -31,13 +32,15 @@ impl Shard {
         {
             return Applied::Done;
         }
-        let resumed = match &command {
-            Command::ResumeKey { key } => Some(key.clone()),
-            _ => None,
-        };
-        let applied = self.orders.apply(offset, command);
-        if let Some(key) = resumed {
-            self.resume_key(&key);
+        let applied = self.orders.apply(offset, command.clone());
+        match command {
+            Command::ResumeKey { key } => self.resume_key(&key),
+            Command::RetryNow { key, offset } => self.retry_now(key.as_ref(), offset.map(Offset), now),
+            // One that was due already is in the log, or in the commit to come.
+            Command::CancelDelayed { shard, number } if shard == self.setup.id.index && self.delayed.cancel(number) => {
+                self.staged.drop_delayed(number);
+            }
+            _ => {}
         }
         applied
     }

@@ -145,6 +145,13 @@ impl Shard {
         None
     }
 
+    /// The message that runs in a lane, and how often it failed before.
+    pub fn running(&self, at: usize) -> Option<(&Routed, u32)> {
+        let lane = self.lanes.get(at).filter(|lane| lane.phase == Phase::Running)?;
+        let item = lane.items.front()?;
+        Some((item.routed.as_ref()?, item.attempt))
+    }
+
     /// Takes the result of a run. `random` is uniform in [0, 1).
     pub fn finish(
         &mut self,
@@ -252,14 +259,15 @@ impl Shard {
         if (gives_up_place || item.alone)
             && let Some(offset) = item.work.offset()
         {
+            let key = lane.key.clone();
             let Some(mut item) = lane.items.pop_front() else { return };
             item.alone = true;
             if long {
                 self.held.give(item.shed());
             }
             self.timers.set(due, Timer::Skipped(offset));
-            item.head(lane.key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
-            self.skipped.insert(offset, item);
+            item.head(key.clone(), HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
+            self.skipped.insert(offset, key, item);
         } else if long {
             self.held.give(lane.shed());
         }

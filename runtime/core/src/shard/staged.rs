@@ -77,19 +77,17 @@ impl Staged {
         self.delayed_put.insert(delayed.number, delayed);
     }
 
-    /// A delayed message goes without being appended.
-    pub fn cancel(&mut self, number: u64) {
-        if self.delayed_put.remove(&number).is_none() {
-            self.delayed_drop.push(number);
-        }
+    /// A delayed message is due.
+    pub fn release(&mut self, number: u64, message: NewMessage) {
+        self.drop_delayed(number);
+        self.output(message);
     }
 
-    /// A delayed message is due: it leaves the record, unless it had not come that far.
-    pub fn release(&mut self, number: u64, message: NewMessage) {
+    /// A delayed message leaves the record, unless it had not come that far.
+    pub fn drop_delayed(&mut self, number: u64) {
         if self.delayed_put.remove(&number).is_none() {
             self.delayed_drop.push(number);
         }
-        self.output(message);
     }
 
     pub fn dead(&mut self, letter: DeadLetter) {

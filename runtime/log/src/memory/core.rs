@@ -363,6 +363,23 @@ impl MemoryCore {
         self.shards.iter().map(status).collect()
     }
 
+    /// The open heads of a handler, each with the index of its shard.
+    pub(super) fn open_of(&self, handler: &HandlerName) -> impl Iterator<Item = (u16, &Head)> {
+        let mine = self.shards.iter().filter(move |(id, _)| id.handler == *handler);
+        mine.flat_map(|(id, shard)| shard.open.values().map(|head| (id.index, head)))
+    }
+
+    /// The delayed messages of a handler, each with the index of its shard.
+    pub(super) fn delayed_of(&self, handler: &HandlerName) -> impl Iterator<Item = (u16, &Delayed)> {
+        let mine = self.shards.iter().filter(move |(id, _)| id.handler == *handler);
+        mine.flat_map(|(id, shard)| shard.delayed.values().map(|delayed| (id.index, delayed)))
+    }
+
+    /// The state of a handler.
+    pub(super) fn state_of(&self, handler: &HandlerName) -> impl Iterator<Item = (&Key, &Entries)> {
+        self.state.get(handler).into_iter().flatten()
+    }
+
     fn index_after(&self, offset: Offset) -> usize {
         self.messages.partition_point(|message| message.offset <= offset)
     }

@@ -37,7 +37,7 @@ pub(in crate::cli) fn parse_key(text: &str) -> Result<Key, String> {
     Key::try_from(text.to_owned())
 }
 
-fn parse_pattern(text: &str) -> Result<Pattern, String> {
+pub(in crate::cli) fn parse_pattern(text: &str) -> Result<Pattern, String> {
     Pattern::parse(text).map_err(|error| error.to_string())
 }
 

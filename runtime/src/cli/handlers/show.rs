@@ -5,7 +5,8 @@ use super::super::data::{DataArgs, look};
 use super::super::dead::parse_handler;
 use super::super::failure::{Exit, Failure};
 use super::super::output::{Output, grouped, printable};
-use super::state::{Source, state_of};
+use super::state::{Source, backlog, failure_text, state_of};
+use crate::clock;
 use crate::handler::HandlerName;
 use crate::http::running::{BreakerView, RunningHandler};
 use crate::http::views::{ControlView, HandlerView};
@@ -28,7 +29,7 @@ pub(super) fn run(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure>
         Ok((Source::Host, client.get_json(&format!("/v1/handlers/{}", encoded(args.name.as_str())))?))
     };
     let (source, handler): (Source, HandlerView) = look(&args.host, &args.data, ask, async |data| {
-        let found = HandlerView::all(&data.log).await?;
+        let found = HandlerView::all(&data.log, None).await?;
         let found = found.into_iter().find(|handler| handler.name == args.name.as_str());
         Ok((Source::Data, found.ok_or_else(|| anyhow::anyhow!("there is no handler `{}`", args.name))?))
     })?;
@@ -36,15 +37,21 @@ pub(super) fn run(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure>
         output.json(&handler)?;
         return Ok(Exit::Done);
     }
-    let HandlerView { name, subscribe, key, id, shard_count, behind, open, marks, delayed, dead, .. } = &handler;
+    let HandlerView { name, subscribe, key, id, shard_count, open, marks, delayed, dead, .. } = &handler;
     output.line(format!("{name}: {}", state_of(&handler, source)))?;
     output.line(format!("subscribes  {}", subscribe.join(" ")))?;
     output.line(format!("key         {}", typed(key.as_ref())))?;
     output.line(format!("id          {}", typed(id.as_ref())))?;
     output.line(format!("shards      {shard_count}"))?;
-    let [behind, open, delayed, dead, marks] = [behind, open, delayed, dead, marks].map(|number| grouped(*number));
-    let messages = format!("{behind} behind, {open} open, {delayed} delayed, {dead} dead letters, {marks} marks");
+    if let Some(waiting) = &handler.waiting {
+        output.line(format!("waiting     {}", backlog(waiting, clock::now())))?;
+    }
+    let [open, delayed, dead, marks] = [open, delayed, dead, marks].map(|number| grouped(*number));
+    let messages = format!("{open} open, {delayed} delayed, {dead} dead letters, {marks} marks");
     output.line(format!("messages    {messages}"))?;
+    if let Some(failure) = &handler.last_failure {
+        output.line(format!("last error  {}", failure_text(failure)))?;
+    }
     show_control(&handler.control, output)?;
     if let Some(running) = &handler.running {
         show_running(running, output)?;
@@ -54,11 +61,11 @@ pub(super) fn run(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure>
         .shards
         .iter()
         .map(|shard| {
-            let numbers = [shard.read, shard.behind, shard.open, shard.delayed, shard.dead, shard.marks];
+            let numbers = [shard.read, shard.open, shard.delayed, shard.dead, shard.marks];
             std::iter::once(shard.index.to_string()).chain(numbers.iter().map(u64::to_string)).collect()
         })
         .collect();
-    output.table(&["SHARD", "READ", "BEHIND", "OPEN", "DELAYED", "DEAD", "MARKS"], &rows)?;
+    output.table(&["SHARD", "READ", "OPEN", "DELAYED", "DEAD", "MARKS"], &rows)?;
     Ok(Exit::Done)
 }
 
@@ -92,10 +99,14 @@ fn show_control(control: &ControlView, output: &mut Output) -> Result<(), Failur
 }
 
 fn show_running(running: &RunningHandler, output: &mut Output) -> Result<(), Failure> {
+    let because = match &running.last_failure {
+        Some(failure) => format!(", because runs failed: {}", printable(&failure.error)),
+        None => String::new(),
+    };
     let breaker = match running.breaker {
         BreakerView::Closed => "closed".into(),
-        BreakerView::Open { until } => format!("open until {until}"),
-        BreakerView::HalfOpen => "half-open: one message tries".into(),
+        BreakerView::Open { until } => format!("open until {until}{because}"),
+        BreakerView::HalfOpen => format!("half-open: one message tries{because}"),
         BreakerView::Tripped => "tripped by hand, until reset".into(),
         BreakerView::Off => "none".into(),
     };

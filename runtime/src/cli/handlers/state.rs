@@ -1,9 +1,12 @@
 //! How a handler fares, in few words.
 
 use super::super::output::{grouped, printable};
+use crate::clock::Timestamp;
 use crate::handler::Digest;
-use crate::http::running::BreakerView;
-use crate::http::views::HandlerView;
+use crate::http::rfc3339;
+use crate::http::running::{BreakerView, FailureView};
+use crate::http::views::{BacklogView, HandlerView};
+use std::time::Duration;
 
 /// Digits of a digest that tell versions apart.
 const SHORT_DIGITS: usize = 12;
@@ -57,6 +60,68 @@ pub(in crate::cli) fn state_of(handler: &HandlerView, source: Source) -> String 
         (true, Source::Host) => "running".into(),
         (true, Source::Data) => "-".into(),
     }
+}
+
+/// How many messages wait, in words.
+pub(in crate::cli) fn backlog(waiting: &BacklogView, now: Timestamp) -> String {
+    let BacklogView { messages, at_least, .. } = waiting;
+    let count = match (messages, at_least) {
+        (0, false) => return "no message waits".into(),
+        (0, true) => return "messages may wait: the log has more than a look reads".into(),
+        (1, false) => "1 message waits".to_owned(),
+        (1, true) => "at least 1 message waits".to_owned(),
+        (messages, false) => format!("{} messages wait", grouped(*messages)),
+        (messages, true) => format!("at least {} messages wait", grouped(*messages)),
+    };
+    let since = oldest(waiting, now).map_or(String::new(), |age| format!(", the oldest for {age}"));
+    format!("{count}{since}")
+}
+
+/// How many messages wait, in a column.
+pub(in crate::cli) fn waiting_cell(waiting: Option<&BacklogView>) -> String {
+    waiting.map_or("-".into(), |waiting| {
+        format!("{}{}", if waiting.at_least { ">=" } else { "" }, grouped(waiting.messages))
+    })
+}
+
+/// For how long the oldest one waits, in a column.
+pub(in crate::cli) fn oldest_cell(waiting: Option<&BacklogView>, now: Timestamp) -> String {
+    waiting.and_then(|waiting| oldest(waiting, now)).unwrap_or_else(|| "-".into())
+}
+
+fn oldest(waiting: &BacklogView, now: Timestamp) -> Option<String> {
+    let since = rfc3339::parse(waiting.oldest.as_deref()?)?;
+    Some(age(now.since(since)))
+}
+
+/// A time span in its two largest units.
+fn age(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m {}s", seconds % 60),
+        (0, _, _) => format!("{hours}h {minutes}m"),
+        _ => format!("{days}d {hours}h"),
+    }
+}
+
+/// A run that failed, on one line.
+pub(in crate::cli) fn failure_text(failure: &FailureView) -> String {
+    let FailureView { time, kind, error, topic, offset, key, attempts } = failure;
+    let time = time.as_ref().map_or(String::new(), |time| format!("{time} "));
+    let kind = kind.as_ref().map_or(String::new(), |kind| format!("{kind}: "));
+    let topic = topic.as_ref().map_or(String::new(), |topic| format!(" on {topic}"));
+    let key = key.as_ref().map_or(String::new(), |key| format!(", key {}", printable(key)));
+    format!("{time}{}{} (offset {offset}{topic}{key}, attempt {attempts})", printable(&kind), printable(error))
+}
+
+/// One line for each handler of which a run failed.
+pub(in crate::cli) fn failures(handlers: &[HandlerView]) -> impl Iterator<Item = String> {
+    handlers.iter().filter_map(|handler| {
+        let failure = handler.last_failure.as_ref()?;
+        Some(format!("last error of {}: {}", handler.name, failure_text(failure)))
+    })
 }
 
 /// One line for each handler whose last change was refused.

@@ -2,7 +2,7 @@
 
 use crate::config::kinds::{Beginning, Form, Size, Span, Whole, Word};
 use crate::config::setting::{Is, Means, Required, Setting, settings};
-use crate::config::settings::{SandboxMode, Start};
+use crate::config::settings::{SandboxMode, ShowState, Start};
 use std::time::Duration;
 
 /// Enough to use every core of a common server, few enough that an idle handler costs little.
@@ -95,6 +95,20 @@ settings! {
         default: Is(MEMORY_BYTES_DEFAULT),
         effect: "Most memory of one sandbox. A run that asks for more fails.",
         example: "memory = \"16MiB\"",
+        above: None,
+    };
+    SHOW_STATE: Word<ShowState>, Is<ShowState> = Setting {
+        path: "handlers.*.show_state",
+        kind: Word(&[
+            ("values", ShowState::Values),
+            ("sizes", ShowState::Sizes),
+            ("nothing", ShowState::Nothing),
+        ]),
+        default: Is(ShowState::Values),
+        effect: "What `sluicebox state` and the API show of the handler's state: everything; or, for data that operators \
+                 must not see, only keys, names of entries and sizes; or nothing at all. Of a handler that the settings \
+                 do not name only sizes are shown.",
+        example: "show_state = \"sizes\"",
         above: None,
     };
     CONFIG: Form, Means = Setting {

@@ -104,8 +104,8 @@ settings! {
                  left it, whoever sets the clock: up to here with a warning, beyond it the host does not start. Then put the \
                  clock right, or take it as it is with `sluicebox run --accept-clock`, which moves the times in the log along.",
         example: "clock_skew_max = \"1m\"",
+        above: None,
     };
-
     HOST_WAITING: Size, Is<u64> = Setting {
         path: "host.waiting",
         kind: Size(8 << 20..=1 << 40),

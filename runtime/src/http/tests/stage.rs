@@ -45,6 +45,8 @@ pub(crate) fn runs(handler: &str, versions: &[&str]) -> RunningHandler {
         file_digest: digest,
         versions,
         breaker: BreakerView::Closed,
+        last_failure: None,
+        show_state: crate::config::ShowState::Values,
         running: 0,
         concurrency: 64,
         problem: None,

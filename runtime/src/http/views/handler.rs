@@ -1,14 +1,18 @@
 //! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
 
-use crate::commit::Control;
+use crate::backlog::{self, Budget, Place, Waiting};
+use crate::commit::{Control, DeadFilter, DeadQuery};
 use crate::handler::{HandlerName, ShardId};
-use crate::http::running::{Running, RunningHandler};
-use crate::log::{Log, LogError, ShardStatus};
+use crate::http::running::{FailureView, Running, RunningHandler};
+use crate::log::{HeadFilter, HeadQuery, Log, LogError, ShardStatus};
 use crate::message::Offset;
 use crate::routing::{Field, IdFrom, KeyFrom, Routing};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+/// Open messages looked at to find the last failure where no host knows it.
+const FAILED_MAX: usize = 100;
 
 /// All handlers, by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,12 +33,18 @@ pub struct HandlerView {
     pub id: Option<Value>,
     /// Of its routing; `shards` has those that the log knows by now.
     pub shard_count: u16,
-    /// Messages that its slowest shard has not taken up, of any topic.
+    /// Its own messages that are not settled. Absent: the log has no routing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<BacklogView>,
+    /// Messages that its slowest shard has not passed, of any topic: how much of the log it still has to read.
     pub behind: u64,
     pub open: u64,
     pub marks: u64,
     pub delayed: u64,
     pub dead: u64,
+    /// The run that failed last: since the host started, or else as what it left in the log tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<FailureView>,
     /// What operators asked of any of its shards.
     pub control: ControlView,
     /// Absent: no host runs, or its settings do not name the handler.
@@ -42,6 +52,23 @@ pub struct HandlerView {
     pub running: Option<RunningHandler>,
     /// By index.
     pub shards: Vec<ShardView>,
+}
+
+/// Messages of a handler that wait: open, behind an open one of their key, or not yet taken up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BacklogView {
+    pub messages: u64,
+    /// There may be more: counting has bounds.
+    pub at_least: bool,
+    /// The log's time of the oldest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<String>,
+}
+
+impl From<Waiting> for BacklogView {
+    fn from(Waiting { messages, at_least, oldest }: Waiting) -> Self {
+        Self { messages, at_least, oldest: oldest.map(|time| time.to_string()) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -143,8 +170,10 @@ impl From<&ShardStatus> for ShardView {
 }
 
 impl HandlerView {
-    /// Every handler that the log knows, by name.
-    pub async fn all(log: &dyn Log) -> Result<Vec<Self>, LogError> {
+    /// Every handler that the log knows, by name, with what only a running host knows, if there is one.
+    pub async fn all(log: &dyn Log, running: Option<&dyn Running>) -> Result<Vec<Self>, LogError> {
+        // Asked first: a shard that passed it has nothing left of what is counted below.
+        let end = log.end().await?;
         let (routings, shards) = (log.routings().await?.routings, log.status().await?);
         let mut handlers: BTreeMap<String, Self> =
             routings.iter().map(|routing| (routing.handler.to_string(), Self::new(routing))).collect();
@@ -152,8 +181,54 @@ impl HandlerView {
             let name = shard.shard.handler.as_str();
             handlers.entry(name.to_owned()).or_insert_with(|| Self::unrouted(name)).add(shard);
         }
-        handlers.values_mut().for_each(|handler| handler.shards.sort_by_key(|shard| shard.index));
-        Ok(handlers.into_values().collect())
+        let mut handlers: Vec<Self> = handlers.into_values().collect();
+        handlers.iter_mut().for_each(|handler| handler.shards.sort_by_key(|shard| shard.index));
+        if let Some(running) = running {
+            follow(&mut handlers, running, end);
+        }
+        // Who has least to read comes first, so that one far behind takes nothing from the others.
+        let mut budget = Budget::default();
+        let mut order: Vec<&mut Self> = handlers.iter_mut().collect();
+        order.sort_by_key(|handler| handler.behind);
+        for handler in order {
+            if let Some(routing) = routings.iter().find(|routing| routing.handler.as_str() == handler.name) {
+                let place = handler.place(routing);
+                handler.waiting = Some(backlog::count(log, routing, &place, end, &mut budget).await?.into());
+            }
+        }
+        for handler in &mut handlers {
+            handler.find_last_failure(log).await?;
+        }
+        Ok(handlers)
+    }
+
+    async fn find_last_failure(&mut self, log: &dyn Log) -> Result<(), LogError> {
+        self.last_failure = self.running.as_ref().and_then(|running| running.last_failure.clone());
+        let Ok(handler) = HandlerName::parse(&self.name) else { return Ok(()) };
+        if self.last_failure.is_none() && self.open > 0 {
+            let filter = HeadFilter { attempts_min: 1, ..HeadFilter::default() };
+            let query = HeadQuery { handler: handler.clone(), filter, after: Offset::START, heads_max: FAILED_MAX };
+            // Who waits longest failed last, more or less: the record does not say when.
+            let failed = log.heads(query).await?;
+            self.last_failure = failed.iter().max_by_key(|failed| failed.head.due).map(FailureView::from);
+        }
+        if self.last_failure.is_none() && self.dead > 0 {
+            let filter = DeadFilter { handler: Some(handler), ..DeadFilter::default() };
+            let newest = log.dead(DeadQuery::newest(filter, 1)).await?;
+            self.last_failure = newest.first().map(|newest| FailureView::from(&newest.letter));
+        }
+        Ok(())
+    }
+
+    /// How far its shards are; one that was never claimed is where the routing begins.
+    pub(super) fn place(&self, routing: &Routing) -> Place {
+        let mut read = vec![routing.start(); usize::from(routing.shards)];
+        for shard in &self.shards {
+            if let Some(read) = read.get_mut(usize::from(shard.index)) {
+                *read = Offset(shard.read);
+            }
+        }
+        Place { read, open: self.open }
     }
 
     fn new(routing: &Routing) -> Self {
@@ -182,11 +257,13 @@ impl HandlerView {
             key: None,
             id: None,
             shard_count: 0,
+            waiting: None,
             behind: 0,
             open: 0,
             marks: 0,
             delayed: 0,
             dead: 0,
+            last_failure: None,
             control: ControlView::default(),
             running: None,
             shards: vec![],
@@ -206,7 +283,7 @@ impl HandlerView {
 
     /// Adds what only the running host knows. `end` is the log's: shards that had nothing to write are further than
     /// their records.
-    pub fn follow(&mut self, running: &dyn Running, mine: Option<RunningHandler>, end: Offset) {
+    fn follow(&mut self, running: &dyn Running, mine: Option<RunningHandler>, end: Offset) {
         self.running = mine;
         let Ok(name) = HandlerName::parse(&self.name) else { return };
         for shard in &mut self.shards {
@@ -218,6 +295,16 @@ impl HandlerView {
             }
         }
         self.behind = self.shards.iter().map(|shard| shard.behind).max().unwrap_or(0);
+    }
+}
+
+/// Adds what only the running host knows of these handlers.
+fn follow(handlers: &mut [HandlerView], running: &dyn Running, end: Offset) {
+    let mut mine: HashMap<String, _> =
+        running.handlers().into_iter().map(|handler| (handler.name.to_string(), handler)).collect();
+    for handler in handlers {
+        let own = mine.remove(&handler.name);
+        handler.follow(running, own, end);
     }
 }
 

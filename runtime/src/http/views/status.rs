@@ -3,9 +3,7 @@
 use super::handler::HandlerView;
 use crate::http::running::Running;
 use crate::log::{Log, LogError};
-use crate::message::Offset;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {
@@ -44,8 +42,13 @@ pub struct LogView {
 }
 
 impl StatusView {
-    /// What `log` says about itself and its handlers.
-    pub async fn of(log: &dyn Log, namespace: Option<&str>, not_ready: Option<String>) -> Result<Self, LogError> {
+    /// What `log` says about itself and its handlers, and the running host, if there is one.
+    pub async fn of(
+        log: &dyn Log,
+        namespace: Option<&str>,
+        not_ready: Option<String>,
+        running: Option<&dyn Running>,
+    ) -> Result<Self, LogError> {
         let guarantees = log.guarantees();
         let (end, usage) = (log.end().await?, log.usage().await?);
         Ok(Self {
@@ -61,22 +64,7 @@ impl StatusView {
             },
             not_ready,
             notices: vec![],
-            handlers: HandlerView::all(log).await?,
+            handlers: HandlerView::all(log, running).await?,
         })
-    }
-
-    /// Adds what only the running host knows.
-    pub fn follow(&mut self, running: &dyn Running) {
-        follow(&mut self.handlers, running, Offset(self.log.end));
-    }
-}
-
-/// Adds what only the running host knows of these handlers.
-pub(in crate::http) fn follow(handlers: &mut [HandlerView], running: &dyn Running, end: Offset) {
-    let mut mine: HashMap<String, _> =
-        running.handlers().into_iter().map(|handler| (handler.name.to_string(), handler)).collect();
-    for handler in handlers {
-        let own = mine.remove(&handler.name);
-        handler.follow(running, own, end);
     }
 }

@@ -6,6 +6,7 @@ use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::memory::MemoryLog;
 use crate::log::{Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
+use crate::log::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
 use futures_util::future::BoxFuture;
@@ -138,6 +139,18 @@ impl Log for WatchedLog {
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
         self.inner.dead(query)
+    }
+
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'_, Result<Vec<OpenHead>, LogError>> {
+        self.inner.heads(query)
+    }
+
+    fn delayed(&self, query: DelayedQuery) -> BoxFuture<'_, Result<Vec<DelayedFacts>, LogError>> {
+        self.inner.delayed(query)
+    }
+
+    fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>> {
+        self.inner.state_keys(query)
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {

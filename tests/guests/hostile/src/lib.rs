@@ -24,6 +24,7 @@ fn obey(order: Text, cx: &mut Context) -> Result<(), Failure> {
             cx.count("seen", 1)?;
             cx.publish("out.seen").key(cx.key().unwrap_or_default().to_owned()).json(&(seen + 1))?;
         }
+        "count-as" => cx.count(amount, 1)?,
         "seen" => cx.publish("out.seen").json(&SEEN.get())?,
         "echo" => {
             let message = cx.message().clone();

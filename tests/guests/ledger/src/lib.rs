@@ -4,7 +4,8 @@
 //! The fact also says which `version` of the module made it, and in which `mode` the setting of that name put it.
 //!
 //! The setting `wait_ms` makes every run wait so long. The body says how it goes: `ok …`, `fail <times> …` (retried so often),
-//! `wait <version> …` (retried after ten minutes by any version below), `reject …`, `trap …`, `spin …`.
+//! `wait <version> …` (retried after ten minutes by any version below), `reject …`, `trap …`, `spin …`,
+//! `later <seconds> …` (its fact is published so much later).
 
 use sluicebox_sdk::{Context, Failure, Text};
 use std::time::Duration;
@@ -50,7 +51,13 @@ fn ledger(body: Text, cx: &mut Context) -> Result<(), Failure> {
     let key = cx.key().map(str::to_owned);
     let mode = cx.config("mode");
     let fact = serde_json::json!({ "source": cx.message().offset, "n": n, "version": version(), "mode": mode });
-    let publish = cx.publish(output);
+    let publish = match body.split_once(' ') {
+        Some(("later", seconds)) => {
+            let seconds = seconds.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+            cx.publish(output).delay(Duration::from_secs(seconds))
+        }
+        _ => cx.publish(output),
+    };
     match key {
         Some(key) => publish.key(key).json(&fact)?,
         None => publish.json(&fact)?,
