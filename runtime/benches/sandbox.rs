@@ -16,7 +16,7 @@ use bytes::Bytes;
 use sluicebox::clock::Timestamp;
 use sluicebox::effects::Entries;
 use sluicebox::handler::HandlerName;
-use sluicebox::invoke::{Call, Invoke};
+use sluicebox::invoke::{Call, DelayedRoom, Invoke};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::sandbox::{Handler, Mode, Pool, Sandboxes, Settings, bare, tracing_sink};
 use sluicebox::topic::{Pattern, Topic};
@@ -306,5 +306,11 @@ fn call() -> Call {
     new.id = Some("0f8b1c".into());
     let state: Entries =
         [("totals".into(), Bytes::from_static(br#"{"orders":17,"amount_cents":123456}"#))].into_iter().collect();
-    Call { message: Arc::new(Message::from_new(new, Offset(7), Timestamp(1_700_000_000_000))), key, attempt: 1, state }
+    Call {
+        message: Arc::new(Message::from_new(new, Offset(7), Timestamp(1_700_000_000_000))),
+        key,
+        attempt: 1,
+        state,
+        delayed_room: DelayedRoom::ANY,
+    }
 }

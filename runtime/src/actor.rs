@@ -18,7 +18,7 @@ use crate::clock;
 use crate::commit::CommitError;
 use crate::committer::Committer;
 use crate::follow::{Commands, Pins};
-use crate::gate::Gate;
+use crate::gate::{DelayedShare, Gate};
 use crate::handler::{Policy, ShardId};
 use crate::invoke::Invoke;
 use crate::log::Log;
@@ -88,6 +88,8 @@ struct Actor<'p> {
     /// What the shard and the queue take of the host's memory.
     lease: Lease,
     queue_upto: Option<Offset>,
+    /// What the shard holds back of the handler's delayed messages.
+    delayed: DelayedShare,
     runs: FuturesUnordered<Pending<'p>>,
     /// A permit that was waited for, to be used by the next run.
     spare: Option<OwnedSemaphorePermit>,
@@ -100,6 +102,10 @@ struct Actor<'p> {
     /// Whether a commit succeeded since the claim.
     progressed: bool,
     inbox_ended: bool,
+    /// It left the reader for as long as it takes nothing up.
+    parked: bool,
+    /// Since when the handler runs nothing.
+    shut_since: Option<Instant>,
 }
 
 impl<'p> Actor<'p> {
@@ -118,6 +124,7 @@ impl<'p> Actor<'p> {
             queue_bytes: 0,
             lease: Lease::of_shard(parts.reader.waiting()),
             queue_upto: None,
+            delayed: DelayedShare::of(parts.gate.delayed()),
             runs: FuturesUnordered::new(),
             spare: None,
             reads: FuturesUnordered::new(),
@@ -128,6 +135,8 @@ impl<'p> Actor<'p> {
             gauges: Gauges::new(parts.metrics.clone()),
             progressed: false,
             inbox_ended: false,
+            parked: false,
+            shut_since: None,
         }
     }
 
@@ -138,6 +147,7 @@ impl<'p> Actor<'p> {
             self.take_version();
             self.hear_commands();
             self.shard.allow(self.lease.allow(self.shard.held_bytes(), self.queue_bytes));
+            self.shard.delayed_beside(self.delayed.exchange(self.shard.delayed()));
             // Room first: with the last commit answered, what is staged goes out before the next runs.
             self.send_commit();
             let turn = if stopping { Turn::Idle } else { self.start_runs().await };

@@ -7,14 +7,20 @@
 //!
 //! How many run at a time is left to the permits of [`crate::actor::Version`].
 
+mod delayed;
+mod host_fault;
+
+pub use delayed::{Delayed, DelayedShare};
+
 use crate::clock;
 use crate::dead_box;
 use crate::handler::Policy;
 use crate::pipeline::breaker::{Admit, Breaker, Event, Sample, State, Ticket, Try};
 use crate::pipeline::rate::Rate;
-use crate::telemetry::{HandlerMetrics, events};
+use crate::telemetry::{HandlerMetrics, Occasions, events};
+use host_fault::HostFault;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::watch;
@@ -25,6 +31,11 @@ pub struct Gate {
     /// What a pass is while nothing but failures would change anything: then nobody takes the lock. See [`Calm`].
     calm: AtomicU64,
     dead_box: dead_box::Counter,
+    delayed: Arc<Delayed>,
+    delayed_refused: Occasions,
+    host_faults: Occasions,
+    /// As `Inner::host_fault` says: asked after every run, so without a lock.
+    has_host_fault: AtomicBool,
     /// Moves when what was refused may be let through.
     changed: watch::Sender<()>,
     metrics: Arc<HandlerMetrics>,
@@ -35,6 +46,8 @@ struct Inner {
     rate: Option<Rate>,
     /// Tripped by hand, breaker or not.
     tripped: bool,
+    /// The last run could not be made.
+    host_fault: Option<HostFault>,
 }
 
 /// Why nothing may run now.
@@ -104,10 +117,21 @@ impl Gate {
             breaker: policy.breaker.clone().map(Breaker::new),
             rate: policy.rate.map(Rate::new),
             tripped: false,
+            host_fault: None,
         };
         let dead_box = dead_box::Counter::new(policy.dead, dead, metrics.clone());
         let (calm, changed) = (AtomicU64::new(inner.calm().to_word()), watch::Sender::new(()));
-        let gate = Self { inner: Mutex::new(inner), calm, dead_box, changed, metrics };
+        let gate = Self {
+            inner: Mutex::new(inner),
+            calm,
+            dead_box,
+            delayed: Arc::default(),
+            delayed_refused: Occasions::default(),
+            host_faults: Occasions::default(),
+            has_host_fault: AtomicBool::new(false),
+            changed,
+            metrics,
+        };
         gate.show(&gate.lock());
         gate
     }
@@ -152,6 +176,9 @@ impl Gate {
         if inner.tripped {
             return Some(Shut::Changed);
         }
+        if let Some(fault) = inner.host_fault.filter(|fault| now < fault.until) {
+            return Some(Shut::Until(fault.until));
+        }
         match inner.breaker.as_ref().map(Breaker::state) {
             Some(State::Open { until }) if now < until => Some(Shut::Until(until)),
             Some(State::Tripped) => Some(Shut::Changed),
@@ -183,6 +210,9 @@ impl Gate {
         if inner.tripped {
             return Err(Shut::Changed);
         }
+        if let Some(fault) = inner.host_fault.filter(|fault| now < fault.until) {
+            return Err(Shut::Until(fault.until));
+        }
         if let Some(rate) = &mut inner.rate {
             rate.take(now).map_err(Shut::Until)?;
         }
@@ -204,6 +234,43 @@ impl Gate {
             rate.give_back();
         }
         Err(shut)
+    }
+
+    /// The host could not make a run: nothing runs for a while.
+    pub fn host_failed(&self, reason: &str, now: Instant) {
+        if let Some(times) = self.host_faults.note(now) {
+            events::host_fault(&self.metrics, reason, times);
+        }
+        let mut inner = self.lock();
+        if let Some(fault) = HostFault::after(inner.host_fault, now, rand::random::<f64>()) {
+            inner.host_fault = Some(fault);
+            self.has_host_fault.store(true, Ordering::Release);
+        }
+    }
+
+    /// The host made a run, whatever became of it.
+    pub fn host_works(&self) {
+        if !self.has_host_fault.load(Ordering::Acquire) {
+            return;
+        }
+        let mut inner = self.lock();
+        inner.host_fault = None;
+        if !self.has_host_fault.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        drop(inner);
+        events::host_fault_over(&self.metrics);
+        self.changed.send_replace(());
+    }
+
+    /// What the handler holds back until it is due.
+    pub fn delayed(&self) -> Arc<Delayed> {
+        self.delayed.clone()
+    }
+
+    /// A run waits because there was no room for a message with a delay.
+    pub fn delayed_full(&self, now: Instant) {
+        events::delayed_full(&self.metrics, self.delayed_refused.note(now));
     }
 
     /// An operator opened it, or a shard found in its record that one did.
@@ -319,7 +386,7 @@ impl Drop for Locked<'_> {
 impl Inner {
     fn calm(&self) -> Calm {
         match &self.breaker {
-            _ if self.tripped || self.rate.is_some() => Calm::No,
+            _ if self.tripped || self.rate.is_some() || self.host_fault.is_some() => Calm::No,
             None => Calm::NoBreaker,
             Some(breaker) => breaker.calm().map_or(Calm::No, Calm::Closed),
         }
@@ -391,6 +458,27 @@ mod tests {
         gate.dead_changed(0, 1);
         assert!(changes.has_changed().unwrap());
         assert!(pass(&gate, clock::instant()).is_ok());
+    }
+
+    #[test]
+    fn a_fault_of_the_host_shuts_it_for_longer_each_time_until_a_run_is_made() {
+        let gate = gate(&Policy { breaker: None, ..Policy::default() }, 0);
+        let mut now = clock::instant();
+        let mut waits = vec![];
+        for _ in 0..12 {
+            gate.host_failed("no memory", now);
+            // Another run that had begun.
+            gate.host_failed("no memory", now);
+            let Some(Shut::Until(until)) = gate.shut(now) else { panic!("it is open") };
+            assert!(pass(&gate, now).is_err());
+            waits.push(until - now);
+            now = until;
+            assert_eq!(gate.shut(now), None, "it is tried again");
+        }
+        assert!(waits[0] >= std::time::Duration::from_millis(50), "{waits:?}");
+        assert!(waits[11] > 50 * waits[0] && waits[11] <= std::time::Duration::from_secs(30), "{waits:?}");
+        gate.host_works();
+        assert!(gate.calm() == Calm::NoBreaker && pass(&gate, now).is_ok());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod events;
 mod families;
 mod guest;
 mod handler;
+mod occasions;
 pub mod spans;
 mod staged;
 
@@ -20,6 +21,7 @@ pub use calls::Calls;
 pub use families::{CommitMetrics, HttpMetrics, RetentionMetrics};
 pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
+pub use occasions::Occasions;
 pub use staged::StagedCounts;
 
 use crate::handler::HandlerName;

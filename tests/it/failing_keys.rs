@@ -52,6 +52,10 @@ struct World {
 
 impl World {
     fn new(trip: Trip, on_failure: OnFailure, arrivals: &[Arrival]) -> Self {
+        Self::within(Bounds::default(), trip, on_failure, arrivals)
+    }
+
+    fn within(bounds: Bounds, trip: Trip, on_failure: OnFailure, arrivals: &[Arrival]) -> Self {
         let handler = HandlerName::parse("h").unwrap();
         let spans = vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("in").unwrap()] }];
         let routing = Arc::new(Routing {
@@ -69,7 +73,7 @@ impl World {
             policy: Arc::new(policy),
             uses_state: false,
             digest: None,
-            bounds: Bounds::default(),
+            bounds,
         };
         let message = |arrival: &Arrival| NewMessage {
             key: Key::parse(&format!("{}{}", arrival.bad, arrival.key)).unwrap(),
@@ -233,9 +237,12 @@ proptest! {
         trip in trips(),
         on_failure in on_failure(),
         arrivals in (0.05f64..0.95).prop_flat_map(arrivals),
+        // From room for one message to room for all.
+        held_bytes_max in 1usize..20_000,
     ) {
         let bad = arrivals.iter().filter(|arrival| arrival.bad).count();
-        let seen = World::new(trip, on_failure, &arrivals).settle();
+        let bounds = Bounds { held_bytes_max, ..Bounds::default() };
+        let seen = World::within(bounds, trip, on_failure, &arrivals).settle();
         prop_assert_eq!(seen.waits_ms.len(), arrivals.len() - bad, "a message was not handled");
         let bound = bad as u64 * FIRST_WAIT_MS;
         let longest = seen.waits_ms.iter().max().copied().unwrap_or(0);

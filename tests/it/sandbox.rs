@@ -14,7 +14,7 @@ use bytes::Bytes;
 use sluicebox::clock::Timestamp;
 use sluicebox::effects::{Effects, Entries};
 use sluicebox::handler::HandlerName;
-use sluicebox::invoke::{Call, Failure, Invoke};
+use sluicebox::invoke::{Call, DelayedRoom, Failure, Invoke};
 use sluicebox::message::{Headers, Key, Message, NewMessage, Offset};
 use sluicebox::sandbox::{Handler, Mode, Module, Pool, Sandboxes, Settings, Sink};
 use sluicebox::topic::{Pattern, Topic};
@@ -68,7 +68,13 @@ fn call(order: &str) -> Call {
     new.headers = Headers::new(vec![("trace".into(), "1".into())]);
     new.id = Some("id-1".into());
     let message = Arc::new(Message::from_new(new, Offset(7), Timestamp(1_700_000_000_000)));
-    Call { message, key: Key::parse("ada").unwrap(), attempt: 1, state: Entries::default() }
+    Call {
+        message,
+        key: Key::parse("ada").unwrap(),
+        attempt: 1,
+        state: Entries::default(),
+        delayed_room: DelayedRoom::ANY,
+    }
 }
 
 fn state(entries: &[(&str, &'static str)]) -> Entries {

@@ -1,13 +1,14 @@
 //! Situations of a single shard that the simulation meets rarely.
 
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{HeadScope, LogId, Record};
+use sluicebox::commit::{DeadFilter, DeadQuery, HeadScope, LogId, Record};
+use sluicebox::control::Command;
 use sluicebox::effects::{Effects, Outgoing};
 use sluicebox::handler::{HandlerName, Retry};
 use sluicebox::handler::{OnFailure, Policy, ShardId};
 use sluicebox::invoke::Failure;
 use sluicebox::log::memory::MemoryCore;
-use sluicebox::message::{Headers, Message, NewMessage, WorkId};
+use sluicebox::message::{HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, NewMessage, WorkId};
 use sluicebox::message::{Key, Offset};
 use sluicebox::pipeline::Settled;
 use sluicebox::routing::{IdFrom, KeyFrom, Span};
@@ -349,10 +350,8 @@ fn after_a_restart_failed_messages_are_fetched_within_the_memory_that_is_allowed
     let mut shard = Shard::new(setup.clone(), claim, Caution::default());
     let allowed = 4 * 1024 * 1024;
     shard.allow(Allowance { bytes_max: allowed, is_tight: true });
-    let good = NewMessage {
-        key: Key::parse("good").unwrap(),
-        ..NewMessage::new(Topic::parse("in").unwrap(), vec![0; BODY])
-    };
+    let good =
+        NewMessage { key: Key::parse("good").unwrap(), ..NewMessage::new(Topic::parse("in").unwrap(), vec![0; BODY]) };
     let good = log.append(vec![good], NOW).unwrap().messages[0].clone();
     let mut waiting = VecDeque::from([setup.routing.route(&good)]);
     shard.wake(LATER);
@@ -370,4 +369,99 @@ fn after_a_restart_failed_messages_are_fetched_within_the_memory_that_is_allowed
         assert!(!done.is_empty(), "the healthy key waits for the failed ones");
     }
     assert!(tried >= 200 && most <= allowed, "{tried} fetched, {most} bytes at most");
+}
+
+/// Answers what the shard asks for until its commit is written, and says what the log answered.
+fn commit_next(shard: &mut Shard, log: &mut MemoryCore, poison: Option<&str>) -> Option<Result<(), Caution>> {
+    for _ in 0..4 {
+        if let Some(query) = shard.take_needs().dead {
+            shard.dead_found(log.dead(&query));
+        }
+    }
+    let commit = shard.stage()?;
+    if commit.outputs.iter().any(|output| poison.is_some_and(|poison| output.body == poison)) {
+        return Some(Err(shard.caution_after_refusal("poison")));
+    }
+    log.commit(commit, NOW).unwrap();
+    shard.committed();
+    Some(Ok(()))
+}
+
+#[test]
+fn an_order_about_dead_letters_is_carried_out_after_a_refused_commit_but_for_the_letter_that_cannot_return() {
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let mut log = MemoryCore::default();
+    let message = |number: usize| NewMessage {
+        key: Key::parse(&format!("k{number}")).unwrap(),
+        ..NewMessage::new(Topic::parse("in").unwrap(), number.to_string())
+    };
+    let appended = log.append((0..5).map(message).collect(), NOW).unwrap().messages;
+    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), Caution::default());
+    appended.iter().for_each(|message| shard.offer(setup.routing.route(message)));
+    while let Some(run) = shard.next_run(NOW) {
+        shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
+    }
+    assert_eq!(commit_next(&mut shard, &mut log, None), Some(Ok(())));
+    let all = |log: &MemoryCore| log.dead(&DeadQuery::newest(DeadFilter::default(), 100));
+    let upto = all(&log).iter().map(|dead| dead.number).max();
+    let filter = DeadFilter { upto, ..DeadFilter::default() };
+    shard.command(Offset(100), Command::RetryDead { filter: filter.clone() });
+    let mut refused = 0;
+    for _ in 0..50 {
+        match commit_next(&mut shard, &mut log, Some("3")) {
+            Some(Err(caution)) => {
+                refused += 1;
+                let claim = log.claim(&setup.id, Offset::START);
+                shard = Shard::new(setup.clone(), claim, caution);
+                if shard.control().jobs.is_empty() {
+                    // It was in the commit that was refused: it is heard again.
+                    shard.command(Offset(100), Command::RetryDead { filter: filter.clone() });
+                }
+            }
+            Some(Ok(())) => {}
+            None => break,
+        }
+    }
+    let left: Vec<_> = all(&log).into_iter().map(|dead| dead.letter.message.body.clone()).collect();
+    assert_eq!(left, ["3"], "the others returned");
+    assert!(shard.control().jobs.is_empty() && refused <= 3, "the order is done, refused {refused} times");
+    assert_eq!(*shard.caution(), Caution::default(), "nothing is left to be tried");
+}
+
+#[test]
+fn a_trace_goes_where_the_headers_have_room_for_it_and_its_state_with_it() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let mut log = MemoryCore::default();
+    let headers = vec![("traceparent".into(), PARENT.into()), ("tracestate".into(), "a=1".into())];
+    let input = NewMessage { headers: Headers::new(headers), ..NewMessage::new(Topic::parse("in").unwrap(), "") };
+    let appended = log.append(vec![input], NOW).unwrap().messages;
+    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), Caution::default());
+    shard.offer(setup.routing.route(&appended[0]));
+    let run = shard.next_run(NOW).unwrap();
+    let output = |headers: Vec<(String, String)>| Outgoing {
+        topic: Topic::parse("out").unwrap(),
+        key: None,
+        id: None,
+        headers: Headers::new(headers),
+        body: "".into(),
+        delay: None,
+    };
+    let filled = |free: usize| vec![("h".to_owned(), "x".repeat(HEADERS_BYTES_MAX - 1 - free))];
+    let parent_bytes = "traceparent".len() + PARENT.len();
+    let outputs = vec![
+        output(vec![]),
+        output(vec![("traceparent".into(), "own".into())]),
+        output(filled(0)),
+        output(filled(parent_bytes)),
+        output(vec![("h".to_owned(), String::new()); HEADERS_MAX]),
+    ];
+    shard.finish(run.lane, Ok(Effects { outputs, ..Effects::default() }), None, 0.0, NOW);
+    let outputs = shard.stage().unwrap().outputs;
+    let carried = |output: &NewMessage| {
+        output.check().unwrap();
+        (output.headers.get("traceparent") == Some(PARENT), output.headers.get("tracestate") == Some("a=1"))
+    };
+    let carried: Vec<(bool, bool)> = outputs.iter().map(carried).collect();
+    assert_eq!(carried, [(true, true), (false, false), (false, false), (true, false), (false, false)]);
 }

@@ -2,7 +2,10 @@
 //! handlers.
 
 mod commands;
+mod delayed;
+mod host_faults;
 mod memory;
+mod shut;
 
 use crate::harness::PATIENCE;
 use sluicebox::config::Start;

@@ -1,6 +1,6 @@
 //! What a run asked for and the commit has not yet performed.
 
-use crate::message::{Headers, Key};
+use crate::message::{Headers, Key, NEW_MESSAGE_BYTES};
 use crate::topic::Topic;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -43,6 +43,13 @@ pub struct Outgoing {
     pub body: Bytes,
     /// Appended this long after the commit instead of with it.
     pub delay: Option<Duration>,
+}
+
+impl Outgoing {
+    /// Bytes it takes as a message, roughly, but for what it inherits from its input.
+    pub fn bytes(&self) -> usize {
+        NEW_MESSAGE_BYTES + self.body.len() + self.headers.bytes() + self.topic.as_str().len()
+    }
 }
 
 /// A write to one entry of the handled key's state; `None` deletes it.

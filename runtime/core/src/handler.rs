@@ -2,7 +2,7 @@
 
 mod policy;
 
-pub use policy::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, Policy, RateLimit, Retry, Trip};
+pub use policy::{BreakerSettings, DeadBox, DeadFull, Dedup, DelayedBound, OnFailure, Policy, RateLimit, Retry, Trip};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

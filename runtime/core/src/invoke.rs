@@ -17,6 +17,25 @@ pub struct Call {
     pub attempt: u32,
     /// The state of the key as this run may see it; empty when the handler does not use state.
     pub state: Entries,
+    /// What it may publish with a delay.
+    pub delayed_room: DelayedRoom,
+}
+
+/// Room for messages that are held back until they are due: of a handler's bound, what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayedRoom {
+    pub messages: usize,
+    pub bytes: usize,
+}
+
+impl DelayedRoom {
+    /// No bound at all.
+    pub const ANY: Self = Self { messages: usize::MAX, bytes: usize::MAX };
+
+    /// What is left beside a message of so many bytes; `None`: it does not fit.
+    pub fn without(self, bytes: usize) -> Option<Self> {
+        Some(Self { messages: self.messages.checked_sub(1)?, bytes: self.bytes.checked_sub(bytes)? })
+    }
 }
 
 /// Why a run did not succeed. Its effects are dropped.
@@ -36,7 +55,11 @@ pub enum Failure {
     /// The guest asked for more memory than its limit and could not go on without.
     #[error("ran out of memory at its limit of {limit_bytes} bytes: {reason}")]
     Memory { limit_bytes: u64, reason: String },
-    /// The host could not run it: no sandbox could be made.
+    /// A message that it published with a delay found no room, and it did not go on without: as much is delayed as may
+    /// be. It is no attempt.
+    #[error("{reason}")]
+    Full { reason: String },
+    /// The host could not run it: no sandbox could be made. It is no attempt, and says nothing about the message.
     #[error("the host could not run it: {reason}")]
     Host { reason: String },
 }
@@ -50,6 +73,7 @@ impl Failure {
             Failure::Timeout { .. } => "timeout",
             Failure::Trap { .. } => "trap",
             Failure::Memory { .. } => "memory",
+            Failure::Full { .. } => "full",
             Failure::Host { .. } => "host",
         }
     }

@@ -18,6 +18,8 @@ const OWN_HEADERS_MAX: usize = 4;
 const OWN_HEADERS_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes of one message in memory, as [`Message::bytes`] counts them.
 pub const MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES + BODY_BYTES_MAX + HEADERS_BYTES_MAX + OWN_HEADERS_BYTES_MAX;
+/// What a message that is not in the log takes beside its body, headers and topic, roughly.
+pub(crate) const NEW_MESSAGE_BYTES: usize = 64;
 /// What a message takes beside its body and headers, roughly.
 const MESSAGE_BYTES: usize = 128;
 /// Most bytes in a key.
@@ -220,7 +222,7 @@ impl NewMessage {
 
     /// Bytes it takes in the log, roughly: for bounds on memory and batches.
     pub fn bytes(&self) -> usize {
-        64 + self.body.len() + self.headers.bytes() + self.topic.as_str().len()
+        NEW_MESSAGE_BYTES + self.body.len() + self.headers.bytes() + self.topic.as_str().len()
     }
 }
 

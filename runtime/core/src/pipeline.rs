@@ -41,7 +41,17 @@ pub struct Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done(Effects),
-    Retry { due: Timestamp, error: Arc<str> },
+    Retry {
+        due: Timestamp,
+        error: Arc<str>,
+    },
+    /// As `Retry`, but the try does not count.
+    Later {
+        due: Timestamp,
+        error: Arc<str>,
+    },
+    /// The run did not take place: the message is ready as before.
+    Postponed,
     Dead(Verdict),
 }
 
@@ -94,7 +104,13 @@ pub fn settle(result: Result<Effects, Failure>, attempt: u32, policy: &Policy, r
             return Outcome::Dead(Verdict { kind: failure.kind(), error: clip(reason.clone()) });
         }
         Failure::Retry { after, .. } => *after,
-        Failure::Timeout { .. } | Failure::Trap { .. } | Failure::Memory { .. } | Failure::Host { .. } => None,
+        Failure::Timeout { .. } | Failure::Trap { .. } | Failure::Memory { .. } => None,
+        Failure::Full { .. } => {
+            // The longest backoff: room comes when something is due, not by trying.
+            let wait = backoff::wait(&policy.retry, u32::MAX, random).max(policy.retry.min);
+            return Outcome::Later { due: now.after(wait), error: clip(failure.to_string()).into() };
+        }
+        Failure::Host { .. } => return Outcome::Postponed,
     };
     let error = clip(failure.to_string());
     if attempt >= policy.retry.attempts {
@@ -150,6 +166,14 @@ mod tests {
             assert!(matches!(failed(failure.clone(), 7), Outcome::Retry { .. }), "{failure}");
             assert!(matches!(failed(failure.clone(), 8), Outcome::Dead(_)), "{failure}");
         }
+    }
+
+    #[test]
+    fn what_is_not_the_messages_fault_is_no_attempt() {
+        let host = Failure::Host { reason: "no sandbox".into() };
+        assert_eq!(failed(host, 8), Outcome::Postponed);
+        let full = Failure::Full { reason: "as much is delayed as may be".into() };
+        assert!(matches!(failed(full, 8), Outcome::Later { due: Timestamp(31_000), .. }));
     }
 
     #[test]

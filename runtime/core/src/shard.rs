@@ -38,10 +38,11 @@ mod timers;
 mod wanted;
 
 pub use caution::Caution;
+pub use delayed::{Amount, FULL as DELAYED_FULL};
 pub use held::Allowance;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
-pub use run::Run;
+pub use run::{Finish, Run};
 
 use crate::clock::Timestamp;
 use crate::commit::{Claim, Head, HeadScope, LogId};
@@ -209,8 +210,22 @@ impl Shard {
     }
 
     /// Messages held back until they are due.
-    pub fn delayed_len(&self) -> usize {
-        self.delayed.len()
+    pub fn delayed(&self) -> Amount {
+        self.delayed.amount()
+    }
+
+    /// What the handler's other shards hold back: with its own it is bounded.
+    pub fn delayed_beside(&mut self, others: Amount) {
+        self.delayed.beside(others);
+    }
+
+    /// Lets a delayed message go with the next commit. Whether there was one with this number.
+    pub fn cancel_delayed(&mut self, number: u64) -> bool {
+        let cancelled = self.delayed.cancel(number).is_some();
+        if cancelled {
+            self.staged.cancel(number);
+        }
+        cancelled
     }
 
     pub fn marks_len(&self) -> usize {
@@ -245,7 +260,7 @@ impl Shard {
     fn may_act(&self) -> bool {
         // One message per commit while the culprit of a refused commit is looked for.
         let waits = self.caution.is_on() && !self.is_idle();
-        !self.staged.is_full() && !waits && !self.orders.control().paused && !self.delayed.is_full()
+        !self.staged.is_full() && !waits && !self.orders.control().paused
     }
 
     /// A handler with one lane only would race through the log and read it again in pieces: it waits instead.

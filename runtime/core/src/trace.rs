@@ -6,6 +6,27 @@ use std::fmt;
 /// The header that carries it; an output without one inherits its input's.
 pub const HEADER: &str = "traceparent";
 
+/// The header beside it that carries what tracing systems add; it goes where the other goes.
+pub const STATE_HEADER: &str = "tracestate";
+/// A longer `tracestate` is not carried on, as the standard allows. Bytes.
+const STATE_BYTES_MAX: usize = 512;
+/// Members that the standard allows.
+const STATE_MEMBERS_MAX: usize = 32;
+
+/// What an output inherits, beside [`Trace::of`] its input: the `tracestate`, whole or not at all.
+pub fn state_of(headers: &Headers) -> Option<String> {
+    // Several headers mean one list.
+    let states = || headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(STATE_HEADER));
+    let members =
+        || states().flat_map(|(_, value)| value.split(',')).map(str::trim).filter(|member| !member.is_empty());
+    let bytes: usize = members().map(|member| member.len() + 1).sum();
+    let is_valid = |member: &str| member.contains('=') && member.bytes().all(|b| (0x20..0x7f).contains(&b));
+    if bytes == 0 || bytes - 1 > STATE_BYTES_MAX || members().count() > STATE_MEMBERS_MAX || !members().all(is_valid) {
+        return None;
+    }
+    Some(members().collect::<Vec<_>>().join(","))
+}
+
 /// The content of a `traceparent` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Trace {
@@ -61,6 +82,28 @@ mod tests {
         let headers = Headers::new(vec![("TraceParent".into(), TRACE.into())]);
         let trace = Trace::of(&headers).unwrap();
         assert_eq!((trace.parent, trace.flags, trace.to_string()), (0x00f0_67aa_0ba9_02b7, 1, TRACE.to_owned()));
+    }
+
+    #[track_caller]
+    fn check_state(values: &[&str], expected: Option<&str>) {
+        let pairs = values.iter().map(|value| ("TraceState".to_owned(), (*value).to_owned())).collect();
+        assert_eq!(state_of(&Headers::new(pairs)).as_deref(), expected, "{values:?}");
+    }
+
+    #[test]
+    fn a_trace_state_is_carried_on_whole_or_not_at_all() {
+        check_state(&[], None);
+        check_state(&["a=1, b=2", "c=3"], Some("a=1,b=2,c=3"));
+        check_state(&["a=1,,"], Some("a=1"));
+        check_state(&["no member"], None);
+        check_state(&["a=1\n"], Some("a=1"));
+        check_state(&["a=\u{1}"], None);
+        let long = format!("a={}", "x".repeat(510));
+        check_state(&[&long], Some(&long));
+        check_state(&[&long, "b=1"], None);
+        let many = vec!["a=1"; 33];
+        check_state(&many[..32], Some(&many[..32].join(",")));
+        check_state(&many, None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::settings::Settings;
 use super::staged::Staged;
 use super::wasi;
 use sluicebox_core::effects::{Effects, Entries};
+use sluicebox_core::invoke::DelayedRoom;
 use sluicebox_core::message::Offset;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -24,6 +25,10 @@ pub(super) struct Profile {
 pub(super) struct Run {
     offset: Offset,
     pub(super) has_key: bool,
+    /// What may still be published with a delay.
+    pub(super) delayed_room: DelayedRoom,
+    /// A message with a delay was refused for want of room.
+    pub(super) delay_refused: bool,
     pub(super) staged: Staged,
 }
 
@@ -68,13 +73,21 @@ impl Host {
     }
 
     /// Begins a message.
-    pub(super) fn begin(&mut self, offset: Offset, has_key: bool, state: Entries, budget: TimeBudget) {
+    pub(super) fn begin(
+        &mut self,
+        offset: Offset,
+        has_key: bool,
+        state: Entries,
+        delayed_room: DelayedRoom,
+        budget: TimeBudget,
+    ) {
         self.budget = budget;
         self.limiter.reset();
         if let Some(diagnostics) = &self.diagnostics {
             locked(diagnostics).begin(offset);
         }
-        self.run = Some(Run { offset, has_key, staged: Staged::new(state) });
+        let staged = Staged::new(state);
+        self.run = Some(Run { offset, has_key, delayed_room, delay_refused: false, staged });
     }
 
     /// Ends the message and returns what the run asked for.
@@ -83,6 +96,11 @@ impl Host {
             locked(diagnostics).flush();
         }
         self.run.take().map(|run| run.staged.into_effects()).unwrap_or_default()
+    }
+
+    /// Whether the run was refused a message with a delay for want of room.
+    pub(super) fn delay_refused(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.delay_refused)
     }
 
     /// The run, for imports that stage effects; an error outside of one, in the code that starts a component.

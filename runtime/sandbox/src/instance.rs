@@ -12,6 +12,7 @@ use super::trap;
 use sluicebox_core::clock;
 use sluicebox_core::effects::{DELAY_MAX, Effects};
 use sluicebox_core::invoke::{Call, Failure};
+use sluicebox_core::shard::DELAYED_FULL;
 use std::sync::Arc;
 use std::time::Duration;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
@@ -58,7 +59,7 @@ impl Instance {
 
     /// Handles one message.
     pub(super) async fn run(&mut self, call: Call, budget: TimeBudget) -> Ended {
-        let Call { message, key, attempt, state } = call;
+        let Call { message, key, attempt, state, delayed_room } = call;
         let headers: Vec<(&str, &str)> = message.headers.iter().collect();
         let param = types::Message {
             id: message.id.as_deref(),
@@ -70,16 +71,20 @@ impl Instance {
             attempt,
             offset: Some(message.offset.0),
         };
-        self.store.data_mut().begin(message.offset, key.is_some(), state, budget);
+        self.store.data_mut().begin(message.offset, key.is_some(), state, delayed_room, budget);
         self.store.set_epoch_deadline(FIRST_TICKS);
         let returned = self.exports.sluicebox_handler_handler().call_handle(&mut self.store, param).await;
         match returned {
             Ok(Ok(())) => Ended::Returned(Ok(self.store.data_mut().end())),
             Ok(Err(failure)) => {
+                let refused = self.store.data().delay_refused();
                 self.store.data_mut().end();
-                Ended::Returned(Err(failed(failure)))
+                Ended::Returned(Err(blamed(failed(failure), refused)))
             }
-            Err(error) => Ended::Broken(trap::failure(&error, self.store.data_mut(), self.limit)),
+            Err(error) => {
+                let failure = trap::failure(&error, self.store.data_mut(), self.limit);
+                Ended::Broken(blamed(failure, self.store.data().delay_refused()))
+            }
         }
     }
 
@@ -100,6 +105,19 @@ fn at_tick(store: StoreContextMut<'_, Host>) -> wasmtime::Result<UpdateDeadline>
         None => UpdateDeadline::Continue(TICKS),
         Some(rest) => UpdateDeadline::YieldCustom(TICKS, rest),
     })
+}
+
+/// A run that was refused a message with a delay and then fails, whatever it says, fails for that: it would not have
+/// without.
+fn blamed(failure: Failure, delay_refused: bool) -> Failure {
+    match failure {
+        Failure::Retry { .. } | Failure::Reject { .. } | Failure::Trap { .. } if delay_refused => {
+            let mut reason = format!("{failure} ({DELAYED_FULL})");
+            cut(&mut reason, REASON_BYTES_MAX);
+            Failure::Full { reason }
+        }
+        failure => failure,
+    }
 }
 
 /// What the guest said went wrong, cut to the length that is kept.

@@ -4,6 +4,7 @@ use super::bindings::sluicebox::handler::outbox::{self, PublishError};
 use super::host::Host;
 use sluicebox_core::effects::{DELAY_MAX, Outgoing};
 use sluicebox_core::message::{HEADERS_MAX, Headers, Key, MessageError, NewMessage};
+use sluicebox_core::shard::DELAYED_FULL;
 use sluicebox_core::topic::{Pattern, Topic};
 use std::time::Duration;
 
@@ -11,7 +12,16 @@ impl outbox::Host for Host {
     fn publish(&mut self, message: outbox::Outgoing) -> Result<(), PublishError> {
         let outgoing = checked(message, &self.settings().publish)?;
         let run = self.run_mut().map_err(PublishError::Other)?;
-        run.staged.publish(outgoing).map_err(|refused| PublishError::TooMany(refused.to_string()))
+        let left = match outgoing.delay {
+            None => run.delayed_room,
+            Some(_) => run.delayed_room.without(outgoing.bytes()).ok_or_else(|| {
+                run.delay_refused = true;
+                PublishError::Other(DELAYED_FULL.to_owned())
+            })?,
+        };
+        run.staged.publish(outgoing).map_err(|refused| PublishError::TooMany(refused.to_string()))?;
+        run.delayed_room = left;
+        Ok(())
     }
 }
 

@@ -51,6 +51,6 @@ impl Actor<'_> {
         }
         self.parts.commit_metrics.observe(self.commit_began.elapsed(), report.settled.len());
         let shard = &self.shard;
-        self.gauges.show([shard.open_len(), shard.marks_len(), shard.delayed_len(), self.queue.len()]);
+        self.gauges.show([shard.open_len(), shard.marks_len(), shard.delayed().messages, self.queue.len()]);
     }
 }

@@ -11,7 +11,7 @@ use crate::handler::Digest;
 use crate::invoke::Failure;
 use crate::pipeline::breaker::Sample;
 use crate::reader::Delivery;
-use crate::shard::{Run, Shard};
+use crate::shard::{Finish, Run, Shard};
 use crate::telemetry::{HandlerMetrics, spans};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -122,7 +122,8 @@ impl<'p> Actor<'p> {
                     let (lane, digest, _permit) = (run.lane, self.version.invoke.digest(), held);
                     self.runs.push(Box::pin(async move {
                         let result = task.await.unwrap_or_else(|panic| {
-                            Err(Failure::Host { reason: format!("the run ended badly: {panic}") })
+                            // A bug of the host that this message brings out: it must not shut the handler for ever.
+                            Err(Failure::Trap { reason: format!("the run ended badly: {panic}") })
                         });
                         drop(running);
                         Finished { lane, result, started, digest, pass, _permit }
@@ -187,12 +188,28 @@ impl<'p> Actor<'p> {
         now: Instant,
     ) {
         pass.report(Sample::of(&result));
+        let gate = &self.parts.gate;
         match &result {
             Ok(_) => self.calls.ok(took),
             Err(failure) => self.calls.failed(failure.kind(), took),
         }
+        match &result {
+            Err(Failure::Host { reason }) => gate.host_failed(reason, now),
+            _ => gate.host_works(),
+        }
+        let delays = result.as_ref().is_ok_and(|effects| effects.outputs.iter().any(|output| output.delay.is_some()));
+        if delays {
+            // As of now: other shards may have taken the room that there was when the run began.
+            self.shard.delayed_beside(self.delayed.exchange(self.shard.delayed()));
+        }
         let random = if result.is_err() { rand::random::<f64>() } else { 0.0 };
-        self.shard.finish(lane, result, digest, random, clock::steady_at(now));
+        let finished = self.shard.finish(lane, result, digest, random, clock::steady_at(now));
+        if finished == Finish::Full {
+            gate.delayed_full(now);
+        }
+        if delays {
+            self.delayed.exchange(self.shard.delayed());
+        }
     }
 
     pub(super) fn finished(&mut self, finished: Finished<'_>) {

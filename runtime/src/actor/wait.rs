@@ -5,9 +5,15 @@ use super::turn::Turn;
 use crate::clock;
 use crate::commit::CommitError;
 use crate::gate::Shut;
+use crate::message::Offset;
+use crate::reader::{Delivery, Inbox};
 use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A handler that runs nothing for longer than this gives the memory of what waits for it back.
+const PARKS_AFTER: Duration = Duration::from_secs(1);
 
 impl Actor<'_> {
     /// What completed meanwhile, without waiting.
@@ -38,6 +44,22 @@ impl Actor<'_> {
     async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let takes = matches!(turn, Turn::Idle | Turn::Shut(Shut::RetriesUntil(_)));
         let wants = !stopping && takes && self.queue.is_empty() && self.shard.wants_messages();
+        // Shut, it goes on saying how far the log has nothing for it: that must not be kept for who wants none of it.
+        let is_shut = self.shard.control().paused || matches!(turn, Turn::Shut(Shut::Until(_) | Shut::Changed));
+        let passes = is_shut && !stopping && self.queue.is_empty() && !self.inbox_ended && !self.parked;
+        if passes && let Some(upto) = self.queue_upto.take() {
+            self.shard.reached(upto, true);
+            return Ok(());
+        }
+        self.shut_since = self.shut_since.filter(|_| is_shut).or_else(|| is_shut.then(clock::instant));
+        let parks_in = self.shut_since.map(|since| PARKS_AFTER.saturating_sub(since.elapsed()));
+        let for_long = parks_in.is_some_and(|left| left.is_zero());
+        if for_long && !stopping && !(self.queue.is_empty() && self.inbox.is_empty()) {
+            self.park();
+            return Ok(());
+        } else if wants && self.parked {
+            self.unpark();
+        }
         // Also without a permit: delayed messages need none. What is due is taken out at the top of the next turn.
         let due = self.shard.next_due().filter(|_| !stopping && turn != Turn::Spent);
         let sleep = due.map(|due| due.since(clock::steady()));
@@ -48,6 +70,8 @@ impl Actor<'_> {
             }
             _ => sleep,
         };
+        // Once, to see whether it is shut for long.
+        let sleep = sleep.into_iter().chain(parks_in.filter(|left| !left.is_zero() && !stopping)).min();
         tokio::select! {
             biased;
             // Safe to cancel: the future stays where it is and is polled again.
@@ -61,9 +85,12 @@ impl Actor<'_> {
             // Safe to cancel, likewise.
             Some(answer) = self.reads.next(), if !self.reads.is_empty() => self.answer(answer)?,
             // Safe to cancel: the inbox promises it.
-            delivery = self.inbox.next(), if wants && !self.inbox_ended => match delivery {
-                Some(delivery) => self.take(delivery),
-                None => self.inbox_ended = true,
+            heard = hear(&mut self.inbox, wants, for_long), if (wants || passes) && !self.inbox_ended && !self.parked => match heard {
+                Heard::Delivery(Some(delivery)) => self.take(delivery),
+                Heard::Delivery(None) => self.inbox_ended = true,
+                Heard::Passed(Some(upto)) => self.shard.reached(upto, true),
+                // To be parked.
+                Heard::Passed(None) => {}
             },
             // Safe to cancel: a permit that was not taken goes to the next in the queue. It is kept for the next run: given
             // back it would go to the next shard that waits, and on and on, and none of them would run.
@@ -79,4 +106,34 @@ impl Actor<'_> {
         }
         Ok(())
     }
+}
+
+impl Actor<'_> {
+    /// What waits for a handler that runs nothing gives its memory back: it is in the log.
+    fn park(&mut self) {
+        if self.queue.is_empty() {
+            self.shard.reached(self.inbox.passed_now(), true);
+        }
+        self.inbox.leave();
+        self.queue.clear();
+        (self.queue_bytes, self.queue_upto, self.parked) = (0, None, true);
+        self.lease.cover(self.shard.held_bytes());
+    }
+
+    /// What was given back, and what came meanwhile, is delivered anew.
+    fn unpark(&mut self) {
+        self.inbox = self.parts.reader.join(&self.parts.id, self.shard.read());
+        self.parked = false;
+    }
+}
+
+/// What an inbox says.
+enum Heard {
+    Delivery(Option<Delivery>),
+    Passed(Option<Offset>),
+}
+
+/// What comes next, or for who wants none of it how far the log has nothing for the shard.
+async fn hear(inbox: &mut Inbox, wants: bool, or_filled: bool) -> Heard {
+    if wants { Heard::Delivery(inbox.next().await) } else { Heard::Passed(inbox.passed(or_filled).await) }
 }

@@ -5,7 +5,7 @@ use crate::clock::{self, Timestamp};
 use crate::commit::{Claim, KeyWrites, Mark, ShardCommit};
 use crate::effects::StateWrite;
 use crate::handler::{HandlerName, ShardId};
-use crate::invoke::{Call, Invoke};
+use crate::invoke::{Call, DelayedRoom, Invoke};
 use crate::log::Log;
 use crate::message::{IdHash, Key, Message, NewMessage, Offset};
 use crate::sandbox::Mode;
@@ -56,7 +56,7 @@ fn one_call(number: usize, keys: usize) -> Call {
     let new = given(number, keys);
     let key = new.key.clone();
     let message = Arc::new(Message::from_new(new, Offset(1), Timestamp(0)));
-    Call { message, key, attempt: 1, state: Default::default() }
+    Call { message, key, attempt: 1, state: Default::default(), delayed_room: DelayedRoom::ANY }
 }
 
 /// Commits what the handler's runs would commit, without reader, shards or sandbox: how long one message takes.

@@ -1,8 +1,8 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HOST_DATA, HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind,
-    NAMESPACE,
+    HOST_DATA, HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE,
+    LOG_RETAIN_BYTES, LogKind, NAMESPACE,
 };
 use super::findings::Findings;
 use super::item::Item;

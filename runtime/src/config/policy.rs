@@ -1,4 +1,4 @@
-//! How a handler's messages are treated: dedup, retry, breaker, limits, dead letters.
+//! How a handler's messages are treated: dedup, retry, breaker, limits, dead letters, delayed messages.
 
 use super::breaker;
 use super::declared::breaker::BREAKER;
@@ -9,7 +9,7 @@ use super::section::Section;
 use super::setting::Kind as _;
 use super::values::{self, PatternAt, plain};
 use super::waits::Longest;
-use crate::handler::{BreakerSettings as Breaker, DeadBox, Dedup, Policy, Retry};
+use crate::handler::{BreakerSettings as Breaker, DeadBox, Dedup, DelayedBound, Policy, Retry};
 use toml::de::DeValue;
 
 /// Reads the part of a handler's section that makes its policy.
@@ -27,6 +27,10 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &mut Section<'_>, subsc
     let mut dead = section.section(findings, &declared::DEAD);
     let (letters_max, full) = (dead.value(findings, &declared::DEAD_MAX), dead.value(findings, &declared::DEAD_FULL));
     dead.finish(findings, &[]);
+    let mut delayed = section.section(findings, &declared::DELAYED);
+    let messages_max = delayed.value(findings, &declared::DELAYED_MAX);
+    let bytes_max = usize::try_from(delayed.value(findings, &declared::DELAYED_BYTES)).unwrap_or(usize::MAX);
+    delayed.finish(findings, &[]);
     Policy {
         dedup: dedup.unwrap_or_else(|| Some(Dedup::default())),
         retry,
@@ -36,6 +40,7 @@ pub(super) fn read(findings: &mut Findings<'_>, section: &mut Section<'_>, subsc
         body_bytes_max: usize::try_from(body_bytes_max).unwrap_or(usize::MAX),
         breaker: breaker.unwrap_or_else(|| Some(Breaker::default())),
         dead: DeadBox { letters_max, full },
+        delayed: DelayedBound { messages_max, bytes_max },
     }
 }
 

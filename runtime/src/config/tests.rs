@@ -5,7 +5,9 @@ mod reading;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::handler::{BreakerSettings, DeadBox, DeadFull, Dedup, OnFailure, Policy, RateLimit, Retry, Trip};
+use crate::handler::{
+    BreakerSettings, DeadBox, DeadFull, Dedup, DelayedBound, OnFailure, Policy, RateLimit, Retry, Trip,
+};
 use crate::routing::{Field, IdFrom, KeyFrom};
 use crate::topic::Pattern;
 use std::path::PathBuf;
@@ -278,7 +280,11 @@ fn a_short_file_gets_careful_defaults() {
     assert_eq!(loaded.settings.handlers, [expected]);
     assert_eq!(loaded.settings.namespace.as_str(), "default");
     assert_eq!(loaded.settings.log, LogSettings::Embedded { path: files.path("data"), retain: Retain::default() });
-    assert_eq!(loaded.settings.host, HostSettings { data: files.path("data"), waiting_bytes_max: 256 << 20 }, "beside the log");
+    assert_eq!(
+        loaded.settings.host,
+        HostSettings { data: files.path("data"), waiting_bytes_max: 256 << 20 },
+        "beside the log"
+    );
     assert_eq!(loaded.settings.http, HttpSettings { listen: ([127, 0, 0, 1], 8080).into(), token: None });
     assert!(loaded.warnings.is_empty());
 }
@@ -315,6 +321,7 @@ fn every_setting_is_read() {
         breaker = { trip = "rate", percent = 20, samples = 50, window = "30s", wait = "1s", max_wait = "5m" }
         limit = { concurrency = 4, rate = "1_000/m", body = "1KiB" }
         dead = { max = 5, full = "stop" }
+        delayed = { max = 7, max_bytes = "2MiB" }
         config = { currency = "EUR", rate = 2, on = true, token = { env = "TOKEN" }, cert = { file = "token" } }
         [handlers.all]
         module = "m.wasm"
@@ -360,6 +367,7 @@ fn every_setting_is_read() {
             max_wait: Duration::from_secs(300),
         }),
         dead: DeadBox { letters_max: 5, full: DeadFull::Stop },
+        delayed: DelayedBound { messages_max: 7, bytes_max: 2 << 20 },
     };
     assert_eq!(order.policy, expected);
     let values: Vec<_> = order.config.iter().map(|(name, value)| (name.as_str(), value.expose())).collect();

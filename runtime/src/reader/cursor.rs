@@ -50,7 +50,7 @@ impl Cursor {
             self.position = upto;
             return true;
         }
-        if let Some(reached) = self.queue.offer(batch, upto) {
+        if let Some(reached) = self.queue.offer(batch, self.position, upto) {
             self.position = reached;
             self.note_told(reached);
         }

@@ -26,13 +26,15 @@ pub struct Delivery {
 /// The receiving end of one join. Dropping it leaves.
 pub struct Inbox {
     queue: Arc<Queue>,
+    /// The last answer of `passed`.
+    passed: Offset,
     shard: ShardId,
     reader: Arc<State>,
 }
 
 impl Inbox {
     pub(super) fn new(queue: Arc<Queue>, shard: ShardId, reader: Arc<State>) -> Self {
-        Self { queue, shard, reader }
+        Self { queue, passed: Offset::START, shard, reader }
     }
 
     /// The next delivery; `None` when the shard left, was joined again, or the reader stopped. Safe to cancel.
@@ -45,6 +47,40 @@ impl Inbox {
                 Err(Empty::ForNow) => self.queue.filled.notified().await,
             }
         }
+    }
+
+    /// How far the shard is without what waits in its inbox, when that is news: up to there nothing is for it but what it
+    /// took. For a shard that takes nothing up. Safe to cancel.
+    /// With `or_filled` it is `None` as soon as messages wait.
+    pub async fn passed(&mut self, or_filled: bool) -> Option<Offset> {
+        loop {
+            let passed = self.queue.passed();
+            if passed > self.passed {
+                self.passed = passed;
+                return Some(passed);
+            }
+            if or_filled && !self.is_empty() {
+                return None;
+            }
+            // As in `next`; a permit that is used up here leaves its delivery in the queue, where `next` looks first.
+            self.queue.filled.notified().await;
+        }
+    }
+
+    /// As [`Inbox::passed`], for who does not wait: how far, whether that is news or not.
+    pub fn passed_now(&self) -> Offset {
+        self.queue.passed()
+    }
+
+    /// Whether no messages wait in it.
+    pub fn is_empty(&self) -> bool {
+        self.queue.held().messages == 0
+    }
+
+    /// Leaves, and throws away what waits in it: who joins again after what it took gets it once more.
+    pub fn leave(&mut self) {
+        self.reader.positions().leave_queue(&self.shard, &self.queue);
+        self.queue.clear();
     }
 
     /// The next delivery if there is one now.
@@ -81,6 +117,8 @@ struct Held {
     deliveries: VecDeque<Delivery>,
     messages: usize,
     bytes: usize,
+    /// Everything for the shard up to here was taken out.
+    passed: Offset,
     /// What it takes of the host's memory.
     lease: Lease,
     /// Bytes of the message that did not fit; 0 when all did.
@@ -109,8 +147,12 @@ impl Queue {
 
     /// Takes as many messages out of `batch` as fit, at least one when it is empty, and says how far it got. When all
     /// fit that is `upto`; when some did, the last of them; when none did, `None`.
-    pub(super) fn offer(&self, batch: &mut ShardBatch, upto: Offset) -> Option<Offset> {
+    /// Everything for the shard up to `from` was offered before.
+    pub(super) fn offer(&self, batch: &mut ShardBatch, from: Offset, upto: Offset) -> Option<Offset> {
         let mut held = self.held();
+        if held.messages == 0 {
+            held.passed = held.passed.max(from);
+        }
         let fitting = held.fitting(batch, self.capacity);
         let refused_bytes = batch.bytes_of(fitting);
         held.refused_bytes = refused_bytes.unwrap_or(0);
@@ -138,6 +180,17 @@ impl Queue {
                 self.filled.notify_one();
             }
         }
+    }
+
+    /// See [`Inbox::passed`]. A delivery that says nothing else is taken out.
+    fn passed(&self) -> Offset {
+        let mut held = self.held();
+        if held.messages == 0
+            && let Some(told) = held.deliveries.pop_front()
+        {
+            held.passed = held.passed.max(told.upto);
+        }
+        held.passed
     }
 
     /// Whether a catch-up read is worth while: at most half full, and a message that was refused would fit.
@@ -177,6 +230,7 @@ impl Queue {
         };
         held.messages -= delivery.messages.len();
         held.bytes -= delivery.bytes;
+        held.passed = held.passed.max(delivery.upto);
         let left = held.bytes;
         held.lease.cover(left);
         if held.awaited && !had_room && held.has_room(self.capacity) {
@@ -193,7 +247,8 @@ impl Queue {
 impl Held {
     fn new(lease: Lease) -> Self {
         let deliveries = VecDeque::new();
-        Self { deliveries, messages: 0, bytes: 0, lease, refused_bytes: 0, awaited: false, ended: false }
+        let passed = Offset::START;
+        Self { deliveries, messages: 0, bytes: 0, passed, lease, refused_bytes: 0, awaited: false, ended: false }
     }
 
     /// Most bytes it may hold now.

@@ -129,6 +129,34 @@ pub fn dead_box_full(metrics: &HandlerMetrics, letters_max: u64) {
     );
 }
 
+/// The host could not run a message: nothing of the handler runs for a while. `times`: since this was last said.
+pub fn host_fault(metrics: &HandlerMetrics, reason: &str, times: u64) {
+    tracing::error!(
+        handler = %metrics.name(),
+        reason,
+        times,
+        "the host cannot run the handler: its messages wait and lose no attempt, and it is tried again"
+    );
+}
+
+/// The host can run messages of the handler again.
+pub fn host_fault_over(metrics: &HandlerMetrics) {
+    tracing::info!(handler = %metrics.name(), "the host runs the handler again");
+}
+
+/// A run waits because a message that it published with a delay found no room. `times`: since this was last said.
+pub fn delayed_full(metrics: &HandlerMetrics, times: Option<u64>) {
+    metrics.delayed_refused.inc();
+    if let Some(times) = times {
+        tracing::warn!(
+            handler = %metrics.name(),
+            times,
+            "as many messages are delayed as may be: runs that delay more wait and lose no attempt; raise `delayed` in the \
+             handler's settings, or delay fewer"
+        );
+    }
+}
+
 /// The oldest dead letters left a full box.
 pub fn dead_letters_dropped(metrics: &HandlerMetrics, letters: u64) {
     metrics.dead_dropped.inc_by(letters);

@@ -32,6 +32,7 @@ pub(super) struct Families {
     pub(super) breaker_events: IntCounterVec,
     pub(super) running: IntGaugeVec,
     pub(super) delayed: IntGaugeVec,
+    pub(super) delayed_refused: IntCounterVec,
     pub(super) queued: IntGaugeVec,
     pub(super) commands: IntCounterVec,
     pub(super) marks: IntGaugeVec,
@@ -144,6 +145,11 @@ impl Families {
             ),
             running: r.gauges("running", "Runs under way", &["handler"]),
             delayed: r.gauges("delayed_messages", "Messages held back until they are due", &["handler"]),
+            delayed_refused: r.counters(
+                "delayed_refused_total",
+                "Runs that wait because no more messages may be delayed",
+                &["handler"],
+            ),
             queued: r.gauges("queued_messages", "Messages delivered to shards and not yet taken up", &["handler"]),
             commands: r.counters(
                 "commands_applied_total",

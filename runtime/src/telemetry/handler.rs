@@ -43,6 +43,7 @@ pub struct HandlerMetrics {
     pub running: IntGauge,
     /// Messages held back until they are due, all shards together.
     pub delayed: IntGauge,
+    pub(super) delayed_refused: IntCounter,
     /// Messages delivered to shards and not yet taken up.
     pub queued: IntGauge,
     /// Dead letters kept.
@@ -76,6 +77,7 @@ impl HandlerMetrics {
             marks_evicted: families.marks_evicted.with_label_values(label),
             running: families.running.with_label_values(label),
             delayed: families.delayed.with_label_values(label),
+            delayed_refused: families.delayed_refused.with_label_values(label),
             queued: families.queued.with_label_values(label),
             dead_letters: families.dead_letters.with_label_values(label),
             dead_dropped: families.dead_dropped.with_label_values(label),

@@ -42,6 +42,24 @@ async fn every_field_of_a_message_arrives_on_both_sides() {
 }
 
 #[tokio::test]
+async fn a_guest_that_gives_up_because_it_may_delay_no_more_is_not_to_blame() {
+    let handler = fresh("delaying");
+    let full = DelayedRoom { messages: 0, bytes: usize::MAX };
+    let failed = handler.call(Call { delayed_room: full, ..call("echo") }).await.unwrap_err();
+    let Failure::Full { reason } = failed else { panic!("{failed:?}") };
+    assert!(reason.contains("`delayed` setting"), "{reason}");
+    // One that fails for something else is, and one that publishes at once needs no room.
+    let rejects = handler.call(Call { delayed_room: full, ..call("reject never") }).await;
+    assert_eq!(rejects, Err(Failure::Reject { reason: "never".into() }));
+    assert!(handler.call(Call { delayed_room: full, ..call("publish 3") }).await.is_ok());
+    let one = DelayedRoom { messages: 1, bytes: 10_000 };
+    assert!(handler.call(Call { delayed_room: one, ..call("echo") }).await.is_ok());
+    let few_bytes = DelayedRoom { messages: 1, bytes: 10 };
+    let failed = handler.call(Call { delayed_room: few_bytes, ..call("echo") }).await.unwrap_err();
+    assert!(matches!(failed, Failure::Full { .. }), "{failed:?}");
+}
+
+#[tokio::test]
 async fn a_guests_own_failures_arrive_with_their_reason() {
     let handler = fresh("failing");
     assert_eq!(reject(&handler, "reject no such user").await, "no such user");

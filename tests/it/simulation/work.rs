@@ -5,11 +5,12 @@ use super::outcome::is_done;
 use super::world::World;
 use super::{Bug, KEYS};
 use rand::RngExt;
+use sluicebox::invoke::Failure;
 use sluicebox::log::ReadRequest;
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::pipeline::breaker::{Admit, Sample};
 use sluicebox::routing::Routed;
-use sluicebox::shard::{Scan, Setup};
+use sluicebox::shard::{Finish, Scan, Setup};
 use std::sync::Arc;
 
 impl World {
@@ -127,9 +128,17 @@ impl World {
         let instance = &mut self.instances[at];
         let (run, ticket) = instance.runs.swap_remove(pick);
         let handler = instance.shard.id().handler.clone();
-        let result = handle(&handler, &run.call);
+        let no_sandbox = self.faults && self.rng.random_bool(0.05);
+        let result = match no_sandbox {
+            true => Err(Failure::Host { reason: "no sandbox".into() }),
+            false => handle(&handler, &run.call),
+        };
         self.breakers.get_mut(&handler).unwrap().report(ticket, Sample::of(&result), self.instant, random);
-        if result.is_ok() {
+        let digest = self.setup_of(at).digest;
+        let is_ok = result.is_ok();
+        let instance = &mut self.instances[at];
+        let finished = instance.shard.finish(run.lane, result, digest, random, self.wall);
+        if is_ok && finished == Finish::Settled {
             instance.finished.push(run.call.message.offset);
             if self.bug == Some(Bug::ReplyBeforeCommit) {
                 let source = run.call.message.offset;
@@ -139,8 +148,6 @@ impl World {
                 self.counted += 1;
             }
         }
-        let digest = self.setup_of(at).digest;
-        self.instances[at].shard.finish(run.lane, result, digest, random, self.wall);
     }
 
     pub fn answer_needs(&mut self, at: usize) {

@@ -5,12 +5,12 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sluicebox::clock::{self, Timestamp};
 use sluicebox::commit::{LogId, ShardCommit, Term};
-use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
+use sluicebox::handler::{BreakerSettings, Dedup, DelayedBound, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
-use sluicebox::shard::{Bounds, Caution, Needs, Run, Setup, Shard};
+use sluicebox::shard::{Allowance, Bounds, Caution, Needs, Run, Setup, Shard};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -87,6 +87,7 @@ impl World {
                     wait: Duration::from_millis(rng.random_range(1..500)),
                     max_wait: Duration::from_secs(2),
                 }),
+                delayed: DelayedBound { messages_max: rng.random_range(1..8), ..DelayedBound::default() },
                 ..Policy::default()
             };
             let keys = if rng.random_bool(0.85) { KeyFrom::Message } else { KeyFrom::All };
@@ -222,9 +223,17 @@ impl World {
             105..107 if self.chance(0.6) => self.order(),
             107..110 => self.trim(),
             110 if self.chance(0.3) => self.swap(),
+            111 => self.allow(at),
             _ => {}
         }
         assert!(self.instances.iter().all(|instance| instance.shard.held_bytes_add_up()));
+    }
+
+    /// The host lets a shard hold more or less than before, perhaps nothing.
+    fn allow(&mut self, at: usize) {
+        let bytes_max = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..10_000) };
+        let is_tight = self.rng.random_bool(0.5);
+        self.instances[at].shard.allow(Allowance { bytes_max, is_tight });
     }
 
     /// No more faults and no more input: everything must come to an end by itself.
@@ -245,6 +254,8 @@ impl World {
             }
         }
         self.let_everything_go();
+        // Whatever the others leave a shard, it comes to an end.
+        (0..self.instances.len()).for_each(|at| self.allow(at));
         let mut quiet = 0;
         for _ in 0..20_000 {
             for at in 0..self.instances.len() {

@@ -19,6 +19,7 @@ pub struct Policy {
     /// `None`: a handler that fails goes on trying.
     pub breaker: Option<BreakerSettings>,
     pub dead: DeadBox,
+    pub delayed: DelayedBound,
 }
 
 impl Default for Policy {
@@ -32,6 +33,7 @@ impl Default for Policy {
             body_bytes_max: crate::message::BODY_BYTES_MAX,
             breaker: Some(BreakerSettings::default()),
             dead: DeadBox::default(),
+            delayed: DelayedBound::default(),
         }
     }
 }
@@ -80,6 +82,20 @@ pub struct DeadBox {
 impl Default for DeadBox {
     fn default() -> Self {
         Self { letters_max: 10_000, full: DeadFull::DropOldest }
+    }
+}
+
+/// How many messages of a handler are held back until they are due, over all its shards on one host: they are in memory.
+/// Beyond it a publish with a delay is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DelayedBound {
+    pub messages_max: usize,
+    pub bytes_max: usize,
+}
+
+impl Default for DelayedBound {
+    fn default() -> Self {
+        Self { messages_max: 100_000, bytes_max: 64 * 1024 * 1024 }
     }
 }
 

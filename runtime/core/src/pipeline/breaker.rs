@@ -144,9 +144,9 @@ impl Sample {
             Err(Failure::Retry { .. } | Failure::Timeout { .. } | Failure::Trap { .. } | Failure::Memory { .. }) => {
                 Sample::Failure
             }
-            // A reject is about the message. A fault of the host means that no sandbox could be made: the handler never
-            // had its say, and holding it back would not mend the host.
-            Err(Failure::Reject { .. } | Failure::Host { .. }) => Sample::Ignored,
+            // A reject is about the message, and no room for delayed messages about how many there are. A fault of the
+            // host means that no sandbox could be made: the handler never had its say.
+            Err(Failure::Reject { .. } | Failure::Full { .. } | Failure::Host { .. }) => Sample::Ignored,
         }
     }
 }

@@ -1,6 +1,8 @@
-//! How to go on after a commit was refused for its content: one message per commit until the culprit is found.
+//! How to go on after a commit was refused for its content: one message, or one dead letter, per commit until the culprit
+//! is found.
 
 use crate::message::{Offset, WorkId};
+use std::collections::BTreeSet;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Caution {
@@ -8,6 +10,8 @@ pub struct Caution {
     pub upto: Offset,
     /// This message alone could not be committed, for this reason.
     pub uncommittable: Option<(WorkId, String)>,
+    /// Dead letters whose return alone could not be committed: they stay in their box. No more than an order is about.
+    pub letters: BTreeSet<u64>,
 }
 
 impl Caution {

@@ -2,20 +2,31 @@
 
 use crate::clock::Timestamp;
 use crate::commit::Delayed;
+use crate::effects::Outgoing;
+use crate::handler::DelayedBound;
+use crate::invoke::DelayedRoom;
 use crate::message::NewMessage;
 use std::collections::BTreeMap;
 
-/// With so many delayed messages, or bytes of them, a shard starts no run until some were due: they are all in memory.
-/// Runs under way may still add theirs.
-pub const DELAYED_MAX: usize = 10_000;
-pub const DELAYED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Why a message with a delay is refused, as whoever published it reads it.
+pub const FULL: &str = "as many messages are held back until they are due as the handler's `delayed` setting allows: \
+                        publish without a delay, or fail and be tried again later";
 
-/// The delayed messages of a shard by due time.
+/// The delayed messages of a shard by due time. All are in memory.
 #[derive(Debug, Default)]
 pub struct DelayedQueue {
     by_due: BTreeMap<(Timestamp, u64), NewMessage>,
     last_number: u64,
     bytes: usize,
+    /// What the handler's other shards hold, as the host said last.
+    others: Amount,
+}
+
+/// Delayed messages, and bytes of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Amount {
+    pub messages: usize,
+    pub bytes: usize,
 }
 
 impl DelayedQueue {
@@ -23,15 +34,23 @@ impl DelayedQueue {
         let last_number = recorded.iter().map(|delayed| delayed.number).max().unwrap_or(0);
         let bytes = recorded.iter().map(|delayed| delayed.message.bytes()).sum();
         let by_due = recorded.into_iter().map(|delayed| ((delayed.due, delayed.number), delayed.message)).collect();
-        Self { by_due, last_number, bytes }
+        Self { by_due, last_number, bytes, others: Amount::default() }
     }
 
-    pub fn is_full(&self) -> bool {
-        self.by_due.len() >= DELAYED_MAX || self.bytes >= DELAYED_BYTES_MAX
+    pub fn beside(&mut self, others: Amount) {
+        self.others = others;
     }
 
-    pub fn len(&self) -> usize {
-        self.by_due.len()
+    /// What is left of the handler's bound.
+    pub fn room(&self, bound: DelayedBound) -> DelayedRoom {
+        DelayedRoom {
+            messages: bound.messages_max.saturating_sub(self.by_due.len() + self.others.messages),
+            bytes: bound.bytes_max.saturating_sub(self.bytes + self.others.bytes),
+        }
+    }
+
+    pub fn amount(&self) -> Amount {
+        Amount { messages: self.by_due.len(), bytes: self.bytes }
     }
 
     /// Holds a message and says how it is recorded.
@@ -51,7 +70,44 @@ impl DelayedQueue {
         Some((number, message))
     }
 
+    /// Lets a message go that was not due. Looks through all of them: only people ask for it.
+    pub fn cancel(&mut self, number: u64) -> Option<NewMessage> {
+        let at = *self.by_due.keys().find(|(_, other)| *other == number)?;
+        let message = self.by_due.remove(&at)?;
+        self.bytes -= message.bytes();
+        Some(message)
+    }
+
     pub fn next_due(&self) -> Option<Timestamp> {
         self.by_due.keys().next().map(|(due, _)| *due)
+    }
+}
+
+/// Whether all of these outputs that are delayed have room.
+pub fn fit(outputs: &[Outgoing], room: DelayedRoom) -> bool {
+    let mut delayed = outputs.iter().filter(|output| output.delay.is_some());
+    delayed.try_fold(room, |room, output| room.without(output.bytes())).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topic::Topic;
+
+    fn message(bytes: usize) -> NewMessage {
+        NewMessage::new(Topic::parse("out").unwrap(), vec![0; bytes])
+    }
+
+    #[test]
+    fn what_is_cancelled_or_due_leaves_room_for_others() {
+        let bound = DelayedBound { messages_max: 3, bytes_max: 10_000 };
+        let mut queue = DelayedQueue::default();
+        queue.beside(Amount { messages: 1, bytes: 1000 });
+        let first = queue.hold(Timestamp(5), message(100)).number;
+        let second = queue.hold(Timestamp(4), message(200)).number;
+        assert_eq!(queue.room(bound).messages, 0);
+        assert!(queue.cancel(first).is_some() && queue.cancel(first).is_none());
+        assert_eq!(queue.take_due(Timestamp(9)).unwrap().0, second);
+        assert_eq!(queue.room(bound), DelayedRoom { messages: 2, bytes: 9000 });
     }
 }

@@ -39,13 +39,23 @@ impl Item {
 
     /// An item that is only known by its offset.
     pub fn in_log(offset: Offset) -> Self {
-        Self { work: offset.into(), routed: None, attempt: 0, due: Timestamp(0), alone: false, shed_bytes: 0, failed: None }
+        Self {
+            work: offset.into(),
+            routed: None,
+            attempt: 0,
+            due: Timestamp(0),
+            alone: false,
+            shed_bytes: 0,
+            failed: None,
+        }
     }
 
     /// As the record names it, with what it implies about its key.
     pub fn recorded(head: &Head) -> Self {
         let Head { offset, attempt, due, error, digest, .. } = head;
-        let failed = (*attempt > 0).then(|| Box::new(Failed { error: error.clone(), digest: *digest }));
+        // One that waits without an attempt failed all the same.
+        let has_failed = *attempt > 0 || *due > Timestamp(0);
+        let failed = has_failed.then(|| Box::new(Failed { error: error.clone(), digest: *digest }));
         let alone = head.scope == HeadScope::Message && head.key.is_some();
         Self { attempt: *attempt, due: *due, alone, failed, ..Self::in_log(*offset) }
     }
@@ -85,7 +95,12 @@ impl Item {
 
     /// Whether the log alone could bring it back as it is.
     pub fn is_plain(&self) -> bool {
-        self.attempt == 0 && !self.alone && self.work.offset().is_some()
+        !self.has_failed() && !self.alone && self.work.offset().is_some()
+    }
+
+    /// Whether a try of it came to nothing, counted or not: it is not tried before it is due.
+    pub fn has_failed(&self) -> bool {
+        self.attempt > 0 || self.due > Timestamp(0)
     }
 }
 

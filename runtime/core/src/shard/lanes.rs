@@ -75,7 +75,7 @@ impl Lane {
     pub fn is_hungry(&self, items_max: usize) -> bool {
         self.more.is_some()
             && self.items.len() <= items_max / 4
-            && self.items.front().is_none_or(|item| item.attempt == 0 || item.alone)
+            && self.items.front().is_none_or(|item| !item.has_failed() || item.alone)
     }
 
     /// The head that stands for the lane in the record; `None` when it is done.

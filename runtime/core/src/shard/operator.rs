@@ -1,6 +1,7 @@
 //! What operators ask of a shard: pauses, and dead letters that return or go.
 
 use super::lanes::Phase;
+use super::orders::LETTERS_MAX;
 use super::{Offset, Shard};
 use crate::commit::{Control, DeadQuery, NumberedDeadLetter};
 use crate::control::{Applied, Command};
@@ -61,16 +62,20 @@ impl Shard {
 
     /// The dead letters that the oldest command under way is about and that were not yet taken up.
     pub(super) fn next_dead_letters(&mut self) -> Option<DeadQuery> {
-        // Not while the culprit of a refused commit is looked for: one message per commit then.
-        if self.staged.is_full() || self.caution.is_on() {
+        if self.staged.is_full() || (self.caution.is_on() && !self.is_idle()) {
             return None;
         }
-        self.orders.next_letters(&self.setup.id)
+        // While the culprit of a refused commit is looked for, one letter or one message per commit.
+        let letters_max = if self.caution.is_on() { 1 } else { LETTERS_MAX };
+        self.orders.next_letters(&self.setup.id, letters_max)
     }
 
     /// Takes the dead letters that were asked for; none: the command is done.
     pub fn dead_found(&mut self, letters: Vec<NumberedDeadLetter>) {
-        for (number, returns) in self.orders.found(letters) {
+        if self.caution.is_on() && !self.is_idle() {
+            return self.orders.put_off();
+        }
+        for (number, returns) in self.orders.found(letters, &self.caution.letters) {
             self.staged.remove_dead(number, returns);
         }
     }

@@ -6,9 +6,10 @@ use crate::handler::ShardId;
 use crate::message::{NewMessage, Offset};
 use crate::routing::reserved;
 use hashbrown::HashSet;
+use std::collections::BTreeSet;
 
 /// Dead letters taken up at a time, and bytes of them: they are in one commit.
-const LETTERS_MAX: usize = 256;
+pub const LETTERS_MAX: usize = 256;
 const LETTER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Orders {
     }
 
     /// The dead letters that the oldest command under way is about and that were not yet taken up.
-    pub fn next_letters(&mut self, shard: &ShardId) -> Option<DeadQuery> {
+    pub fn next_letters(&mut self, shard: &ShardId, letters_max: usize) -> Option<DeadQuery> {
         if self.reading {
             return None;
         }
@@ -60,14 +61,19 @@ impl Orders {
         Some(DeadQuery {
             filter: DeadFilter { handler: Some(shard.handler.clone()), shard: Some(shard.index), ..job.filter.clone() },
             order: DeadOrder::Oldest { above: self.above },
-            letters_max: LETTERS_MAX,
+            letters_max,
             bytes_max: LETTER_BYTES_MAX,
         })
     }
 
+    /// The letters that were asked for come at a bad time: they are asked for again.
+    pub fn put_off(&mut self) {
+        self.reading = false;
+    }
+
     /// Takes the letters that were asked for; none: the command is done. Returns those that go, each with the message
-    /// that it returns as.
-    pub fn found(&mut self, letters: Vec<NumberedDeadLetter>) -> Vec<(u64, Option<NewMessage>)> {
+    /// that it returns as; `stay` do not.
+    pub fn found(&mut self, letters: Vec<NumberedDeadLetter>, stay: &BTreeSet<u64>) -> Vec<(u64, Option<NewMessage>)> {
         self.reading = false;
         let Some(job) = self.control.jobs.first() else { return Vec::new() };
         if letters.is_empty() {
@@ -79,7 +85,7 @@ impl Orders {
         let mut going = Vec::with_capacity(letters.len());
         for NumberedDeadLetter { number, letter } in letters {
             self.above = self.above.max(number);
-            if self.removing.insert(number) {
+            if !stay.contains(&number) && self.removing.insert(number) {
                 // At the end of the log, and so of its key's lane, in the order in which the letters died.
                 going.push((number, returns.then(|| reserved::returned(&letter))));
             }

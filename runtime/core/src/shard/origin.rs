@@ -8,7 +8,7 @@
 use crate::commit::{LogId, Term};
 use crate::effects::Outgoing;
 use crate::handler::ShardId;
-use crate::message::{Headers, NewMessage, WorkId};
+use crate::message::{HEADERS_BYTES_MAX, HEADERS_MAX, Headers, NewMessage, WorkId};
 use crate::routing::Routed;
 use crate::trace::{self, Trace};
 use std::sync::Arc;
@@ -17,7 +17,8 @@ pub struct Origin {
     /// 128 bits that no other input of any handler in any log has.
     seed: u128,
     hops: u8,
-    trace: Option<Trace>,
+    /// The headers that carry the trace on.
+    trace: Vec<(String, String)>,
 }
 
 impl Origin {
@@ -42,27 +43,45 @@ impl Origin {
         let mut half = [0; 16];
         half.copy_from_slice(&hash.finalize()[..16]);
         let message = &routed.message;
-        let (hops, trace) = (message.hops.saturating_add(1), Trace::of(&message.headers));
-        Self { seed: u128::from_le_bytes(half), hops, trace }
+        let hops = message.hops.saturating_add(1);
+        Self { seed: u128::from_le_bytes(half), hops, trace: inherited(&message.headers) }
     }
 
     /// The message that the run's output with this index becomes.
     pub fn message(&self, index: usize, output: Outgoing) -> NewMessage {
         let Outgoing { topic, key, id, headers, body, delay: _ } = output;
         let id = id.unwrap_or_else(|| self.id(index));
-        let headers = match &self.trace {
-            Some(trace) if headers.get(trace::HEADER).is_none() => {
-                let own = headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-                Headers::new(own.chain([(trace::HEADER.to_owned(), trace.to_string())]).collect())
-            }
-            _ => headers,
-        };
+        let headers = self.traced(headers);
         NewMessage { topic, key, id: Some(id), headers, body, hops: self.hops }
     }
 
     fn id(&self, index: usize) -> Arc<str> {
         id(self.seed, index)
     }
+
+    /// The headers of an output, with the trace if it has none of its own and it fits: they were within the limits before,
+    /// and an output beyond them could never be committed.
+    fn traced(&self, headers: Headers) -> Headers {
+        if self.trace.is_empty() || headers.get(trace::HEADER).is_some() || headers.get(trace::STATE_HEADER).is_some() {
+            return headers;
+        }
+        let (mut count, mut bytes) = (headers.iter().count(), headers.bytes());
+        // Without the first the second means nothing.
+        let fitting = self.trace.iter().take_while(|(name, value)| {
+            (count, bytes) = (count + 1, bytes + name.len() + value.len());
+            count <= HEADERS_MAX && bytes <= HEADERS_BYTES_MAX
+        });
+        let own = headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Headers::new(own.chain(fitting.cloned()).collect())
+    }
+}
+
+/// What an output inherits of these headers.
+fn inherited(headers: &Headers) -> Vec<(String, String)> {
+    let Some(trace) = Trace::of(headers) else { return Vec::new() };
+    let parent = (trace::HEADER.to_owned(), trace.to_string());
+    let state = trace::state_of(headers).map(|state| (trace::STATE_HEADER.to_owned(), state));
+    [parent].into_iter().chain(state).collect()
 }
 
 /// The seed in 32 digits, a dash, and the index: by hand, since there is one for every output and the formatting of a

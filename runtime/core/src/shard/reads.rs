@@ -38,6 +38,7 @@ pub struct Scan {
 impl Shard {
     /// What must be read from the log. Empty most of the time.
     pub fn take_needs(&mut self) -> Needs {
+        self.end_caution();
         let load = self.wanted.states.take(self.state.loads_max());
         let mut fetch = Vec::new();
         // Not all at once: after a long stop every open head may be due. But one when nothing else moves: what is held in
@@ -131,7 +132,8 @@ impl Shard {
             if offset <= more.after || offset > more.last || self.skipped.contains(offset) {
                 continue;
             }
-            if lane.items.len() >= self.setup.bounds.lane_items_max || (self.held.is_tight() && !lane.items.is_empty()) {
+            if lane.items.len() >= self.setup.bounds.lane_items_max || (self.held.is_tight() && !lane.items.is_empty())
+            {
                 // Its rest begins here: what follows in this scan would leave a gap.
                 *stalled = true;
                 continue;

@@ -26,7 +26,7 @@ impl Shard {
             return;
         };
         let work = item.work;
-        if item.due > Timestamp(0) && item.attempt > 0 && !item.alone {
+        if item.has_failed() && !item.alone {
             // Timers compare with the wall clock; a due time in the past fires at the next look.
             lane.phase = Phase::Waiting;
             self.timers.set(item.due, Timer::Lane(at, work));

@@ -1,9 +1,9 @@
 //! Runs: which is next, and what its result makes of the message and its lane.
 
-use super::Shard;
 use super::items::{Failed, Item};
 use super::lanes::Phase;
 use super::timers::Timer;
+use super::{Shard, delayed};
 use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, HeadScope, Mark};
 use crate::effects::{Effects, Entries};
@@ -21,6 +21,14 @@ pub struct Run {
     pub lane: usize,
     pub tries: Try,
     pub call: Call,
+}
+
+/// What became of a finished run, for who counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    Settled,
+    /// It waits: no more messages may be delayed.
+    Full,
 }
 
 /// Which runs are asked for.
@@ -117,6 +125,7 @@ impl Shard {
                         key: routed.key.clone(),
                         attempt: item.attempt.saturating_add(1),
                         state,
+                        delayed_room: self.delayed.room(policy.delayed),
                     };
                     lane.phase = Phase::Running;
                     self.runs.begin(id);
@@ -144,13 +153,20 @@ impl Shard {
         digest: Option<Digest>,
         random: f64,
         now: Timestamp,
-    ) {
-        let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Running) else { return };
-        let Some(item) = lane.items.front() else { return };
-        let attempt = item.attempt.saturating_add(1);
+    ) -> Finish {
+        let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Running) else {
+            return Finish::Settled;
+        };
+        let Some(item) = lane.items.front() else { return Finish::Settled };
+        let (tries, attempt) = (item.attempt, item.attempt.saturating_add(1));
         lane.phase = Phase::Empty;
-        let Some(routed) = self.take_first(at) else { return };
+        let Some(routed) = self.take_first(at) else { return Finish::Settled };
         let id = self.end_run(&routed);
+        // Others may have filled the room that there was when it began.
+        let result = result.and_then(|effects| {
+            let fits = delayed::fit(&effects.outputs, self.delayed.room(self.setup.policy.delayed));
+            if fits { Ok(effects) } else { Err(Failure::Full { reason: delayed::FULL.into() }) }
+        });
         match pipeline::settle(result, attempt, &self.setup.policy, random, now) {
             Outcome::Done(effects) => {
                 if let (Some(id), Some(marks)) = (id, &mut self.marks) {
@@ -165,13 +181,25 @@ impl Shard {
             }
             Outcome::Retry { due, error } => {
                 self.staged.settled(&routed, Settled::Retry);
-                if let Some(item) = self.lanes.get_mut(at).and_then(|lane| lane.items.front_mut()) {
-                    self.held.take_back(item, || routed);
-                }
+                self.put_back(at, routed);
                 self.put_off(at, attempt, due, Failed { error, digest }, now);
+            }
+            Outcome::Later { due, error } => {
+                self.staged.settled(&routed, Settled::Retry);
+                self.put_back(at, routed);
+                self.put_off(at, tries, due, Failed { error, digest }, now);
+                return Finish::Full;
+            }
+            Outcome::Postponed => {
+                self.put_back(at, routed);
+                if let Some(lane) = self.lanes.get_mut(at) {
+                    lane.phase = Phase::Ready;
+                    self.runs.put_back(at);
+                }
             }
             Outcome::Dead(verdict) => self.give_up(at, routed, verdict, attempt, digest, now),
         }
+        Finish::Settled
     }
 
     /// A message is in a sandbox no more: who waits for its id goes on. The id, if it is remembered.
@@ -186,6 +214,13 @@ impl Shard {
         let routed = self.lanes.get_mut(at)?.items.front_mut()?.routed.take()?;
         self.held.give(routed.message.bytes());
         Some(routed)
+    }
+
+    /// The message of the lane's first item comes back to its place.
+    fn put_back(&mut self, at: usize, routed: Routed) {
+        if let Some(item) = self.lanes.get_mut(at).and_then(|lane| lane.items.front_mut()) {
+            self.held.take_back(item, || routed);
+        }
     }
 
     /// The first item of the lane is settled.

@@ -114,15 +114,36 @@ impl Shard {
         let Some(commit) = self.commits.end() else { return Report::default() };
         self.orders.removed(&commit.removes);
         self.state.trim(self.commits.durable());
-        if self.caution.is_on() && self.position.read() > self.caution.upto && self.staged.is_empty() {
-            self.caution = Caution::default();
-        }
+        self.end_caution();
         commit.report
     }
 
     /// How a new claim should go on after the commit in flight was refused for its content.
     pub fn caution_after_refusal(&self, reason: &str) -> Caution {
-        let only = self.commits.in_flight().and_then(|commit| commit.only);
-        Caution { upto: self.position.read(), uncommittable: only.map(|work| (work, reason.to_owned())) }
+        let mut letters = self.caution.letters.clone();
+        let mut only = None;
+        if let Some(commit) = self.commits.in_flight() {
+            match &commit.removes[..] {
+                [] => only = commit.only,
+                [number] if commit.report.settled.is_empty() => drop(letters.insert(*number)),
+                // With both in it, either may be the culprit.
+                _ => {}
+            }
+        }
+        let uncommittable = only.map(|work| (work, reason.to_owned()));
+        Caution { upto: self.position.read().max(self.caution.upto), uncommittable, letters }
+    }
+
+    /// Nothing of what the refused commit held is left to be tried.
+    pub(super) fn end_caution(&mut self) {
+        let is_over = self.caution.is_on()
+            && self.position.read() >= self.caution.upto
+            && self.is_idle()
+            && self.runs.is_stuck()
+            && self.wanted.is_idle()
+            && self.orders.control().jobs.is_empty();
+        if is_over {
+            self.caution = Caution::default();
+        }
     }
 }

@@ -47,7 +47,10 @@ impl Staged {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.report.settled.is_empty() && self.outputs.is_empty() && self.dead_drop.is_empty()
+        self.report.settled.is_empty()
+            && self.outputs.is_empty()
+            && self.dead_drop.is_empty()
+            && self.delayed_drop.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
@@ -72,6 +75,13 @@ impl Staged {
     pub fn delay(&mut self, delayed: Delayed) {
         self.bytes += delayed.message.bytes();
         self.delayed_put.insert(delayed.number, delayed);
+    }
+
+    /// A delayed message goes without being appended.
+    pub fn cancel(&mut self, number: u64) {
+        if self.delayed_put.remove(&number).is_none() {
+            self.delayed_drop.push(number);
+        }
     }
 
     /// A delayed message is due: it leaves the record, unless it had not come that far.

@@ -17,6 +17,12 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Nothing is on its way, and nothing waits to be read.
+    pub fn is_idle(&self) -> bool {
+        let Messages { queue, under_way, .. } = &self.messages;
+        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty()
+    }
+
     /// So much is awaited that nothing more should be taken up. Messages that wait to be fetched are not counted: they
     /// are retries, of as many keys as may be open, and what is new does not wait for them.
     pub fn is_full(&self) -> bool {
@@ -65,7 +71,7 @@ pub enum WaitsFor {
 
 /// A message that is wanted back.
 #[derive(Clone, Copy, Debug)]
-struct Awaited {
+struct WantedMessage {
     offset: Offset,
     by: WaitsFor,
     /// Of the message, 0 when nobody knows; once it is on its way those that room is kept for.
@@ -75,20 +81,20 @@ struct Awaited {
 /// Messages that are wanted back.
 #[derive(Debug, Default)]
 pub struct Messages {
-    queue: VecDeque<Awaited>,
-    under_way: HashMap<Offset, Awaited>,
+    queue: VecDeque<WantedMessage>,
+    under_way: HashMap<Offset, WantedMessage>,
     /// Skipped messages among them, each once.
     skipped: HashSet<Offset>,
 }
 
 impl Messages {
     pub fn want(&mut self, offset: Offset, bytes: usize, lane: usize) {
-        self.queue.push_back(Awaited { offset, by: WaitsFor::Lane(lane), bytes });
+        self.queue.push_back(WantedMessage { offset, by: WaitsFor::Lane(lane), bytes });
     }
 
     pub fn want_skipped(&mut self, offset: Offset, bytes: usize) {
         if self.skipped.insert(offset) {
-            self.queue.push_back(Awaited { offset, by: WaitsFor::Skipped, bytes });
+            self.queue.push_back(WantedMessage { offset, by: WaitsFor::Skipped, bytes });
         }
     }
 
@@ -104,24 +110,24 @@ impl Messages {
     /// The next message to fetch, if `room` keeps so many bytes free for it.
     pub fn take(&mut self, mut room: impl FnMut(usize) -> Option<usize>) -> Option<Offset> {
         while self.under_way.len() < FETCHES_MAX {
-            let awaited = *self.queue.front()?;
-            if let Some(other) = self.under_way.get_mut(&awaited.offset) {
+            let wanted = *self.queue.front()?;
+            if let Some(other) = self.under_way.get_mut(&wanted.offset) {
                 // Asked for twice: it comes once, for who asked last.
-                other.by = awaited.by;
+                other.by = wanted.by;
                 self.queue.pop_front();
                 continue;
             }
-            let bytes = room(awaited.bytes)?;
+            let bytes = room(wanted.bytes)?;
             self.queue.pop_front();
-            self.under_way.insert(awaited.offset, Awaited { bytes, ..awaited });
-            return Some(awaited.offset);
+            self.under_way.insert(wanted.offset, WantedMessage { bytes, ..wanted });
+            return Some(wanted.offset);
         }
         None
     }
 
     /// Who waited for the message that came, and for how many bytes room was kept.
     pub fn came(&mut self, offset: Offset) -> Option<(WaitsFor, usize)> {
-        let Awaited { by, bytes, .. } = self.under_way.remove(&offset)?;
+        let WantedMessage { by, bytes, .. } = self.under_way.remove(&offset)?;
         if by == WaitsFor::Skipped {
             self.skipped.remove(&offset);
         }

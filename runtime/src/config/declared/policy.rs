@@ -142,4 +142,31 @@ settings! {
         example: "dead = { full = \"stop\" }",
         above: None,
     };
+    DELAYED: Table, Means = Setting {
+        path: "handlers.*.delayed",
+        kind: Table("a table, delayed = { … }"),
+        default: Means("the defaults of what is in it"),
+        effect: "How much that the handler publishes with a delay is held back at a time, over all shards on one host: it is \
+                 in memory. Beyond it such a publish is refused; a run that fails for that waits and is tried again, and \
+                 the try does not count.",
+        example: "delayed = { max = 10_000 }",
+        above: None,
+    };
+    DELAYED_MAX: Whole<usize>, Is<usize> = Setting {
+        path: "handlers.*.delayed.max",
+        kind: Whole(1..=10_000_000),
+        default: Is(100_000),
+        effect: "Most messages.",
+        example: "delayed = { max = 1_000_000 }",
+        above: None,
+    };
+    DELAYED_BYTES: Size, Is<u64> = Setting {
+        path: "handlers.*.delayed.max_bytes",
+        // One message of any size has room.
+        kind: Size(1 << 20..=1 << 36),
+        default: Is(64 << 20),
+        effect: "Most memory of these messages.",
+        example: "delayed = { max_bytes = \"1GiB\" }",
+        above: None,
+    };
 }

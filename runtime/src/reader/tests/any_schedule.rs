@@ -1,6 +1,7 @@
 //! The one promise that all else serves, under random loads, bounds, losses, failures and rejoins.
 
 use super::*;
+use crate::memory::Budget;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::collections::HashMap;
@@ -74,6 +75,7 @@ async fn run(seed: u64) {
 
 fn tiny(rng: &mut StdRng) -> Options {
     Options {
+        waiting: Budget::new(rng.random_range(1..100_000)),
         inbox_messages_max: rng.random_range(1..12),
         inbox_bytes_max: rng.random_range(1..2000),
         chunk_messages_max: rng.random_range(1..20),
