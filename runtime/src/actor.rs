@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::message::Offset;
 use crate::reader::{Inbox, Reader};
 use crate::routing::{Routed, Routing};
-use crate::shard::Shard;
+use crate::shard::{Remembered, Shard};
 use crate::telemetry::{Calls, CommitMetrics, HandlerMetrics, StagedCounts};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -50,6 +50,8 @@ pub struct Parts {
     /// Changes while the shard runs, at a message boundary.
     pub version: watch::Receiver<Arc<Version>>,
     pub gate: Arc<Gate>,
+    /// Counts the marks of all shards.
+    pub remembered: Remembered,
     /// Whether everything that was delivered to it is settled and durable.
     pub idle: Arc<AtomicBool>,
     pub commands: Commands,

@@ -111,14 +111,14 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             return Err(format!("dead letter {was} came back twice"));
         }
     }
-    let mut done_ids: BTreeMap<(u16, u128), Vec<&Arc<Message>>> = BTreeMap::new();
+    let mut done_ids: BTreeMap<u128, Vec<&Arc<Message>>> = BTreeMap::new();
     let window = handler.policy.dedup.as_ref().map(|dedup| dedup.window);
     let remembers = window.is_some();
     let within =
         |later: &Message, earlier: &Message| window.is_some_and(|window| later.time.since(earlier.time) < window);
     for message in &inputs {
         let routed = handler.routing.route(message);
-        let identity = routed.id_hash().filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
+        let identity = routed.id_hash().filter(|_| remembers).map(|id| id.0);
         if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity) {
             let others = done_ids.entry(identity).or_default();
             if let Some(other) = others.iter().find(|other| within(message, other)) {
@@ -131,7 +131,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     for message in &inputs {
         let offset = message.offset.0;
         let routed = handler.routing.route(message);
-        let identity = routed.id_hash().filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
+        let identity = routed.id_hash().filter(|_| remembers).map(|id| id.0);
         let twins = identity.and_then(|identity| done_ids.get(&identity));
         let twin = twins.and_then(|twins| twins.iter().find(|twin| within(message, twin)));
         let gone = removed.remove(&offset);

@@ -13,6 +13,7 @@ mod failing_keys;
 mod harness;
 mod hosts;
 mod hotload;
+mod identity;
 mod new;
 mod operators;
 mod pipeline;

@@ -21,7 +21,7 @@ fn traces(mut commit: ShardCommit, text: &str) -> ShardCommit {
     commit.read = Offset(commit.number);
     commit.outputs = vec![message("out", text.to_owned()), message("out", format!("{text}, again"))];
     commit.state = vec![write(text, "entry", Some(text))];
-    commit.marks = vec![Mark { id: IdHash::of(text), time: Timestamp(1) }];
+    commit.marks = vec![Mark { id: IdHash::of(None, text), time: Timestamp(1) }];
     commit
 }
 
@@ -31,7 +31,7 @@ async fn is_whole(log: &dyn Log, shard: &ShardId, text: &str) -> bool {
     let outputs = everything(log).await.iter().filter(|m| m.body == text || m.body == again).count();
     let state = log.load(shard.clone(), vec![key(text)]).await.unwrap();
     let record = log.claim(shard.clone(), Offset::START).await.unwrap().record;
-    let mark = record.marks.iter().filter(|mark| mark.id == IdHash::of(text)).count();
+    let mark = record.marks.iter().filter(|mark| mark.id == IdHash::of(None, text)).count();
     match (outputs, state[0].len(), mark) {
         (2, 1, 1) => true,
         (0, 0, 0) => false,

@@ -9,7 +9,7 @@ use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError, Trim};
 use sluicebox::message::{IdHash, Offset};
 use sluicebox::routing::reserved::control_topic;
-use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use std::path::Path;
 
 fn open(directory: &Path) -> Result<EmbeddedLog, LogError> {
@@ -35,6 +35,8 @@ async fn everything_is_still_there_after_a_restart() {
         key: KeyFrom::All,
         id: IdFrom::Message,
         shards: 1,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![Span { after: Offset::START, subscribe: vec![] }],
     };
     let (messages, record, status) = {

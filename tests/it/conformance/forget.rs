@@ -11,7 +11,7 @@ use sluicebox::handler::ShardId;
 use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::message::{IdHash, Message, Offset};
-use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -22,6 +22,8 @@ fn routing(id: &ShardId) -> Routing {
         key: KeyFrom::All,
         id: IdFrom::Message,
         shards: 2,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![Span { after: Offset::START, subscribe: vec![] }],
     }
 }

@@ -32,7 +32,7 @@ fn numbered(id: &ShardId, term: Term, number: u64) -> ShardCommit {
         read: Offset(number),
         open_put: vec![head(number)],
         open_drop: vec![Offset(number - 1)],
-        marks: vec![Mark { id: IdHash::of(&text), time: Timestamp(number) }],
+        marks: vec![Mark { id: IdHash::of(None, &text), time: Timestamp(number) }],
         state: vec![KeyWrites {
             key: key(&format!("shard {}", id.index)),
             writes: vec![StateWrite { entry: "number".into(), value: Some(text.clone().into()) }],
@@ -87,7 +87,7 @@ fn check(directory: &Path, shards: u16, acknowledged: u64) -> Vec<u64> {
                 (last..=last).filter(|n| *n > 0).collect::<Vec<_>>()
             );
             let marks: Vec<_> =
-                (1..=last).map(|n| Mark { id: IdHash::of(&n.to_string()), time: Timestamp(n) }).collect();
+                (1..=last).map(|n| Mark { id: IdHash::of(None, &n.to_string()), time: Timestamp(n) }).collect();
             assert_eq!(record.marks, marks);
             let state = log.load(id.clone(), vec![key(&format!("shard {index}"))]).await.unwrap();
             assert_eq!(

@@ -151,7 +151,7 @@ async fn check_round_trip(log: &dyn Log, shard: ShardId, commits: Vec<ShardCommi
 }
 
 fn mark(text: &str, time: u64) -> Mark {
-    Mark { id: IdHash::of(text), time: Timestamp(time) }
+    Mark { id: IdHash::of(None, text), time: Timestamp(time) }
 }
 
 on_every_kind! {

@@ -6,7 +6,7 @@ use sluicebox::commit::{Head, HeadScope, ShardCommit};
 use sluicebox::handler::HandlerName;
 use sluicebox::log::LogError;
 use sluicebox::message::Offset;
-use sluicebox::routing::{Field, IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{Field, IdFrom, KeyFrom, Routing, Since, Span};
 use sluicebox::topic::Pattern;
 
 fn routing(handler: &str) -> Routing {
@@ -15,6 +15,8 @@ fn routing(handler: &str) -> Routing {
         key: KeyFrom::Fields(vec![Field::Pointer("/user".into()), Field::Header("User".into()), Field::TopicToken(2)]),
         id: IdFrom::Message,
         shards: 8,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![
             Span { after: Offset(3), subscribe: vec![Pattern::parse("a.>").unwrap(), Pattern::parse("b").unwrap()] },
             Span { after: Offset(9), subscribe: vec![] },

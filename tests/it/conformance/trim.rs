@@ -8,7 +8,7 @@ use sluicebox::handler::HandlerName;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, Trim, Trimmed};
 use sluicebox::message::{NewMessage, Offset};
-use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 
 /// Everything is too old.
 fn all(holders: &[&str]) -> Trim {
@@ -142,6 +142,8 @@ on_every_kind! {
             key: KeyFrom::All,
             id: IdFrom::Message,
             shards: 2,
+            recorded: Offset::START,
+            identity: Since::default(),
             spans: vec![Span { after: messages[1], subscribe: vec![] }],
         };
         log.put_routings(0, vec![routing]).await.unwrap();

@@ -9,7 +9,7 @@ use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy,
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
-use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
 use sluicebox::shard::{Bounds, Caution, Needs, Run, Setup, Shard};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -95,6 +95,8 @@ impl World {
                 key: keys,
                 id: IdFrom::Message,
                 shards: rng.random_range(1..4),
+                recorded: Offset::START,
+                identity: Since::default(),
                 spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse(subscribe).unwrap()] }],
             });
             let policy = Arc::new(policy);
@@ -115,6 +117,7 @@ impl World {
                     uses_state: true,
                     digest: None,
                     bounds,
+                    remembered: Default::default(),
                 });
             }
         }

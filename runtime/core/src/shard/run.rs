@@ -72,7 +72,11 @@ impl Shard {
                     Admission::Dead(Verdict { kind: "uncommittable", error: pipeline::clip(reason.to_owned()) })
                 }
                 None => pipeline::admit(routed, policy, |routed| {
-                    id.is_some_and(|id| marks.as_ref().is_some_and(|marks| marks.done(id, routed.message.time)))
+                    let Some((id, marks)) = id.zip(marks.as_ref()) else { return false };
+                    let time = routed.message.time;
+                    marks.done(id, time)
+                        || (marks.has_of_before(self.setup.routing.identity.time, time)
+                            && routed.id_alone_hash().is_some_and(|id| marks.done(id, time)))
                 }),
             };
             match admission {

@@ -71,7 +71,7 @@ impl Shard {
             open_drop,
             marks,
             marks_since: self.marks.as_ref().map_or(Timestamp(0), |marks| marks.since()),
-            marks_max: self.marks.as_ref().map_or(0, |marks| marks.marks_max()),
+            marks_max: self.marks.as_ref().map_or(0, |marks| marks.len()),
             state,
             outputs,
             delayed_put: delayed_put.into_values().collect(),

@@ -1,4 +1,4 @@
--- Format 3. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 4. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);

@@ -7,7 +7,7 @@ use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, Ve
 use crate::log::Log;
 use crate::log::memory::MemoryLog;
 use crate::message::Offset;
-use crate::routing::{IdFrom, KeyFrom, Routing, Span};
+use crate::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use crate::topic::Pattern;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -59,7 +59,10 @@ pub(crate) fn name(text: &str) -> HandlerName {
 pub(crate) async fn route(log: &MemoryLog, handler: &str, key: KeyFrom, shards: u16) {
     let spans = vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("events.*").unwrap()] }];
     let mut routings = log.routings().await.unwrap();
-    routings.routings.push(Routing { handler: name(handler), key, id: IdFrom::Message, shards, spans });
+    let (recorded, identity) = (Offset::START, Since::default());
+    let handler_routing =
+        Routing { handler: name(handler), key, id: IdFrom::Message, shards, recorded, identity, spans };
+    routings.routings.push(handler_routing);
     log.put_routings(routings.version, routings.routings).await.unwrap();
     for index in 0..shards {
         log.claim(ShardId { handler: name(handler), index }, Offset::START).await.unwrap();
