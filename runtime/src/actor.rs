@@ -15,7 +15,7 @@ mod wait;
 pub use supervise::run;
 
 use crate::clock;
-use crate::commit::CommitError;
+use crate::commit::{CommitError, Committed};
 use crate::committer::Committer;
 use crate::follow::{Commands, Pins};
 use crate::gate::Gate;
@@ -90,7 +90,7 @@ struct Actor<'p> {
     /// A permit that was waited for, to be used by the next run.
     spare: Option<OwnedSemaphorePermit>,
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
-    commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
+    commit: Option<BoxFuture<'static, Result<Committed, CommitError>>>,
     commit_began: Instant,
     staged_counts: StagedCounts,
     calls: Calls,

@@ -2,6 +2,7 @@
 //! whole pipeline, since routing, marks and the log each have a part in it.
 
 mod kept;
+mod upgraded;
 
 use crate::harness::native::{Native, count};
 use crate::harness::{everything, watch};

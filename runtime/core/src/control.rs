@@ -36,9 +36,11 @@ pub enum Command {
     Trip,
     /// Closes the breaker.
     Reset,
-    /// Dead letters go back to the end of their keys' lanes, attempts reset.
+    /// Dead letters go back to the end of their keys' lanes, attempts reset; or to another handler.
     RetryDead {
         filter: DeadFilter,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<HandlerName>,
     },
     /// Dead letters are deleted.
     DropDead {
@@ -79,15 +81,15 @@ impl Control {
             }
             Command::Trip => self.tripped = true,
             Command::Reset => self.tripped = false,
-            Command::RetryDead { filter } => return self.take_job(offset, DeadAction::Retry, filter),
-            Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter),
+            Command::RetryDead { filter, to } => return self.take_job(offset, DeadAction::Retry, filter, to),
+            Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter, None),
             Command::Rollback { pin } => (self.pin, self.pin_command) = (Some(pin), offset.0),
             Command::Unpin => (self.pin, self.pin_command) = (None, offset.0),
         }
         Applied::Done
     }
 
-    fn take_job(&mut self, offset: Offset, action: DeadAction, filter: DeadFilter) -> Applied {
+    fn take_job(&mut self, offset: Offset, action: DeadAction, filter: DeadFilter, to: Option<HandlerName>) -> Applied {
         if filter.upto.is_none() {
             // Letters that return and die again would be retried for ever.
             return Applied::Refused("it does not say up to which dead letter it goes".into());
@@ -95,7 +97,7 @@ impl Control {
         if self.jobs.len() >= JOBS_MAX {
             return Applied::Refused(format!("{JOBS_MAX} commands about dead letters are under way: wait for them"));
         }
-        self.jobs.push(DeadJob { command: offset.0, action, filter });
+        self.jobs.push(DeadJob { command: offset.0, action, filter, to });
         Applied::Done
     }
 }
@@ -131,7 +133,8 @@ mod tests {
         for command in [
             Command::Pause,
             Command::PauseKey { key: key("ü") },
-            Command::RetryDead { filter },
+            Command::RetryDead { filter: filter.clone(), to: None },
+            Command::RetryDead { filter, to: Some(HandlerName::parse("other").unwrap()) },
             Command::Rollback { pin: Pin { digest, over: Digest::of(b"b") } },
         ] {
             let message = Message::from_new(command.message(&handler), Offset(1), Timestamp(0));

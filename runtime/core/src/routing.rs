@@ -13,6 +13,7 @@ pub use self::id::Id;
 pub use self::router::{Router, Routes};
 
 use crate::clock::Timestamp;
+use crate::commit::Deaths;
 use crate::handler::HandlerName;
 use crate::message::{IdHash, Key, Message, Offset, WorkId};
 use crate::topic::{Pattern, Topic};
@@ -103,6 +104,8 @@ pub struct Routed {
     pub id: Option<Id>,
     /// It cannot be handled: a dead letter without a run.
     pub unroutable: Option<Unroutable>,
+    /// What became of it before an operator sent it back.
+    pub deaths: Option<Box<Deaths>>,
 }
 
 /// Why a message is dead before it runs.

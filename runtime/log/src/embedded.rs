@@ -48,7 +48,9 @@ use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::error::LogError;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
-use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use sluicebox_core::commit::{
+    Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
+};
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
@@ -275,7 +277,7 @@ impl Log for EmbeddedLog {
         Box::pin(self.query(Length::Short, move |reader| reader.load(&shard.handler, &keys)))
     }
 
-    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let shard = commit.shard.clone();
             let writer = match self.writer() {

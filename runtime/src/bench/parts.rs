@@ -115,6 +115,7 @@ fn commit(shard: &ShardId, claim: &Claim, number: u64, output: &Topic, inputs: V
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_window: Duration::from_secs(60),
         dead_max: u64::MAX,
         dead_drop: vec![],
         controlled: claim.record.controlled,

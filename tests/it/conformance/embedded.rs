@@ -3,7 +3,7 @@
 use crate::harness::logs::{commit, key, message, read_all, shard};
 use crate::harness::{again, everything};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, KeyWrites, Mark, ShardCommit};
+use sluicebox::commit::{CommitError, Committed, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::StateWrite;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError, Trim};
@@ -51,7 +51,7 @@ async fn everything_is_still_there_after_a_restart() {
             outputs: vec![message("a.b", "3")],
             ..commit(&id, claim.term, 1)
         };
-        assert_eq!(log.commit(full).await, Ok(()));
+        assert_eq!(log.commit(full).await, Ok(Committed::default()));
         log.put_routings(0, vec![routing.clone()]).await.unwrap();
         let record = log.claim(id.clone(), Offset::START).await.unwrap();
         (everything(&log).await, record, log.status().await.unwrap())
@@ -193,7 +193,7 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     let error = loop {
         let outputs = vec![body()];
         match log.commit(ShardCommit { outputs, ..commit(&id, term, committed + 1) }).await {
-            Ok(()) => committed += 1,
+            Ok(_) => committed += 1,
             Err(error) => break error,
         }
     };
@@ -203,7 +203,10 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     // What was refused left nothing behind, and what fits is still taken.
     let all = everything(&log).await;
     assert_eq!(all.len() as u64, appended + committed);
-    assert_eq!(log.commit(ShardCommit { read: Offset(1), ..commit(&id, term, committed + 1) }).await, Ok(()));
+    assert_eq!(
+        log.commit(ShardCommit { read: Offset(1), ..commit(&id, term, committed + 1) }).await,
+        Ok(Committed::default())
+    );
     assert!(matches!(log.append(vec![body()]).await, Err(LogError::Full { .. })));
     drop(log);
     let log = EmbeddedLog::open(directory.path(), limited()).unwrap();
@@ -257,7 +260,7 @@ async fn a_full_log_says_who_holds_it_and_how_to_free_it() {
     }
     // It settles them, so it is not in the way any more.
     let read = log.end().await.unwrap();
-    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 1) }).await, Ok(()));
+    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
     while log.trim(trim.clone()).await.unwrap().more {}
     let reason = fill(&log).await;
     assert!(reason.contains("`max_bytes`") && !reason.contains("h/3"), "{reason}");

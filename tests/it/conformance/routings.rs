@@ -2,7 +2,7 @@
 
 use crate::harness::logs::{commit, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Head, HeadScope, ShardCommit};
+use sluicebox::commit::{Committed, Head, HeadScope, ShardCommit};
 use sluicebox::handler::HandlerName;
 use sluicebox::log::LogError;
 use sluicebox::message::Offset;
@@ -50,7 +50,7 @@ on_every_kind! {
         let (first, second) = (shard("h", 0), shard("h", 1));
         let term = log.claim(first.clone(), Offset::START).await.unwrap().term;
         let far = ShardCommit { read: Offset(20), ..commit(&first, term, 1) };
-        assert_eq!(log.commit(far).await, Ok(()));
+        assert_eq!(log.commit(far).await, Ok(Committed::default()));
         assert_eq!(afters().await, [0, 5, 10, 15], "a shard was never claimed");
 
         let term = log.claim(second.clone(), Offset::START).await.unwrap().term;
@@ -64,10 +64,10 @@ on_every_kind! {
             scope: HeadScope::Message,
         };
         let waits = ShardCommit { read: Offset(16), open_put: vec![head], ..commit(&second, term, 1) };
-        assert_eq!(log.commit(waits).await, Ok(()));
+        assert_eq!(log.commit(waits).await, Ok(Committed::default()));
         assert_eq!(afters().await, [5, 10, 15], "message 10 waits and is of the subscription after 5");
         let settled = ShardCommit { read: Offset(16), open_drop: vec![Offset(10)], ..commit(&second, term, 2) };
-        assert_eq!(log.commit(settled).await, Ok(()));
+        assert_eq!(log.commit(settled).await, Ok(Committed::default()));
         assert_eq!(afters().await, [15]);
     }
 

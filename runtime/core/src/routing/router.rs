@@ -64,7 +64,8 @@ impl Routes<'_, '_> {
             Some(id) if key.is_none() && message.offset > handler.by_id_after => id.lane_hash(message),
             _ => Routing::lane_hash(key.as_ref(), message.offset),
         };
-        Routed { message: message.clone(), hash, key, id, unroutable }
+        let deaths = returned.as_ref().and_then(|_| reserved::deaths(self.message)).map(Box::new);
+        Routed { message: message.clone(), hash, key, id, unroutable, deaths }
     }
 }
 

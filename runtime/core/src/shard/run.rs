@@ -5,7 +5,7 @@ use super::items::{Failed, Item};
 use super::lanes::Phase;
 use super::timers::Timer;
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, HeadScope, Mark};
+use crate::commit::{DeadLetter, Deaths, HeadScope, Mark};
 use crate::effects::{Effects, Entries};
 use crate::handler::{Digest, OnFailure};
 use crate::invoke::{Call, Failure};
@@ -231,6 +231,11 @@ impl Shard {
     ) {
         let before = self.lanes.get(at).and_then(|lane| lane.items.front()).and_then(Item::digest);
         self.staged.settled(&routed, Settled::Dead);
+        let identity = routed.id_hash().filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
+        let deaths = match &routed.deaths {
+            Some(before) => before.again(),
+            None => Deaths::first(routed.message.offset, now),
+        };
         self.staged.dead(DeadLetter {
             shard: self.setup.id.clone(),
             message: routed.message,
@@ -240,6 +245,8 @@ impl Shard {
             error: verdict.error,
             digest: digest.or(before),
             time: now,
+            identity,
+            deaths,
         });
         self.pop_first(at);
     }

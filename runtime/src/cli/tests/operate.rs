@@ -39,7 +39,8 @@ fn bury(host: &Host, letters: &[(&str, u16, usize)]) {
 async fn execute_orders(log: Arc<MemoryLog>, mut tail: Box<dyn Tail>) {
     while let Some(Ok(batch)) = tail.next().await {
         for message in batch.messages.iter().filter(|message| message.topic.as_str().starts_with("_control")) {
-            let (Command::DropDead { filter } | Command::RetryDead { filter }) = Command::read(message).unwrap() else {
+            let (Command::DropDead { filter } | Command::RetryDead { filter, .. }) = Command::read(message).unwrap()
+            else {
                 continue;
             };
             loop {

@@ -1,7 +1,7 @@
 //! What tests of the faces put into a log in memory, and a host that only looks as if it ran.
 
 use crate::clock::Timestamp;
-use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, ShardCommit};
+use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, Deaths, ShardCommit};
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::log::Log;
@@ -11,6 +11,7 @@ use crate::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use crate::topic::Pattern;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A host that runs these handlers and is where it is told to be.
 #[derive(Default)]
@@ -83,7 +84,9 @@ pub(crate) async fn bury(
         let message = message.unwrap();
         let (kind, error) = ("reject".into(), "no such user".into());
         let (shard, key, digest, time) = (shard.clone(), None, None, Timestamp(0));
-        let mut letter = DeadLetter { shard, message, key, attempts: 1, kind, error, digest, time };
+        let deaths = Deaths::first(message.offset, time);
+        let mut letter =
+            DeadLetter { shard, message, key, attempts: 1, kind, error, digest, time, identity: None, deaths };
         change(at, &mut letter);
         letter
     });
@@ -119,6 +122,7 @@ pub(crate) async fn commit(log: &MemoryLog, shard: &ShardId, change: impl FnOnce
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_window: Duration::from_secs(60),
         dead_max: u64::MAX,
         dead_drop: vec![],
         controlled: claim.record.controlled,
