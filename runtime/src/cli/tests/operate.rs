@@ -163,6 +163,10 @@ fn a_refused_command_is_shown_with_what_to_do() {
         ),
         (&["handlers", "forget", "gone", "--yes"], "(404): there is no handler `gone`"),
         (&["dead", "drop", "--handler", "gone"], "(404): there is no handler `gone`"),
+        (&["dead", "list", "--handler", "ordr"], "(404): there is no handler `ordr`: did you mean `order`?"),
+        (&["dead", "count", "--kind", "tarp"], "(400): there is no kind of failure `tarp`: did you mean `trap`?"),
+        (&["dead", "retry", "--all", "--to", "gone"], "(404): there is no handler `gone`"),
+        (&["dead", "retry", "--all", "--to", "old"], "(409): no settings name handler `old`"),
         (&["dead", "drop", "--handler", "old"], "(409): no settings name handler `old`"),
     ];
     for (arguments, expected) in cases {
