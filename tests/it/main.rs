@@ -16,6 +16,7 @@ mod hotload;
 mod identity;
 mod new;
 mod operators;
+mod oracle;
 mod pipeline;
 mod retention;
 mod rooms;
