@@ -12,8 +12,7 @@ mod world;
 use model::Facts;
 use world::World;
 
-/// A debug build does some four of them in a second.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 40;
 
 async fn facts(seed: u64) -> Facts {
     let mut world = World::start(seed).await;

@@ -127,8 +127,8 @@ impl World {
                 1..3 => self.command(&Command::Resume).await,
                 3 => self.restart(true).await,
                 4 => self.restart(false).await,
-                5 => self.return_letters().await,
-                6 => self.forget().await,
+                5..7 => self.return_letters().await,
+                7..9 => self.forget().await,
                 _ => {
                     for _ in 0..self.rng.random_range(1..12) {
                         self.publish().await;
@@ -264,7 +264,9 @@ impl World {
         if let Some(host) = self.host.take() {
             host.stop().await;
         }
-        let (name, ..) = HANDLERS[self.rng.random_range(0..HANDLERS.len())];
+        // Those that have dead letters more often.
+        let among = if self.rng.random_bool(0.5) { 2 } else { HANDLERS.len() };
+        let (name, ..) = HANDLERS[self.rng.random_range(0..among)];
         self.end_life(name).await;
         self.handler(name).lives.push(Life::default());
         self.log.forget(HandlerName::parse(name).unwrap()).await.unwrap();
