@@ -101,7 +101,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     }
     let mut removed: BTreeSet<u64> =
         history.removed.iter().filter(|(handler, _)| handler == name).map(|(_, offset)| offset.0).collect();
-    // A letter of a message that was sent again under its id takes the place of the earlier one.
+    // A letter of a message that was sent again under its id takes the place of the one before.
     let ever_dead: BTreeSet<u64> = dead.union(&removed).copied().collect();
     let mut returned = BTreeSet::new();
     for message in inputs.iter().filter(|message| message.topic.is_reserved()) {
@@ -130,12 +130,10 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             others.push(message);
         }
     }
-    let mut last_dead: BTreeMap<u128, u64> = BTreeMap::new();
-    for message in inputs.iter().filter(|message| ever_dead.contains(&message.offset.0)) {
-        if let Some(id) = handler.routing.route(message).id_hash().filter(|_| remembers) {
-            last_dead.insert(id.0, message.offset.0);
-        }
-    }
+    let dead_inputs = inputs.iter().filter(|message| ever_dead.contains(&message.offset.0));
+    let dead_ids: BTreeSet<u128> = dead_inputs
+        .filter_map(|message| Some(handler.routing.route(message).id_hash().filter(|_| remembers)?.0))
+        .collect();
     for message in &inputs {
         let offset = message.offset.0;
         let routed = handler.routing.route(message);
@@ -147,7 +145,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             (false, false, _) if gone => {}
             (true, _, _) | (_, true, _) if gone => return Err(format!("message {offset} was given up and is not")),
             (true, false, _) | (false, true, _) | (false, false, Some(_)) => {}
-            (false, false, None) if identity.and_then(|id| last_dead.get(&id)).is_some_and(|last| *last > offset) => {}
+            (false, false, None) if identity.is_some_and(|id| dead_ids.contains(&id)) => {}
             (true, true, _) => return Err(format!("message {offset} was handled and is a dead letter")),
             (false, false, None) => return Err(format!("message {offset} was lost")),
         }

@@ -31,10 +31,13 @@ async fn every_published_message_counts_once_through_a_chain_of_handlers() {
     }
 }
 
+/// Changes what was seen, if there is something of the kind; whether there was.
+type Lie = fn(&mut Facts) -> bool;
+
 /// What a host with such a bug would leave behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_catches_every_lie() {
-    let lies: [(&str, fn(&mut Facts) -> bool); 8] = [
+    let lies: [(&str, Lie); 8] = [
         ("an effect is lost", |facts| facts.effects_of("own").pop().is_some()),
         ("an effect comes twice", |facts| {
             let effects = facts.effects_of("unordered");

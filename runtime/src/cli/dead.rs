@@ -152,9 +152,8 @@ fn show(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure> {
     output.line(format!("given up  {time} after {attempts} attempts"))?;
     output.line(format!("error     {kind}: {}", printable(error)))?;
     if *deaths > 1 {
-        let returned = if *returns > 0 { format!(", sent back {returns} times") } else { String::new() };
-        output
-            .line(format!("before    {deaths} times in all{returned}; first {first_time} at offset {first_offset}"))?;
+        output.line(format!("deaths    {deaths} in all, the first {first_time} at offset {first_offset}"))?;
+        output.line(format!("returns   {returns}"))?;
     }
     if let Some(key) = key {
         output.line(format!("key       {}", printable(key)))?;

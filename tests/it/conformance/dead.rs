@@ -146,8 +146,10 @@ on_every_kind! {
         let returned = DeadLetter { deaths, ..same(&a, Some(1), 30, 70) };
         assert_eq!(write(&a, 3, vec![returned]).await, 1);
         assert_eq!(log.dead(newest.clone()).await.unwrap()[0].letter.deaths, Deaths { count: 7, ..deaths });
+        // And so it is when the earlier one is given up later.
         assert_eq!(write(&a, 4, vec![same(&a, Some(1), 31, 130)]).await, 0);
-        assert_eq!(listed(&*log, newest).await, ["h/0 31", "h/0 30", "h/1 23", "h/0 22", "h/0 19"]);
+        assert_eq!(write(&a, 5, vec![same(&a, Some(2), 15, 0), same(&a, Some(2), 14, 0)]).await, 1);
+        assert_eq!(listed(&*log, newest).await, ["h/0 14", "h/0 31", "h/0 30", "h/1 23", "h/0 22"]);
     }
 
     async fn letters_are_found_by_every_condition_of_a_filter(log) {

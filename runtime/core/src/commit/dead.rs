@@ -36,12 +36,13 @@ pub struct DeadLetter {
 
 impl DeadLetter {
     /// Whether this letter takes the place of `older`: the same message, sent again within the time for which ids are
-    /// remembered. After that it is another message.
+    /// remembered. After that it is another message. The one that is given up last stays, which need not be the one that was
+    /// sent last.
     pub fn joins(&self, older: &DeadLetter, window: Duration) -> bool {
         self.shard == older.shard
             && self.identity.is_some()
             && self.identity == older.identity
-            && self.message.time.since(older.message.time) < window
+            && self.message.time.since(older.message.time).max(older.message.time.since(self.message.time)) < window
     }
 }
 

@@ -74,8 +74,9 @@ fn take_same(
     window: Duration,
 ) -> Result<Option<Deaths>, Failure> {
     let Some(identity) = letter.identity else { return Ok(None) };
-    let since = letter.message.time.before(window);
-    let mut found = sql.dead_same.query(params![shard_id, identity.0.to_le_bytes(), int(since.0)])?;
+    let time = letter.message.time;
+    let (since, until) = (int(time.before(window).0), int(time.after(window).0));
+    let mut found = sql.dead_same.query(params![shard_id, identity.0.to_le_bytes(), since, until])?;
     let Some(row) = found.next()? else { return Ok(None) };
     let (number, deaths): (i64, Deaths) = (row.get(0)?, rows::deaths(row, 1)?);
     drop(found);

@@ -52,7 +52,7 @@ statements! {
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     dead_drop: "DELETE FROM dead WHERE number = ?2 AND shard_id = ?1",
     dead_same: "SELECT number, deaths, first_offset, first_given_up, returns FROM dead \
-                WHERE shard_id = ?1 AND identity = ?2 AND time > ?3 ORDER BY number DESC LIMIT 1",
+                WHERE shard_id = ?1 AND identity = ?2 AND time > ?3 AND time < ?4 ORDER BY number DESC LIMIT 1",
     dead_count: "SELECT count(*) FROM dead WHERE handler_id = ?1",
     dead_drop_oldest: "DELETE FROM dead WHERE number IN \
                        (SELECT number FROM dead WHERE handler_id = ?1 ORDER BY number LIMIT ?2)",
