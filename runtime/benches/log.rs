@@ -31,7 +31,7 @@ fn key(number: usize) -> Key {
 fn message(topic: &Topic, number: usize) -> NewMessage {
     let mut message = NewMessage::new(topic.clone(), Bytes::from_static(&[b'x'; 100]));
     message.key = Some(key(number));
-    message.id = Some(format!("{:032x}", IdHash::of(&number.to_string()).0).into());
+    message.id = Some(format!("{:032x}", IdHash::of(None, &number.to_string()).0).into());
     message
 }
 
@@ -46,7 +46,10 @@ fn commit(shard: &ShardId, term: Term, number: u64, topic: &Topic, first: usize,
         read: Offset(number),
         open_put: vec![],
         open_drop: vec![],
-        marks: numbers.clone().map(|n| Mark { id: IdHash::of(&n.to_string()), time: Timestamp(number) }).collect(),
+        marks: numbers
+            .clone()
+            .map(|n| Mark { id: IdHash::of(None, &n.to_string()), time: Timestamp(number) })
+            .collect(),
         marks_since: Timestamp(0),
         marks_max: 125_000,
         state: numbers.clone().map(|n| KeyWrites { key: key(n), writes: vec![write()] }).collect(),
@@ -54,6 +57,7 @@ fn commit(shard: &ShardId, term: Term, number: u64, topic: &Topic, first: usize,
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_window: Duration::from_secs(60),
         dead_max: u64::MAX,
         dead_drop: vec![],
         controlled: Offset::END,
@@ -302,7 +306,7 @@ async fn start(bench: &Bench) {
     for number in 1..=COMMITS {
         let commits = claims.iter().map(|(shard, term)| {
             let mut commit = commit(shard, *term, number, &bench.topic, 0, 0);
-            let mark = |n| Mark { id: IdHash::of(&format!("{number} {n}")), time: Timestamp(number) };
+            let mark = |n| Mark { id: IdHash::of(None, &format!("{number} {n}")), time: Timestamp(number) };
             commit.marks = (0..MARKS_PER_COMMIT).map(mark).collect();
             let heads = if number == 1 { HEADS } else { 0 };
             commit.open_put = (1..=heads).map(head).collect();

@@ -21,7 +21,7 @@ use sluicebox::log::Log;
 use sluicebox::log::memory::MemoryLog;
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::reader::{Inbox, Options, Reader};
-use sluicebox::routing::{Field, IdFrom, KeyFrom, Router, Routing, Span};
+use sluicebox::routing::{Field, IdFrom, KeyFrom, Router, Routing, Since, Span};
 use sluicebox::topic::{Pattern, Topic};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -92,7 +92,15 @@ fn report(case: &str, what: &str, time: Duration) {
 fn routing(key: KeyFrom, id: IdFrom) -> Routing {
     let subscribe = vec![Pattern::parse("orders.*").expect("a pattern")];
     let spans = vec![Span { after: Offset::START, subscribe }];
-    Routing { handler: HandlerName::parse("bench").expect("a name"), key, id, shards: SHARDS, spans }
+    Routing {
+        handler: HandlerName::parse("bench").expect("a name"),
+        key,
+        id,
+        shards: SHARDS,
+        recorded: Offset::START,
+        identity: Since::default(),
+        spans,
+    }
 }
 
 /// As many handlers that differ in nothing but their names.

@@ -15,7 +15,7 @@ mod wait;
 pub use supervise::run;
 
 use crate::clock;
-use crate::commit::CommitError;
+use crate::commit::{CommitError, Committed};
 use crate::committer::Committer;
 use crate::follow::{Commands, Pins};
 use crate::gate::{DelayedShare, Gate};
@@ -26,7 +26,7 @@ use crate::memory::Lease;
 use crate::message::Offset;
 use crate::reader::{Inbox, Reader};
 use crate::routing::{Routed, Routing};
-use crate::shard::Shard;
+use crate::shard::{Remembered, Shard};
 use crate::telemetry::{Calls, CommitMetrics, HandlerMetrics, StagedCounts};
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -51,6 +51,8 @@ pub struct Parts {
     /// Changes while the shard runs, at a message boundary.
     pub version: watch::Receiver<Arc<Version>>,
     pub gate: Arc<Gate>,
+    /// Counts the marks of all shards.
+    pub remembered: Remembered,
     /// Whether everything that was delivered to it is settled and durable.
     pub idle: Arc<AtomicBool>,
     pub commands: Commands,
@@ -94,7 +96,7 @@ struct Actor<'p> {
     /// A permit that was waited for, to be used by the next run.
     spare: Option<OwnedSemaphorePermit>,
     reads: FuturesUnordered<BoxFuture<'static, Answer>>,
-    commit: Option<BoxFuture<'static, Result<(), CommitError>>>,
+    commit: Option<BoxFuture<'static, Result<Committed, CommitError>>>,
     commit_began: Instant,
     staged_counts: StagedCounts,
     calls: Calls,

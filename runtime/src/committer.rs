@@ -4,7 +4,7 @@
 //! the kind of log, which knows what a write costs it and what to do when a merge does not fit; what a shard does with a
 //! refused commit is the shard's ([`crate::shard::Caution`]). So nothing is kept here, and no task stands between.
 
-use crate::commit::{CommitError, ShardCommit};
+use crate::commit::{CommitError, Committed, ShardCommit};
 use crate::log::Log;
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ impl Committer {
     }
 
     /// Writes a commit. Dropping the future does not take it back: its fate is unknown then.
-    pub async fn commit(&self, commit: ShardCommit) -> Result<(), CommitError> {
+    pub async fn commit(&self, commit: ShardCommit) -> Result<Committed, CommitError> {
         // DURABLE: everything the shard did becomes real here, and nowhere else.
         self.log.commit(commit).await
     }

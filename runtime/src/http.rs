@@ -36,6 +36,7 @@ mod face;
 mod guard;
 mod handlers;
 mod line;
+pub mod named;
 mod ndjson;
 mod no_http;
 mod parameters;

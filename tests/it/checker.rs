@@ -104,6 +104,8 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     }
     let mut removed: BTreeSet<u64> =
         history.removed.iter().filter(|(handler, _)| handler == name).map(|(_, offset)| offset.0).collect();
+    // A letter of a message that was sent again under its id takes the place of the one before.
+    let ever_dead: BTreeSet<u64> = dead.union(&removed).copied().collect();
     let mut returned = BTreeSet::new();
     for message in inputs.iter().filter(|message| message.topic.is_reserved()) {
         let was: u64 = message.headers.get(OFFSET_HEADER).and_then(|was| was.parse().ok()).unwrap_or(0);
@@ -114,7 +116,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             return Err(format!("dead letter {was} came back twice"));
         }
     }
-    let mut done_ids: BTreeMap<(u16, u128), Vec<&Arc<Message>>> = BTreeMap::new();
+    let mut done_ids: BTreeMap<u128, Vec<&Arc<Message>>> = BTreeMap::new();
     let window = handler.policy.dedup.as_ref().map(|dedup| dedup.window);
     let remembers = window.is_some();
     let within =
@@ -124,7 +126,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
         |later: &Message, earlier: &Message| window.is_some_and(|window| came(later).since(came(earlier)) < window);
     for message in &inputs {
         let routed = handler.routing.route(message);
-        let identity = routed.id_hash().filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
+        let identity = routed.id_hash().filter(|_| remembers).map(|id| id.0);
         if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity) {
             let others = done_ids.entry(identity).or_default();
             if let Some(other) = others.iter().find(|other| really_within(message, other)) {
@@ -134,10 +136,14 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             others.push(message);
         }
     }
+    let dead_inputs = inputs.iter().filter(|message| ever_dead.contains(&message.offset.0));
+    let dead_ids: BTreeSet<u128> = dead_inputs
+        .filter_map(|message| Some(handler.routing.route(message).id_hash().filter(|_| remembers)?.0))
+        .collect();
     for message in &inputs {
         let offset = message.offset.0;
         let routed = handler.routing.route(message);
-        let identity = routed.id_hash().filter(|_| remembers).map(|id| (routed.shard(handler.routing.shards), id.0));
+        let identity = routed.id_hash().filter(|_| remembers).map(|id| id.0);
         let twins = identity.and_then(|identity| done_ids.get(&identity));
         let twin = twins.and_then(|twins| twins.iter().find(|twin| within(message, twin)));
         let gone = removed.remove(&offset);
@@ -145,6 +151,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             (false, false, _) if gone => {}
             (true, _, _) | (_, true, _) if gone => return Err(format!("message {offset} was given up and is not")),
             (true, false, _) | (false, true, _) | (false, false, Some(_)) => {}
+            (false, false, None) if identity.is_some_and(|id| dead_ids.contains(&id)) => {}
             (true, true, _) => return Err(format!("message {offset} was handled and is a dead letter")),
             (false, false, None) => return Err(format!("message {offset} was lost")),
         }

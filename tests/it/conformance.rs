@@ -26,12 +26,12 @@ macro_rules! on_every_kind {
 }
 
 use futures_util::future::join_all;
-use sluicebox::commit::{CommitError, ShardCommit};
+use sluicebox::commit::{CommitError, Committed, ShardCommit};
 use sluicebox::log::Log;
 
 /// Hands these commits over in this order before any of them is answered, so that a kind may merge them; the answers are
 /// in the same order.
-async fn commit_at_once(log: &dyn Log, commits: Vec<ShardCommit>) -> Vec<Result<(), CommitError>> {
+async fn commit_at_once(log: &dyn Log, commits: Vec<ShardCommit>) -> Vec<Result<Committed, CommitError>> {
     join_all(commits.into_iter().map(|commit| log.commit(commit))).await
 }
 

@@ -9,7 +9,7 @@ use sluicebox::log::ReadRequest;
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Key, NewMessage, Offset};
 use sluicebox::pipeline::breaker::{Admit, Breaker, Sample, State};
-use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
 use sluicebox::shard::{Bounds, Caution, Run, Setup, Shard};
 use sluicebox::topic::{Pattern, Topic};
 use std::collections::VecDeque;
@@ -63,6 +63,8 @@ impl World {
             key: KeyFrom::Message,
             id: IdFrom::Message,
             shards: 1,
+            recorded: Offset::START,
+            identity: Since::default(),
             spans,
         });
         let settings = BreakerSettings { trip, ..BreakerSettings::default() };
@@ -74,6 +76,7 @@ impl World {
             uses_state: false,
             digest: None,
             bounds,
+            remembered: Default::default(),
         };
         let message = |arrival: &Arrival| NewMessage {
             key: Key::parse(&format!("{}{}", arrival.bad, arrival.key)).unwrap(),

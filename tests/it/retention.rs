@@ -4,7 +4,7 @@ use crate::harness::logs::{commit, message, shard};
 use crate::harness::native::Native;
 use crate::harness::{PATIENCE, everything};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::ShardCommit;
+use sluicebox::commit::{Committed, ShardCommit};
 use sluicebox::config::{Retain, Start};
 use sluicebox::effects::Effects;
 use sluicebox::handler::{HandlerName, Policy, ShardId};
@@ -82,7 +82,7 @@ async fn what_is_too_old_goes_when_its_handler_has_settled_it() {
     assert_eq!((running.metric("trimmed_messages_total"), running.metric("retention_held")), (4, 1));
 
     let moved = ShardCommit { read: offsets[7], ..commit(&id, term, 1) };
-    assert_eq!(log.commit(moved).await, Ok(()));
+    assert_eq!(log.commit(moved).await, Ok(Committed::default()));
     running.until(|retained| retained.deleted == 8 && retained.held_by.is_some()).await;
     running.holders.send(vec![]).unwrap();
     running.until(|retained| retained.deleted == 10 && retained.held_by.is_none()).await;
@@ -118,7 +118,7 @@ async fn a_log_with_a_bound_of_bytes_goes_on_for_ever() {
     for number in 1..=100 {
         let read = running.append(&*log, bytes_max).await;
         appended += 10;
-        assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, number) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, number) }).await, Ok(Committed::default()));
     }
     // 20 MB went through a log of 8 MiB.
     let retained = running.until(|retained| retained.bytes <= bytes_max / 10 * 9).await;

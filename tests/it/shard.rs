@@ -13,7 +13,7 @@ use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, NewMessage, WorkId};
 use sluicebox::message::{Key, Offset};
 use sluicebox::pipeline::Settled;
-use sluicebox::routing::{IdFrom, KeyFrom, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Since, Span};
 use sluicebox::routing::{Routed, Routing};
 use sluicebox::shard::{Allowance, Bounds, Caution, Run, Setup, Shard};
 use sluicebox::topic::{Pattern, Topic};
@@ -33,12 +33,15 @@ fn setup(on_failure: OnFailure, bounds: Bounds) -> Setup {
             key: KeyFrom::Message,
             id: IdFrom::Message,
             shards: 1,
+            recorded: Offset::START,
+            identity: Since::default(),
             spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("in").unwrap()] }],
         }),
         policy: Arc::new(Policy { on_failure, retry, ..Policy::default() }),
         uses_state: false,
         digest: None,
         bounds,
+        remembered: Default::default(),
     }
 }
 
@@ -100,15 +103,11 @@ fn a_lane_that_cannot_be_filled_is_not_scanned_for() {
 }
 
 #[test]
-fn twins_under_different_keys_wait_for_each_other() {
+fn twins_without_a_key_wait_for_each_other() {
     let setup = setup(OnFailure::Park, Bounds::default());
     let mut log = MemoryCore::default();
-    let message = |key: &str| NewMessage {
-        key: Key::parse(key).unwrap(),
-        id: Some("same".into()),
-        ..NewMessage::new(Topic::parse("in").unwrap(), "body")
-    };
-    let appended = log.append(vec![message("a"), message("b")], NOW).unwrap();
+    let message = NewMessage { id: Some("same".into()), ..NewMessage::new(Topic::parse("in").unwrap(), "body") };
+    let appended = log.append(vec![message.clone(), message], NOW).unwrap();
     let claim = log.claim(&setup.id, Offset::START);
     let mut shard = Shard::new(setup.clone(), claim, Caution::default());
     appended.messages.iter().for_each(|message| shard.offer(setup.routing.route(message)));
@@ -407,7 +406,7 @@ fn an_order_about_dead_letters_is_carried_out_after_a_refused_commit_but_for_the
     let all = |log: &MemoryCore| log.dead(&DeadQuery::newest(DeadFilter::default(), 100));
     let upto = all(&log).iter().map(|dead| dead.number).max();
     let filter = DeadFilter { upto, ..DeadFilter::default() };
-    shard.command(Offset(100), Command::RetryDead { filter: filter.clone() });
+    shard.command(Offset(100), Command::RetryDead { filter: filter.clone(), to: None }, NOW);
     let mut refused = 0;
     for _ in 0..50 {
         match commit_next(&mut shard, &mut log, Some("3")) {
@@ -417,7 +416,7 @@ fn an_order_about_dead_letters_is_carried_out_after_a_refused_commit_but_for_the
                 shard = Shard::new(setup.clone(), claim, caution);
                 if shard.control().jobs.is_empty() {
                     // It was in the commit that was refused: it is heard again.
-                    shard.command(Offset(100), Command::RetryDead { filter: filter.clone() });
+                    shard.command(Offset(100), Command::RetryDead { filter: filter.clone(), to: None }, NOW);
                 }
             }
             Some(Ok(())) => {}

@@ -193,7 +193,7 @@ impl Run {
             4 => Command::Reset,
             5 => Command::PauseKey { key },
             6 => Command::ResumeKey { key },
-            7 => Command::RetryDead { filter },
+            7 => Command::RetryDead { filter, to: None },
             _ => Command::DropDead { filter },
         };
         self.command(handler, command).await;

@@ -12,7 +12,7 @@ use sluicebox_core::commit::{Claim, LogId, Record, Term};
 use sluicebox_core::effects::{Effects, Entries, Outgoing, StateWrite};
 use sluicebox_core::handler::{HandlerName, Policy, ShardId};
 use sluicebox_core::message::{Headers, Key, Message, NewMessage, Offset};
-use sluicebox_core::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
+use sluicebox_core::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
 use sluicebox_core::shard::{Bounds, Caution, Setup, Shard};
 use sluicebox_core::topic::{Pattern, Topic};
 use std::sync::Arc;
@@ -33,12 +33,15 @@ fn setup() -> Setup {
             key: KeyFrom::Message,
             id: IdFrom::Message,
             shards: 1,
+            recorded: Offset::START,
+            identity: Since::default(),
             spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::from(&topic("in"))] }],
         }),
         policy: Arc::new(Policy::default()),
         uses_state: true,
         digest: None,
         bounds: Bounds { state_bytes_max: usize::MAX, ..Bounds::default() },
+        remembered: Default::default(),
     }
 }
 

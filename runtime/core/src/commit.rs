@@ -4,13 +4,14 @@ mod control;
 mod dead;
 
 pub use control::{Control, DeadAction, DeadJob, Pin};
-pub use dead::{DeadCount, DeadFilter, DeadLetter, DeadOrder, DeadQuery, NumberedDeadLetter};
+pub use dead::{DEAD_KINDS, DeadCount, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Deaths, NumberedDeadLetter};
 
 use crate::clock::Timestamp;
 use crate::effects::StateWrite;
 use crate::handler::{Digest, ShardId};
 use crate::message::{IdHash, Key, NewMessage, Offset};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Tells a log from every other: made at random with the log, and kept as long as it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -124,7 +125,10 @@ pub struct ShardCommit {
     pub delayed_put: Vec<Delayed>,
     /// Numbers of delayed messages that are now among `outputs`.
     pub delayed_drop: Vec<u64>,
+    /// One whose message is the same as that of a letter of this shard takes its place: see [`DeadLetter::joins`].
     pub dead: Vec<DeadLetter>,
+    /// How long an id is remembered, and so how far apart messages may be that are the same.
+    pub dead_window: Duration,
     /// Most dead letters worth keeping of the handler, over all its shards; the oldest beyond it are deleted, some
     /// thousand by a commit when there are many more.
     pub dead_max: u64,
@@ -134,6 +138,13 @@ pub struct ShardCommit {
     pub controlled: Offset,
     /// Replaces what operators asked for; `None`: as it was.
     pub control: Option<Control>,
+}
+
+/// What a commit did that only the log can tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Dead letters that took the place of an older one of the same message.
+    pub dead_joined: u64,
 }
 
 /// Why a shard's commit was not, or may not have been, written.

@@ -36,9 +36,11 @@ pub enum Command {
     Trip,
     /// Closes the breaker.
     Reset,
-    /// Dead letters go back to the end of their keys' lanes, attempts reset.
+    /// Dead letters go back to the end of their keys' lanes, attempts reset; or to another handler.
     RetryDead {
         filter: DeadFilter,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<HandlerName>,
     },
     /// Dead letters are deleted.
     DropDead {
@@ -91,8 +93,8 @@ impl Control {
             }
             Command::Trip => self.tripped = true,
             Command::Reset => self.tripped = false,
-            Command::RetryDead { filter } => return self.take_job(offset, DeadAction::Retry, filter),
-            Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter),
+            Command::RetryDead { filter, to } => return self.take_job(offset, DeadAction::Retry, filter, to),
+            Command::DropDead { filter } => return self.take_job(offset, DeadAction::Drop, filter, None),
             // About work, not about what is in force: the shard does it, and nothing of it is left to remember.
             Command::RetryNow { .. } | Command::CancelDelayed { .. } => {}
             Command::Rollback { pin } => (self.pin, self.pin_command) = (Some(pin), offset.0),
@@ -101,7 +103,7 @@ impl Control {
         Applied::Done
     }
 
-    fn take_job(&mut self, offset: Offset, action: DeadAction, filter: DeadFilter) -> Applied {
+    fn take_job(&mut self, offset: Offset, action: DeadAction, filter: DeadFilter, to: Option<HandlerName>) -> Applied {
         if filter.upto.is_none() {
             // Letters that return and die again would be retried for ever.
             return Applied::Refused("it does not say up to which dead letter it goes".into());
@@ -109,7 +111,7 @@ impl Control {
         if self.jobs.len() >= JOBS_MAX {
             return Applied::Refused(format!("{JOBS_MAX} commands about dead letters are under way: wait for them"));
         }
-        self.jobs.push(DeadJob { command: offset.0, action, filter });
+        self.jobs.push(DeadJob { command: offset.0, action, filter, to });
         Applied::Done
     }
 }
@@ -145,7 +147,8 @@ mod tests {
         for command in [
             Command::Pause,
             Command::PauseKey { key: key("ü") },
-            Command::RetryDead { filter },
+            Command::RetryDead { filter: filter.clone(), to: None },
+            Command::RetryDead { filter, to: Some(HandlerName::parse("other").unwrap()) },
             Command::RetryNow { key: None, offset: None },
             Command::RetryNow { key: Some(key("k")), offset: Some(7) },
             Command::CancelDelayed { shard: 3, number: 17 },

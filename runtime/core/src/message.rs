@@ -133,19 +133,38 @@ impl fmt::Display for Key {
     }
 }
 
-/// 128 bits of a sha-256 over an id: what is remembered of it. Not invertible, and collisions cannot be made.
+/// 128 bits of a sha-256 over a key and an id: what is remembered of them, since an id under another key is another
+/// message. Not invertible, and collisions cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct IdHash(pub u128);
 
 impl IdHash {
-    pub fn of(id: &str) -> Self {
-        Self::of_bytes(id.as_bytes())
+    pub fn of(key: Option<&Key>, id: &str) -> Self {
+        Self::of_bytes(key, id.as_bytes())
     }
 
     /// Of an id's UTF-8.
-    pub fn of_bytes(id: &[u8]) -> Self {
+    pub fn of_bytes(key: Option<&Key>, id: &[u8]) -> Self {
         use sha2::Digest as _;
-        let hash = sha2::Sha256::digest(id);
+        let mut hash = sha2::Sha256::new();
+        if let Some(key) = key {
+            hash.update(key.as_str());
+        }
+        // Not in UTF-8: it parts key and id, and tells the hash from one of an id alone.
+        hash.update([0xff]);
+        hash.update(id);
+        Self::half_of(hash)
+    }
+
+    /// Of an id's UTF-8 without its key, as marks of earlier versions have it.
+    pub fn of_id_alone(id: &[u8]) -> Self {
+        use sha2::Digest as _;
+        Self::half_of(sha2::Sha256::new_with_prefix(id))
+    }
+
+    fn half_of(hash: sha2::Sha256) -> Self {
+        use sha2::Digest as _;
+        let hash = hash.finalize();
         let mut half = [0u8; 16];
         half.copy_from_slice(&hash[..16]);
         Self(u128::from_le_bytes(half))

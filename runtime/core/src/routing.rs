@@ -12,6 +12,8 @@ mod router;
 pub use self::id::Id;
 pub use self::router::{Router, Routes};
 
+use crate::clock::Timestamp;
+use crate::commit::Deaths;
 use crate::handler::HandlerName;
 use crate::message::{IdHash, Key, Message, Offset, WorkId};
 use crate::topic::{Pattern, Topic};
@@ -63,6 +65,15 @@ pub struct Span {
     pub subscribe: Vec<Pattern>,
 }
 
+/// The place from which on a rule holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Since {
+    /// For messages with a greater offset.
+    pub after: Offset,
+    /// The time of the log there: what is later has a greater offset.
+    pub time: Timestamp,
+}
+
 /// The routing of one handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routing {
@@ -71,6 +82,11 @@ pub struct Routing {
     pub id: IdFrom,
     /// At least 1.
     pub shards: u16,
+    /// The log's end when it was recorded: what returned to an earlier handler of its name is not this one's.
+    pub recorded: Offset,
+    /// From here on the id decides the shard of a message without a key, and a mark is of key and id together. Later than
+    /// the start only where an earlier version wrote the log: what that one took up stays where it is.
+    pub identity: Since,
     /// Ascending by `after`; never empty. Messages at or below the first `after` are not the handler's.
     pub spans: Vec<Span>,
 }
@@ -79,7 +95,8 @@ pub struct Routing {
 #[derive(Clone, Debug)]
 pub struct Routed {
     pub message: Arc<Message>,
-    /// Hash of the key, or of the offset where the message stands alone: shard and lane follow from it.
+    /// Hash of the key; where the message stands alone, of its id, or of its offset when it has none: the shard follows
+    /// from it, and the lane.
     pub hash: u64,
     /// `None`: the message stands alone and sees no state.
     pub key: Option<Key>,
@@ -87,6 +104,8 @@ pub struct Routed {
     pub id: Option<Id>,
     /// It cannot be handled: a dead letter without a run.
     pub unroutable: Option<Unroutable>,
+    /// What became of it before an operator sent it back.
+    pub deaths: Option<Box<Deaths>>,
 }
 
 /// Why a message is dead before it runs.
@@ -108,14 +127,21 @@ impl Routed {
         shard_of(self.hash, shards)
     }
 
-    /// The hash of its id; `None`: it has none.
+    /// The hash of its key and id; `None`: it has no id.
     pub fn id_hash(&self) -> Option<IdHash> {
-        self.id.as_ref().map(|id| id.hash(&self.message))
+        self.id.as_ref().map(|id| id.hash(&self.message, self.key.as_ref()))
     }
 
-    /// Hashes its id, once for all who ask later.
+    /// The hash of its id alone, as marks of earlier versions have it.
+    pub fn id_alone_hash(&self) -> Option<IdHash> {
+        self.id.as_ref().map(|id| id.hash_alone(&self.message))
+    }
+
+    /// Hashes its key and id, once for all who ask later.
     pub fn hash_id(&mut self) {
-        self.id = self.id_hash().map(Id::from);
+        if let Some(id) = &mut self.id {
+            id.remember_hash(&self.message, self.key.as_ref());
+        }
     }
 }
 
@@ -125,7 +151,7 @@ impl Routing {
         let Some(span) = self.spans.iter().rev().find(|span| span.after < message.offset) else { return false };
         if message.topic.is_reserved() {
             // Dead letters that return to this handler; nothing else of the host's own is a handler's business.
-            return !span.subscribe.is_empty() && self.is_own_retry(&message.topic);
+            return !span.subscribe.is_empty() && message.offset > self.recorded && self.is_own_retry(&message.topic);
         }
         span.subscribe.iter().any(|pattern| pattern.matches(&message.topic))
     }
@@ -163,7 +189,7 @@ impl Routing {
         shard_of(Self::lane_hash(Some(key), Offset::START), self.shards)
     }
 
-    /// The hash of a key, or of the offset of a message that stands alone.
+    /// The hash of a key, or of the offset of a message that stands alone without an id.
     pub fn lane_hash(key: Option<&Key>, offset: Offset) -> u64 {
         match key {
             Some(key) => xxhash_rust::xxh3::xxh3_64(key.as_str().as_bytes()),
@@ -201,6 +227,8 @@ mod tests {
             key,
             id: IdFrom::Fields(vec![Field::Pointer("/id".into())]),
             shards: 8,
+            recorded: Offset::START,
+            identity: Since::default(),
             spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("events.*").unwrap()] }],
         }
     }
@@ -233,7 +261,41 @@ mod tests {
     fn an_empty_id_is_no_id() {
         let routing = routing(KeyFrom::None);
         assert_eq!(routing.route(&message(r#"{"id":""}"#)).id_hash(), None);
-        assert_eq!(routing.route(&message(r#"{"id":"a"}"#)).id_hash(), Some(IdHash::of("a")));
+        assert_eq!(routing.route(&message(r#"{"id":"a"}"#)).id_hash(), Some(IdHash::of(None, "a")));
+    }
+
+    #[test]
+    fn the_same_id_under_another_key_is_another_id() {
+        let routing = routing(KeyFrom::Fields(vec![Field::Pointer("/user".into())]));
+        let hash = |user: &str| routing.route(&message(&format!(r#"{{"user":"{user}","id":"a"}}"#))).id_hash().unwrap();
+        assert_eq!(hash("ada"), hash("ada"));
+        assert_ne!(hash("ada"), hash("ben"));
+    }
+
+    #[test]
+    fn without_a_key_the_id_decides_the_shard_and_without_both_the_offset() {
+        let mut routing = routing(KeyFrom::None);
+        let hash = |routing: &Routing, offset, body: &str| {
+            let message = Message { offset: Offset(offset), ..(*message(body)).clone() };
+            routing.route(&Arc::new(message)).hash
+        };
+        assert_eq!(hash(&routing, 7, r#"{"id":"a"}"#), hash(&routing, 8, r#"{"id":"a"}"#));
+        assert_ne!(hash(&routing, 7, r#"{"id":"a"}"#), hash(&routing, 7, r#"{"id":"b"}"#));
+        assert_ne!(hash(&routing, 7, "{}"), hash(&routing, 8, "{}"));
+        // What an earlier version took up stays in the shard that has it.
+        routing.identity.after = Offset(7);
+        assert_eq!(hash(&routing, 7, r#"{"id":"a"}"#), hash(&routing, 7, "{}"));
+        assert_ne!(hash(&routing, 8, r#"{"id":"a"}"#), hash(&routing, 8, "{}"));
+    }
+
+    #[test]
+    fn what_returned_to_an_earlier_handler_of_the_name_is_not_this_ones() {
+        let routing = Routing { recorded: Offset(7), ..routing(KeyFrom::None) };
+        let at = |offset| {
+            let new = NewMessage::new(reserved::retry_topic(&routing.handler), "");
+            routing.subscribes(&Message::from_new(new, Offset(offset), Timestamp(0)))
+        };
+        assert!(!at(7) && at(8));
     }
 
     #[test]

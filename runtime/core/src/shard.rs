@@ -43,6 +43,7 @@ pub use caution::Caution;
 pub use claimed::shorten_waits;
 pub use delayed::{Amount, FULL as DELAYED_FULL};
 pub use held::Allowance;
+pub use marks::Remembered;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
 pub use run::{Finish, Run};
@@ -96,6 +97,8 @@ pub struct Setup {
     /// The module in force; heads that failed under another one are due at once.
     pub digest: Option<Digest>,
     pub bounds: Bounds,
+    /// Shared by the shards of the handler.
+    pub remembered: Remembered,
 }
 
 /// The state machine of one shard. See the module's words.
@@ -126,7 +129,8 @@ impl Shard {
         let record = claim.record;
         let marks = setup.policy.dedup.as_ref().map(|dedup| {
             let share = dedup.marks_max.div_ceil(usize::from(setup.routing.shards.max(1)));
-            marks::Marks::new(dedup.window, share, &record.marks)
+            let bounds = marks::MarkBounds { window: dedup.window, marks_max: dedup.marks_max, share };
+            marks::Marks::new(bounds, setup.remembered.clone(), &record.marks)
         });
         let mut shard = Self {
             log: claim.log,

@@ -12,7 +12,7 @@ use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, 
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
-    Claim, CommitError, Control, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit, Term,
+    Claim, CommitError, Committed, Control, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit, Term,
 };
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
@@ -235,7 +235,7 @@ pub trait Log: Send + Sync + 'static {
 
     /// Writes a shard's commit whole or not at all. Commits of many shards come at once; whether the kind merges those
     /// that wait into one write is its own business, and none fails because of what it was merged with.
-    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>>;
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>>;
 
     fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>>;
 

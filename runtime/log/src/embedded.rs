@@ -52,7 +52,9 @@ use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
-use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use sluicebox_core::commit::{
+    Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
+};
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
@@ -281,7 +283,7 @@ impl Log for EmbeddedLog {
         Box::pin(self.query(Length::Short, move |reader| reader.load(&shard.handler, &keys)))
     }
 
-    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let shard = commit.shard.clone();
             let writer = match self.writer() {

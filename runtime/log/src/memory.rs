@@ -16,7 +16,9 @@ use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, 
 use crate::live::Live;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
-use sluicebox_core::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use sluicebox_core::commit::{
+    Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
+};
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
@@ -117,12 +119,12 @@ impl Log for MemoryLog {
         Box::pin(async move { Ok(self.core().load(&shard.handler, &keys)) })
     }
 
-    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         Box::pin(async {
             let mut core = self.core();
-            let batch = core.commit(commit, (self.clock)())?;
+            let (batch, committed) = core.commit(commit, (self.clock)())?;
             self.live.announce(batch);
-            Ok(())
+            Ok(committed)
         })
     }
 

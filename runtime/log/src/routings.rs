@@ -1,13 +1,14 @@
 //! Routings as the text that every durable kind of log keeps: JSON with the version of its format.
 
 use serde::{Deserialize, Serialize};
+use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::HandlerName;
 use sluicebox_core::message::Offset;
-use sluicebox_core::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox_core::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use sluicebox_core::topic::Pattern;
 
 /// Rises when an older host could misread the text.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Text {
@@ -21,7 +22,15 @@ struct RoutingText {
     key: KeyFrom,
     id: IdFrom,
     shards: u16,
+    recorded: u64,
+    identity: SinceText,
     spans: Vec<SpanText>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SinceText {
+    after: u64,
+    time: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -37,6 +46,8 @@ pub(crate) fn encode(routings: &[Routing]) -> String {
         key: routing.key.clone(),
         id: routing.id.clone(),
         shards: routing.shards,
+        recorded: routing.recorded.0,
+        identity: SinceText { after: routing.identity.after.0, time: routing.identity.time.0 },
         spans: routing.spans.iter().map(span_text).collect(),
     });
     let text = Text { format: FORMAT, routings: routings.collect() };
@@ -73,7 +84,7 @@ pub(crate) fn decode(text: &str) -> Result<Vec<Routing>, String> {
 }
 
 fn routing(text: RoutingText) -> Result<Routing, String> {
-    let RoutingText { handler, key, id, shards, spans } = text;
+    let RoutingText { handler, key, id, shards, recorded, identity, spans } = text;
     let damaged = |reason: String| format!("the routing of `{handler}` in the log is damaged: {reason}");
     let span = |span: SpanText| {
         let patterns: Result<_, _> = span.subscribe.iter().map(|pattern| Pattern::parse(pattern)).collect();
@@ -84,7 +95,9 @@ fn routing(text: RoutingText) -> Result<Routing, String> {
         return Err(damaged("it has no span or no shard".into()));
     }
     let handler = HandlerName::parse(&handler).map_err(|error| damaged(error.to_string()))?;
-    Ok(Routing { handler, key, id, shards, spans })
+    let recorded = Offset(recorded);
+    let identity = Since { after: Offset(identity.after), time: Timestamp(identity.time) };
+    Ok(Routing { handler, key, id, shards, recorded, identity, spans })
 }
 
 #[cfg(test)]
@@ -99,6 +112,8 @@ mod tests {
             key: KeyFrom::Fields(vec![Field::Pointer("/a".into()), Field::Header("H".into()), Field::TopicToken(2)]),
             id: IdFrom::Message,
             shards: 8,
+            recorded: Offset(3),
+            identity: Since { after: Offset(4), time: Timestamp(5) },
             spans: vec![
                 Span { after: Offset::START, subscribe: vec![Pattern::parse("a.>").unwrap()] },
                 Span { after: Offset::END, subscribe: vec![] },
@@ -110,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_refused_even_when_its_content_changed() {
-        let error = decode(r#"{"format":2,"routings":{}}"#).unwrap_err();
+        let error = decode(r#"{"format":3,"routings":{}}"#).unwrap_err();
         assert!(error.contains("use a newer sluicebox"), "{error}");
     }
 }

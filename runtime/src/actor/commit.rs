@@ -2,7 +2,7 @@
 
 use super::Actor;
 use crate::clock;
-use crate::commit::CommitError;
+use crate::commit::{CommitError, Committed};
 use crate::shard::Report;
 use crate::telemetry::{events, spans};
 use futures_util::FutureExt;
@@ -24,18 +24,18 @@ impl Actor<'_> {
         self.commit = Some(async move { committer.commit(commit).await }.instrument(span).boxed());
     }
 
-    pub(super) fn committed(&mut self, result: Result<(), CommitError>) -> Result<(), CommitError> {
+    pub(super) fn committed(&mut self, result: Result<Committed, CommitError>) -> Result<(), CommitError> {
         self.commit = None;
         events::commit_answered(&self.parts.commit_metrics, &result);
-        result?;
+        let committed = result?;
         self.progressed = true;
         let report = self.shard.committed();
-        self.count(report);
+        self.count(report, committed);
         Ok(())
     }
 
     /// Counts what a commit did, now that it is durable: an aborted run counts nothing.
-    fn count(&mut self, report: Report) {
+    fn count(&mut self, report: Report, committed: Committed) {
         let metrics = &self.parts.metrics;
         report.settled.iter().for_each(|(topic, counts)| self.staged_counts.messages(topic, counts));
         report.counts.iter().for_each(|(name, by)| self.staged_counts.guest(name, *by));
@@ -44,7 +44,9 @@ impl Actor<'_> {
         report.dead.iter().for_each(|letter| events::dead_letter(metrics, letter));
         let dead_bytes = report.dead.iter().map(|letter| (letter.message.bytes() + letter.error.len()) as u64).sum();
         self.parts.gate.dead_grew(dead_bytes);
-        self.parts.gate.dead_changed(report.dead.len() as u64, report.dead_removed);
+        // One that took the place of another left the box as full as it was.
+        let added = (report.dead.len() as u64).saturating_sub(committed.dead_joined);
+        self.parts.gate.dead_changed(added, report.dead_removed);
         if let Some(oldest) = report.oldest {
             metrics.settled_after(clock::steady().since(oldest));
         }

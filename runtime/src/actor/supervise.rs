@@ -55,6 +55,7 @@ async fn drive(parts: Parts) {
             uses_state: version.invoke.uses_state(),
             digest: version.invoke.digest(),
             bounds: Bounds::default(),
+            remembered: parts.remembered.clone(),
         };
         let shard = Shard::new(setup, claim, std::mem::take(&mut caution));
         if shard.control().tripped {

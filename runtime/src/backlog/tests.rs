@@ -5,13 +5,14 @@ use crate::commit::Head;
 use crate::handler::HandlerName;
 use crate::log::memory::MemoryLog;
 use crate::message::NewMessage;
-use crate::routing::{IdFrom, KeyFrom, Span};
+use crate::routing::{IdFrom, KeyFrom, Since, Span};
 use crate::topic::{Pattern, Topic};
 
 fn routing(shards: u16) -> Routing {
     let spans = vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("in").unwrap()] }];
     let handler = HandlerName::parse("h").unwrap();
-    Routing { handler, key: KeyFrom::Message, id: IdFrom::Message, shards, spans }
+    let (recorded, identity) = (Offset::START, Since::default());
+    Routing { handler, key: KeyFrom::Message, id: IdFrom::Message, shards, recorded, identity, spans }
 }
 
 fn key(text: &str) -> Key {

@@ -99,7 +99,7 @@ pub(super) async fn two_synced_writes(log: Arc<dyn Log>, messages: usize, keys: 
 
 /// What the runs of these messages would commit: a mark, an output and a write of state for each.
 fn commit(shard: &ShardId, claim: &Claim, number: u64, output: &Topic, inputs: Vec<NewMessage>) -> ShardCommit {
-    let mark = |id: &Arc<str>| Mark { id: IdHash::of(id), time: Timestamp(0) };
+    let mark = |id: &Arc<str>| Mark { id: IdHash::of(None, id), time: Timestamp(0) };
     ShardCommit {
         shard: shard.clone(),
         term: claim.term,
@@ -115,6 +115,7 @@ fn commit(shard: &ShardId, claim: &Claim, number: u64, output: &Topic, inputs: V
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_window: Duration::from_secs(60),
         dead_max: u64::MAX,
         dead_drop: vec![],
         controlled: claim.record.controlled,

@@ -12,11 +12,11 @@ use super::data::{DataArgs, look};
 use super::failure::{Exit, Failure};
 use super::output::{Output, grouped, printable};
 use super::tail::line_of;
+use crate::http::named;
 use crate::http::views::{DeadCountView, DeadLetterView, DeadPage};
 use crate::log::Log as _;
 use clap::{Args, Subcommand};
 use filter::{FilterArgs, query_of};
-use order::Action;
 
 /// Characters of an error that the list shows.
 const ERROR_CHARS_MAX: usize = 100;
@@ -30,7 +30,7 @@ pub enum DeadCommand {
     /// Count dead letters
     Count(CountArgs),
     /// Hand dead letters back to their handler, at the end of their keys' queues, attempts reset
-    Retry(order::OrderArgs),
+    Retry(order::RetryArgs),
     /// Delete dead letters
     Drop(order::OrderArgs),
 }
@@ -81,8 +81,8 @@ pub(super) fn run(command: &DeadCommand, output: &mut Output) -> Result<Exit, Fa
         DeadCommand::List(args) => list(args, output),
         DeadCommand::Show(args) => show(args, output),
         DeadCommand::Count(args) => count(args, output),
-        DeadCommand::Retry(args) => order::run(Action::Retry, args, output),
-        DeadCommand::Drop(args) => order::run(Action::Drop, args, output),
+        DeadCommand::Retry(args) => order::retry(args, output),
+        DeadCommand::Drop(args) => order::drop(args, output),
     }
 }
 
@@ -96,7 +96,10 @@ fn list(args: &ListArgs, output: &mut Output) -> Result<Exit, Failure> {
         &args.host,
         &args.data,
         |client| client.get_json(&path),
-        async |data| Ok(DeadPage::of(&data.log, filter.clone(), args.below, usize::from(args.limit)).await?),
+        async |data| {
+            named::check(&data.log, &filter).await?;
+            Ok(DeadPage::of(&data.log, filter.clone(), args.below, usize::from(args.limit)).await?)
+        },
     )?;
     if output.json {
         output.json(&page)?;
@@ -116,13 +119,13 @@ fn show_page(page: &DeadPage, output: &mut Output) -> Result<(), Failure> {
         .iter()
         .map(|letter| {
             let error: String = printable(&letter.error).chars().take(ERROR_CHARS_MAX).collect();
-            let DeadLetterView { number, time, handler, kind, attempts, message, .. } = letter;
+            let DeadLetterView { number, time, handler, kind, attempts, deaths, message, .. } = letter;
             let numbers = [number.to_string(), time.clone(), handler.clone(), message.topic.clone()];
-            let rest = [message.offset.to_string(), kind.clone(), attempts.to_string(), error];
+            let rest = [message.offset.to_string(), kind.clone(), attempts.to_string(), deaths.to_string(), error];
             numbers.into_iter().chain(rest).collect()
         })
         .collect();
-    output.table(&["NUMBER", "TIME", "HANDLER", "TOPIC", "OFFSET", "KIND", "ATTEMPTS", "ERROR"], &rows)?;
+    output.table(&["NUMBER", "TIME", "HANDLER", "TOPIC", "OFFSET", "KIND", "ATTEMPTS", "DEATHS", "ERROR"], &rows)?;
     if let Some(below) = page.next_below {
         output.line(format!("more with --below {below}"))?;
     }
@@ -143,10 +146,15 @@ fn show(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure> {
         output.json(&letter)?;
         return Ok(Exit::Done);
     }
-    let DeadLetterView { number, handler, shard, kind, error, attempts, time, key, digest, message } = &letter;
+    let DeadLetterView { number, handler, shard, kind, error, attempts, time, key, digest, message, .. } = &letter;
+    let DeadLetterView { deaths, first_offset, first_time, returns, .. } = &letter;
     output.line(format!("dead letter {number} of {handler}, shard {shard}"))?;
     output.line(format!("given up  {time} after {attempts} attempts"))?;
     output.line(format!("error     {kind}: {}", printable(error)))?;
+    if *deaths > 1 {
+        output.line(format!("deaths    {deaths} in all, the first {first_time} at offset {first_offset}"))?;
+        output.line(format!("returns   {returns}"))?;
+    }
     if let Some(key) = key {
         output.line(format!("key       {}", printable(key)))?;
     }
@@ -163,7 +171,10 @@ fn count(args: &CountArgs, output: &mut Output) -> Result<Exit, Failure> {
         &args.host,
         &args.data,
         |client| client.get_json(&format!("/v1/dead/count?{}", query_of(&filter))),
-        async |data| Ok(data.log.dead_count(filter.clone()).await?.into()),
+        async |data| {
+            named::check(&data.log, &filter).await?;
+            Ok(data.log.dead_count(filter.clone()).await?.into())
+        },
     )?;
     match output.json {
         true => output.json(&count)?,

@@ -7,6 +7,7 @@ use crate::handler::{HandlerName, ShardId};
 use crate::message::Offset;
 use crate::reader::Reader;
 use crate::routing::Routing;
+use crate::shard::Remembered;
 use crate::telemetry::HandlerMetrics;
 use futures_util::future::join_all;
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ pub(super) struct Running {
     routing: Arc<Routing>,
     version: watch::Sender<Arc<Version>>,
     gate: Arc<Gate>,
+    remembered: Remembered,
     /// By shard: see [`actor::Parts::idle`].
     idle: Vec<Arc<AtomicBool>>,
     /// By shard: the greatest offset up to which everything was seen to be settled.
@@ -66,6 +68,7 @@ impl Running {
             name,
             routing,
             gate,
+            remembered: Remembered::default(),
             idle,
             shards: Mutex::default(),
         };
@@ -97,6 +100,7 @@ impl Running {
             committer: works.committer.clone(),
             version: self.version.subscribe(),
             gate: self.gate.clone(),
+            remembered: self.remembered.clone(),
             idle: self.idle[usize::from(index)].clone(),
             commands: works.follower.commands(&self.name),
             pins: works.follower.pins().clone(),

@@ -8,6 +8,7 @@ use super::commands;
 use super::error::ApiError;
 use super::face::Face;
 use super::handlers::Known;
+use super::named;
 use super::parameters::{Parameters, PathText};
 use super::views::{
     DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters,
@@ -40,6 +41,7 @@ pub(super) async fn list(
     let below = parameters.number("below")?;
     let limit = parameters.number("limit")?.map(|limit| usize::try_from(limit).unwrap_or(LETTERS_MAX));
     parameters.finish()?;
+    named::check(&*face.log, &filter).await?;
     let letters_max = limit.unwrap_or(LETTERS_DEFAULT).clamp(1, LETTERS_MAX);
     Ok(Json(DeadPage::of(&*face.log, filter, below, letters_max).await?))
 }
@@ -50,6 +52,7 @@ pub(super) async fn count(
 ) -> Result<Json<DeadCountView>, ApiError> {
     let filter = filter_of(&mut parameters)?;
     parameters.finish()?;
+    named::check(&*face.log, &filter).await?;
     Ok(Json(face.log.dead_count(filter).await?.into()))
 }
 
@@ -72,7 +75,7 @@ pub(super) async fn retry(
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
-    order(&face, parameters, request, |filter| Command::RetryDead { filter }).await
+    order(&face, parameters, request, Action::Retry).await
 }
 
 pub(super) async fn drop(
@@ -80,24 +83,40 @@ pub(super) async fn drop(
     parameters: Parameters,
     request: Request,
 ) -> Result<Response, ApiError> {
-    order(&face, parameters, request, |filter| Command::DropDead { filter }).await
+    order(&face, parameters, request, Action::Drop).await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Retry,
+    Drop,
 }
 
 async fn order(
     face: &Face,
     mut parameters: Parameters,
     request: Request,
-    command: fn(DeadFilter) -> Command,
+    action: Action,
 ) -> Result<Response, ApiError> {
     let is_trial = parameters.flag("dry_run", false)?;
     parameters.finish()?;
     let (parts, sent) = request.into_parts();
-    let filter = meant(body::command(face, &parts.headers, sent).await?)?;
+    let mut fields = body::command(face, &parts.headers, sent).await?;
+    let to = match action {
+        Action::Retry => receiver(&mut fields)?,
+        Action::Drop => None,
+    };
+    let filter = meant(fields)?;
     let known = Known::of(face).await?;
     let names_one = filter.handler.is_some();
     if let Some(handler) = &filter.handler {
         known.commanded(&known.name(handler.as_str())?)?;
     }
+    if let Some(to) = &to {
+        // Nobody would take the letters up, nor keep them from being deleted with what is old.
+        known.commanded(&known.name(to.as_str())?)?;
+    }
+    named::check(&*face.log, &filter).await?;
 
     // Counted first: a letter that comes while the handlers are counted is numbered above.
     let upto = face.log.dead_count(filter.clone()).await?.newest;
@@ -121,7 +140,13 @@ async fn order(
         }
         order.letters += letters;
         order.handlers.push(HandlerLetters { handler: name.to_string(), letters });
-        wanted.push((name, command(filter)));
+        wanted.push((
+            name,
+            match action {
+                Action::Retry => Command::RetryDead { filter, to: to.clone() },
+                Action::Drop => Command::DropDead { filter },
+            },
+        ));
     }
     if is_trial || wanted.is_empty() {
         return Ok(Json(order).into_response());
@@ -141,6 +166,15 @@ fn check(known: &Known, name: &HandlerName) -> Result<(), ApiError> {
         return Err(ApiError::unavailable(error));
     }
     Ok(())
+}
+
+/// The handler in a body that gets the letters; `None`: each goes back to its own.
+fn receiver(fields: &mut Map<String, Value>) -> Result<Option<HandlerName>, ApiError> {
+    match fields.remove("to") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) => HandlerName::parse(&name).map(Some).map_err(ApiError::bad_request),
+        Some(_) => Err(ApiError::bad_request("`to` is the name of a handler")),
+    }
 }
 
 /// The filter in a body. One without any condition would mean everything, so it has to say that.

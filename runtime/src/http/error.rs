@@ -1,5 +1,6 @@
 //! What a client is told when a request fails: a status, a reason as JSON, and when to try again.
 
+use super::named::{CheckError, UnknownName};
 use crate::log::LogError;
 use crate::message::MessageError;
 use axum::Json;
@@ -75,6 +76,22 @@ impl From<LogError> for ApiError {
                 Self::unavailable(error)
             }
             LogError::Conflict | LogError::Refused { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
+    }
+}
+
+impl From<UnknownName> for ApiError {
+    fn from(error: UnknownName) -> Self {
+        let status = if error.may_exist { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+        Self::new(status, &error).with("known", error.known)
+    }
+}
+
+impl From<CheckError> for ApiError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Unknown(unknown) => unknown.into(),
+            CheckError::Log(error) => error.into(),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::error::ApiError;
 use super::face::Face;
+use super::named::unknown_handler;
 use super::parameters::{Parameters, PathText};
 use super::running::{Running, RunningHandler};
 use super::views::{HandlerPage, HandlerView};
@@ -13,12 +14,8 @@ use crate::routing::Routing;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-/// Names that a refusal lists.
-const NAMES_MAX: usize = 100;
 
 pub(super) async fn list(State(face): State<Arc<Face>>, parameters: Parameters) -> Result<Json<HandlerPage>, ApiError> {
     parameters.finish()?;
@@ -43,12 +40,7 @@ async fn all(face: &Face) -> Result<Vec<HandlerView>, ApiError> {
 }
 
 fn unknown<'n>(name: &HandlerName, known: impl Iterator<Item = &'n str>) -> ApiError {
-    let known: Vec<&str> = known.take(NAMES_MAX).collect();
-    let error = match known[..] {
-        [] => format!("there is no handler `{name}`, nor any other"),
-        _ => format!("there is no handler `{name}`, there is {}", known.join(", ")),
-    };
-    ApiError::new(StatusCode::NOT_FOUND, error).with("known", json!(known))
+    unknown_handler(name, known).into()
 }
 
 /// The handlers that the log knows, for one request.

@@ -47,8 +47,11 @@ pub(super) struct Table {
 
 impl Table {
     pub(super) fn new(entries: Vec<Option<Entry>>) -> Self {
-        let last_spans = entries.iter().flatten().filter_map(|entry| entry.routing.spans.last());
-        let settled_after = last_spans.map(|span| span.after).max().unwrap_or_default();
+        let changes = entries.iter().flatten().flat_map(|Entry { routing, .. }| {
+            // Dead letters return to the handler from where it was recorded on.
+            routing.spans.last().map(|span| span.after).into_iter().chain([routing.recorded])
+        });
+        let settled_after = changes.max().unwrap_or_default();
         Self { entries, settled_after }
     }
 

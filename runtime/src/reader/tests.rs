@@ -12,7 +12,7 @@ use super::{Delivery, Inbox, Options, Reader};
 use crate::handler::{HandlerName, ShardId};
 use crate::log::Log;
 use crate::message::{Key, NewMessage, Offset};
-use crate::routing::{IdFrom, KeyFrom, Routing, Span};
+use crate::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use crate::topic::{Pattern, Topic};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +64,8 @@ fn routing(handler: &str, patterns: &[&str], shards: u16) -> Routing {
         key: KeyFrom::Message,
         id: IdFrom::Message,
         shards,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![span(Offset::START, patterns)],
     }
 }

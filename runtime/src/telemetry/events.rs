@@ -2,7 +2,7 @@
 
 use super::{CommitMetrics, FailedRun, HandlerMetrics, HttpMetrics, Metrics, Told};
 use crate::clock;
-use crate::commit::{CommitError, DeadLetter};
+use crate::commit::{CommitError, Committed, DeadLetter};
 use crate::control::Command;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
@@ -69,9 +69,9 @@ pub fn traced(shard: &ShardId, traced: &Traced) {
 }
 
 /// The log answered a shard's commit.
-pub fn commit_answered(metrics: &CommitMetrics, answer: &Result<(), CommitError>) {
+pub fn commit_answered(metrics: &CommitMetrics, answer: &Result<Committed, CommitError>) {
     let (result, error) = match answer {
-        Ok(()) => ("ok", None),
+        Ok(_) => ("ok", None),
         Err(error @ CommitError::Fenced { .. }) => ("fenced", Some(error)),
         Err(error @ CommitError::Refused { .. }) => ("refused", Some(error)),
         Err(error @ CommitError::Unavailable { .. }) => ("unavailable", Some(error)),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::commit::{CommitError, DeadLetter};
+use crate::commit::{CommitError, DeadLetter, Deaths};
 use crate::handler::{Digest, ShardId};
 use crate::message::{Message, NewMessage, Offset};
 use crate::pipeline::Settled;
@@ -130,6 +130,8 @@ fn calls_commits_dead_letters_and_modules_are_shown() {
         error: "no such user".into(),
         digest: None,
         time: Timestamp(0),
+        identity: None,
+        deaths: Deaths::first(Offset(1), Timestamp(0)),
     };
     events::dead_letter(&handler, &letter);
     events::marks_evicted(&handler, 7);

@@ -5,7 +5,7 @@ use crate::harness::everything;
 use crate::harness::logs::{commit, key, message, shard};
 use bytes::Bytes;
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, KeyWrites, Mark, ShardCommit};
+use sluicebox::commit::{CommitError, Committed, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::{ENTRY_NAME_BYTES_MAX, StateWrite, VALUE_BYTES_MAX};
 use sluicebox::handler::ShardId;
 use sluicebox::log::Log;
@@ -21,7 +21,7 @@ fn traces(mut commit: ShardCommit, text: &str) -> ShardCommit {
     commit.read = Offset(commit.number);
     commit.outputs = vec![message("out", text.to_owned()), message("out", format!("{text}, again"))];
     commit.state = vec![write(text, "entry", Some(text))];
-    commit.marks = vec![Mark { id: IdHash::of(text), time: Timestamp(1) }];
+    commit.marks = vec![Mark { id: IdHash::of(None, text), time: Timestamp(1) }];
     commit
 }
 
@@ -31,7 +31,7 @@ async fn is_whole(log: &dyn Log, shard: &ShardId, text: &str) -> bool {
     let outputs = everything(log).await.iter().filter(|m| m.body == text || m.body == again).count();
     let state = log.load(shard.clone(), vec![key(text)]).await.unwrap();
     let record = log.claim(shard.clone(), Offset::START).await.unwrap().record;
-    let mark = record.marks.iter().filter(|mark| mark.id == IdHash::of(text)).count();
+    let mark = record.marks.iter().filter(|mark| mark.id == IdHash::of(None, text)).count();
     match (outputs, state[0].len(), mark) {
         (2, 1, 1) => true,
         (0, 0, 0) => false,
@@ -48,7 +48,7 @@ on_every_kind! {
         assert!(second.term > first.term);
         assert_eq!(second.record.read, Offset(7), "a start is for shards the log does not know");
         log.claim(b, Offset(9)).await.unwrap();
-        assert_eq!(log.commit(ShardCommit { read: Offset(8), ..commit(&a, second.term, 1) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read: Offset(8), ..commit(&a, second.term, 1) }).await, Ok(Committed::default()));
         let third = log.claim(a, Offset(9)).await.unwrap();
         assert_eq!((third.record.read, third.record.commit_number), (Offset(8), 1));
     }
@@ -62,7 +62,7 @@ on_every_kind! {
         let new = log.claim(id.clone(), Offset::START).await.unwrap().term;
         assert_eq!(log.commit(traces(commit(&id, old, 1), "old term")).await, fenced);
         assert_eq!(log.commit(traces(commit(&id, new, 2), "a number too high")).await, fenced);
-        assert_eq!(log.commit(traces(commit(&id, new, 1), "good")).await, Ok(()));
+        assert_eq!(log.commit(traces(commit(&id, new, 1), "good")).await, Ok(Committed::default()));
         assert_eq!(log.commit(traces(commit(&id, new, 1), "number again")).await, fenced);
         for text in ["unclaimed", "old term", "a number too high", "number again"] {
             assert!(!is_whole(&*log, &id, text).await, "{text}");
@@ -84,7 +84,7 @@ on_every_kind! {
         commits[4].state[0].writes.push(StateWrite { entry: "e".into(), value: Some(vec![0; VALUE_BYTES_MAX + 1].into()) });
         let answers = commit_at_once(&*log, commits).await;
         for at in [0, 2, 5] {
-            assert_eq!(answers[at], Ok(()));
+            assert_eq!(answers[at], Ok(Committed::default()));
         }
         assert_eq!(answers[1], Err(CommitError::Fenced { shard: ids[1].clone() }));
         for at in [3, 4] {
@@ -99,7 +99,7 @@ on_every_kind! {
         let id = shard("h", 0);
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let good = ShardCommit { read: Offset(5), controlled: Offset(5), ..commit(&id, term, 1) };
-        assert_eq!(log.commit(good).await, Ok(()));
+        assert_eq!(log.commit(good).await, Ok(Committed::default()));
         let long_name = StateWrite { entry: "x".repeat(ENTRY_NAME_BYTES_MAX + 1).into(), value: None };
         let bad = [
             ShardCommit { read: Offset(4), ..commit(&id, term, 2) },
@@ -113,7 +113,7 @@ on_every_kind! {
             }
         }
         let good = ShardCommit { read: Offset(6), ..commit(&id, term, 2) };
-        assert_eq!(log.commit(good).await, Ok(()));
+        assert_eq!(log.commit(good).await, Ok(Committed::default()));
     }
 
     async fn commits_of_one_shard_at_once_follow_each_other(log) {
@@ -122,7 +122,7 @@ on_every_kind! {
         let commits = [1, 2, 2, 3].map(|number| traces(commit(&id, term, number), &format!("n{number}")));
         let answers = commit_at_once(&*log, commits.to_vec()).await;
         let fenced = Err(CommitError::Fenced { shard: id.clone() });
-        assert_eq!(answers, [Ok(()), Ok(()), fenced, Ok(())]);
+        assert_eq!(answers, [Ok(Committed::default()), Ok(Committed::default()), fenced, Ok(Committed::default())]);
         assert_eq!(log.claim(id, Offset::START).await.unwrap().record.commit_number, 3);
     }
 
@@ -136,7 +136,7 @@ on_every_kind! {
                 for number in 1..=25 {
                     log.append(vec![message("foreign", "")]).await.unwrap();
                     let outputs = (0..3u8).map(|at| message("out", vec![who as u8, number as u8, at])).collect();
-                    assert_eq!(log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await, Ok(()));
+                    assert_eq!(log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await, Ok(Committed::default()));
                 }
             }));
         }
@@ -167,7 +167,7 @@ on_every_kind! {
                 commits[0].state.push(write("k7", "e", None));
                 commits[0].state.push(write("k8", "never there", None));
             }
-            assert_eq!(commit_at_once(&*log, commits).await, [Ok(()), Ok(())]);
+            assert_eq!(commit_at_once(&*log, commits).await, [Ok(Committed::default()), Ok(Committed::default())]);
             let keys = vec![key("absent"), key("k"), key("k7")];
             let state = log.load(id.clone(), keys).await.unwrap();
             assert_eq!(state[0].len(), 0);
@@ -188,7 +188,7 @@ on_every_kind! {
                 let text = format!("k{index}");
                 for number in 1..=40 {
                     let state = vec![write(&text, "n", Some(&number.to_string()))];
-                    assert_eq!(log.commit(ShardCommit { state, ..commit(&id, term, number) }).await, Ok(()));
+                    assert_eq!(log.commit(ShardCommit { state, ..commit(&id, term, number) }).await, Ok(Committed::default()));
                     let loaded = log.load(id.clone(), vec![key(&text)]).await.unwrap();
                     assert_eq!(loaded[0].get("n").unwrap(), &number.to_string());
                 }

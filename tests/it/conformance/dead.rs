@@ -3,7 +3,8 @@
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{
-    Control, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Delayed, Head, HeadScope, Mark, ShardCommit,
+    Committed, Control, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Deaths, Delayed, Head, HeadScope, Mark,
+    ShardCommit,
 };
 use sluicebox::handler::{Digest, ShardId};
 use sluicebox::log::{Log, ShardStatus};
@@ -11,7 +12,7 @@ use sluicebox::message::{Headers, IdHash, Message, NewMessage, Offset};
 use sluicebox::topic::Pattern;
 use std::sync::Arc;
 
-fn letter(shard: &ShardId, error: &str) -> DeadLetter {
+pub fn letter(shard: &ShardId, error: &str) -> DeadLetter {
     let new = NewMessage {
         key: Some(key("own key")),
         id: Some("id".into()),
@@ -28,6 +29,8 @@ fn letter(shard: &ShardId, error: &str) -> DeadLetter {
         error: error.into(),
         digest: Some(Digest::of(b"module")),
         time: Timestamp(1_700_000_001_000),
+        identity: None,
+        deaths: Deaths { count: 3, first_offset: Offset(9), first_time: Timestamp(1_600_000_000_000), returns: 2 },
     }
 }
 
@@ -57,7 +60,7 @@ async fn write(log: &dyn Log, letters: &[DeadLetter]) {
         let (term, number) = numbers.get_mut(id).unwrap();
         *number += 1;
         let dead = vec![letter.clone()];
-        assert_eq!(log.commit(ShardCommit { dead, ..commit(id, *term, *number) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { dead, ..commit(id, *term, *number) }).await, Ok(Committed::default()));
     }
 }
 
@@ -71,7 +74,7 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let bare = DeadLetter { key: None, digest: None, attempts: 0, ..letter(&id, "") };
         let written = vec![letter(&id, "ключ"), bare];
-        assert_eq!(log.commit(ShardCommit { dead: written.clone(), ..commit(&id, term, 1) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { dead: written.clone(), ..commit(&id, term, 1) }).await, Ok(Committed::default()));
         let found = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
         assert!(found[0].number > found[1].number);
         let found: Vec<DeadLetter> = found.into_iter().rev().map(|dead| dead.letter).collect();
@@ -84,7 +87,7 @@ on_every_kind! {
             let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
             for number in 1..=5u64 {
                 let dead = vec![letter(id, &format!("{}{number}", id.handler))];
-                assert_eq!(log.commit(ShardCommit { dead, ..commit(id, term, number) }).await, Ok(()));
+                assert_eq!(log.commit(ShardCommit { dead, ..commit(id, term, number) }).await, Ok(Committed::default()));
             }
         }
         let all = DeadQuery::newest(DeadFilter::default(), usize::MAX);
@@ -105,6 +108,48 @@ on_every_kind! {
             pages.extend(page.into_iter().map(|dead| dead.letter.error));
         }
         assert_eq!(pages, expected[5..]);
+    }
+
+    async fn a_letter_of_the_same_message_takes_the_place_of_the_older_one(log) {
+        let (a, b) = (shard("h", 0), shard("h", 1));
+        let same = |shard: &ShardId, identity: Option<u128>, offset: u64, seconds: u64| {
+            let time = Timestamp(1_700_000_000_000 + seconds * 1000);
+            let message = Message { offset: Offset(offset), time, ..(*letter(shard, "").message).clone() };
+            DeadLetter {
+                message: Arc::new(message),
+                identity: identity.map(IdHash),
+                time,
+                deaths: Deaths::first(Offset(offset), time),
+                ..letter(shard, &format!("{shard} {offset}"))
+            }
+        };
+        let mut terms = vec![];
+        for id in [&a, &b] {
+            terms.push(log.claim(id.clone(), Offset::START).await.unwrap().term);
+        }
+        let write = async |shard: &ShardId, number: u64, dead: Vec<DeadLetter>| {
+            let term = terms[usize::from(shard.index)];
+            log.commit(ShardCommit { dead, dead_max: 5, ..commit(shard, term, number) }).await.unwrap().dead_joined
+        };
+        // Of one commit, of two, of another message, of another shard, of none.
+        assert_eq!(write(&a, 1, vec![same(&a, Some(1), 17, 0), same(&a, Some(2), 18, 0), same(&a, None, 19, 0)]).await, 0);
+        assert_eq!(write(&a, 2, vec![same(&a, Some(1), 20, 30), same(&a, Some(1), 21, 59), same(&a, None, 22, 30)]).await, 2);
+        assert_eq!(write(&b, 1, vec![same(&b, Some(1), 23, 30)]).await, 0);
+        // The bound on letters counts those that are there.
+        let newest = DeadQuery::newest(of_handler(&a), 10);
+        assert_eq!(listed(&*log, newest.clone()).await, ["h/1 23", "h/0 22", "h/0 21", "h/0 19", "h/0 18"]);
+        let found = log.dead(newest.clone()).await.unwrap().remove(2).letter;
+        let first = Deaths::first(Offset(17), Timestamp(1_700_000_000_000));
+        assert_eq!(found, DeadLetter { deaths: Deaths { count: 3, ..first }, ..same(&a, Some(1), 21, 59) });
+        // One that was returned brings what became of it; longer ago than ids are remembered it was another message.
+        let deaths = Deaths { count: 4, returns: 2, ..Deaths::first(Offset(3), Timestamp(1)) };
+        let returned = DeadLetter { deaths, ..same(&a, Some(1), 30, 70) };
+        assert_eq!(write(&a, 3, vec![returned]).await, 1);
+        assert_eq!(log.dead(newest.clone()).await.unwrap()[0].letter.deaths, Deaths { count: 7, ..deaths });
+        // And so it is when the earlier one is given up later.
+        assert_eq!(write(&a, 4, vec![same(&a, Some(1), 31, 130)]).await, 0);
+        assert_eq!(write(&a, 5, vec![same(&a, Some(2), 15, 0), same(&a, Some(2), 14, 0)]).await, 1);
+        assert_eq!(listed(&*log, newest).await, ["h/0 14", "h/0 31", "h/0 30", "h/1 23", "h/0 22"]);
     }
 
     async fn letters_are_found_by_every_condition_of_a_filter(log) {
@@ -184,7 +229,7 @@ on_every_kind! {
         assert_eq!(log.dead_count(DeadFilter::default()).await.unwrap().letters, 3);
         let outputs = vec![message("again", "a2")];
         let drop = ShardCommit { dead_drop: vec![everything[0], everything[1], u64::MAX], outputs, ..commit(&a, term, number) };
-        assert_eq!(log.commit(drop).await, Ok(()));
+        assert_eq!(log.commit(drop).await, Ok(Committed::default()));
         assert_eq!(listed(&*log, DeadQuery::newest(DeadFilter::default(), 10)).await, ["b1", "a1"]);
     }
 
@@ -201,7 +246,7 @@ on_every_kind! {
                 let dead = vec![letter(id, &format!("{} {number}", id.index))];
                 ShardCommit { dead, dead_max: 5, ..commit(id, *term, number) }
             });
-            assert_eq!(crate::conformance::commit_at_once(&*log, commits.collect()).await, [Ok(()), Ok(())]);
+            assert_eq!(crate::conformance::commit_at_once(&*log, commits.collect()).await, [Ok(Committed::default()), Ok(Committed::default())]);
             let count = log.dead_count(of_handler(&ids[0])).await.unwrap();
             assert_eq!(count.letters, (2 * number).min(5));
         }
@@ -209,11 +254,11 @@ on_every_kind! {
         assert_eq!(listed(&*log, DeadQuery::newest(of_handler(&ids[0]), 10)).await, expected);
         // Without any new letter, when the setting was lowered; and none is kept at 0.
         let lowered = ShardCommit { dead_max: 2, ..commit(&ids[1], terms[1], 11) };
-        assert_eq!(log.commit(lowered).await, Ok(()));
+        assert_eq!(log.commit(lowered).await, Ok(Committed::default()));
         assert_eq!(listed(&*log, DeadQuery::newest(of_handler(&ids[0]), 10)).await, expected[..2]);
         let newest = log.dead(DeadQuery::newest(of_handler(&ids[0]), 1)).await.unwrap()[0].number;
         let none = ShardCommit { dead: vec![letter(&ids[1], "x")], dead_drop: vec![newest], dead_max: 0, ..commit(&ids[1], terms[1], 12) };
-        assert_eq!(log.commit(none).await, Ok(()));
+        assert_eq!(log.commit(none).await, Ok(Committed::default()));
         assert_eq!(listed(&*log, DeadQuery::newest(DeadFilter::default(), 10)).await, ["other"]);
     }
 
@@ -222,8 +267,8 @@ on_every_kind! {
         let claim = log.claim(id.clone(), Offset::START).await.unwrap();
         let control = Control { paused: true, ..Control::default() };
         let paused = ShardCommit { control: Some(control.clone()), ..commit(&id, claim.term, 1) };
-        assert_eq!(log.commit(paused).await, Ok(()));
-        assert_eq!(log.commit(commit(&id, claim.term, 2)).await, Ok(()));
+        assert_eq!(log.commit(paused).await, Ok(Committed::default()));
+        assert_eq!(log.commit(commit(&id, claim.term, 2)).await, Ok(Committed::default()));
         assert_eq!(log.status().await.unwrap()[0].control, control);
     }
 
@@ -250,7 +295,7 @@ on_every_kind! {
             dead: vec![letter(&first, "e")],
             ..commit(&first, term, 1)
         };
-        assert_eq!(log.commit(full).await, Ok(()));
+        assert_eq!(log.commit(full).await, Ok(Committed::default()));
         let expected = [
             ShardStatus { shard: first, term, commit_number: 1, read: offsets[1], open: 1, marks: 2, dead: 1, delayed: 1, behind: 2, control: Control::default() },
             ShardStatus { shard: second, term: second_term, commit_number: 0, read: offsets[3], open: 0, marks: 0, dead: 0, delayed: 0, behind: 0, control: Control::default() },

@@ -4,7 +4,7 @@ use super::commit_at_once;
 use crate::harness::logs::{commit, message, shard};
 use crate::harness::{again, disk, everything};
 use futures_util::future::join_all;
-use sluicebox::commit::{CommitError, ShardCommit};
+use sluicebox::commit::{CommitError, Committed, ShardCommit};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError};
 use sluicebox::message::Offset;
@@ -72,14 +72,14 @@ fn on_a_full_disk_nothing_is_lost_and_it_goes_on_when_there_is_room() {
                 assert!(number < 1000, "the disk is not full");
                 let outputs = vec![message("a", "")];
                 match log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await {
-                    Ok(()) => again::say(log.end().await.unwrap()),
+                    Ok(_) => again::say(log.end().await.unwrap()),
                     Err(error) => break error,
                 }
             };
             assert!(matches!(error, CommitError::Unavailable { .. }), "{error}");
             assert!(matches!(log.append(body()).await, Err(LogError::Full { .. })));
             disk::leave_room(u64::MAX);
-            assert_eq!(log.commit(commit(&id, term, number)).await, Ok(()), "the same commit, again");
+            assert_eq!(log.commit(commit(&id, term, number)).await, Ok(Committed::default()), "the same commit, again");
             again::say(log.append(body()).await.unwrap()[0]);
         }
     };
@@ -130,12 +130,12 @@ fn what_does_not_fit_fails_alone() {
         for small in small {
             small.await.unwrap().unwrap();
         }
-        assert_eq!(committed.await.unwrap(), Ok(()));
+        assert_eq!(committed.await.unwrap(), Ok(Committed::default()));
         let merged = merged.await.unwrap();
         let large = [large.await.unwrap(), larger.await.unwrap()];
         let refused = large.iter().filter(|result| matches!(result, Err(LogError::Full { .. }))).count();
         assert_eq!(refused, 1, "either of both fits: {large:?}");
-        assert!(matches!(&merged[..], [Ok(()), Err(CommitError::Unavailable { .. }), Ok(())]), "{merged:?}");
+        assert!(matches!(&merged[..], [Ok(_), Err(CommitError::Unavailable { .. }), Ok(_)]), "{merged:?}");
         everything(&*log).await.iter().for_each(|message| again::say(message.offset));
     };
     let Some((said, directory)) = in_a_child(name, work) else { return };
@@ -178,7 +178,7 @@ async fn appends_leave_the_last_of_the_disk_to_the_work_under_way() {
     let error = log.append(vec![message("a", "x")]).await.unwrap_err();
     assert!(matches!(&error, LogError::Full { reason } if reason.contains("kept for the work under way")), "{error}");
     let outputs = vec![message("a", "y")];
-    assert_eq!(log.commit(ShardCommit { outputs, ..commit(&id, term, 1) }).await, Ok(()));
+    assert_eq!(log.commit(ShardCommit { outputs, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
     assert_eq!(everything(&log).await.len(), 1);
 }
 
@@ -209,5 +209,5 @@ async fn a_process_that_does_not_let_go_of_the_database_stops_nothing() {
     assert_eq!(everything(&log).await.len(), 0, "reads go on");
     drop(other);
     log.append(vec![message("a", "x")]).await.unwrap();
-    assert_eq!(log.commit(commit(&id, term, 1)).await, Ok(()));
+    assert_eq!(log.commit(commit(&id, term, 1)).await, Ok(Committed::default()));
 }

@@ -3,13 +3,13 @@
 use crate::harness::logs::{commit, key, message, read_all, shard};
 use crate::harness::{again, everything};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, Control, KeyWrites, Mark, ShardCommit};
+use sluicebox::commit::{CommitError, Committed, Control, KeyWrites, Mark, ShardCommit};
 use sluicebox::effects::StateWrite;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError, Trim};
 use sluicebox::message::{IdHash, Offset};
 use sluicebox::routing::reserved::control_topic;
-use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use std::path::Path;
 
 fn open(directory: &Path) -> Result<EmbeddedLog, LogError> {
@@ -35,6 +35,8 @@ async fn everything_is_still_there_after_a_restart() {
         key: KeyFrom::All,
         id: IdFrom::Message,
         shards: 1,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![Span { after: Offset::START, subscribe: vec![] }],
     };
     let (messages, record, status) = {
@@ -49,7 +51,7 @@ async fn everything_is_still_there_after_a_restart() {
             outputs: vec![message("a.b", "3")],
             ..commit(&id, claim.term, 1)
         };
-        assert_eq!(log.commit(full).await, Ok(()));
+        assert_eq!(log.commit(full).await, Ok(Committed::default()));
         log.put_routings(0, vec![routing.clone()]).await.unwrap();
         let record = log.claim(id.clone(), Offset::START).await.unwrap();
         (everything(&log).await, record, log.status().await.unwrap())
@@ -99,9 +101,9 @@ fn a_newer_format_is_refused_and_left_alone() {
     database.pragma_update(None, "user_version", 99).unwrap();
     for opened in [open(directory.path()), EmbeddedLog::open_read_only(directory.path())] {
         let reason = refusal(opened);
-        assert!(reason.contains("has format 99, this version reads formats 1 to 3"), "{reason}");
+        assert!(reason.contains("has format 99, this version reads formats 1 to 4"), "{reason}");
     }
-    database.pragma_update(None, "user_version", 3).unwrap();
+    database.pragma_update(None, "user_version", 4).unwrap();
     drop(database);
     assert!(open(directory.path()).is_ok());
 }
@@ -191,7 +193,7 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     let error = loop {
         let outputs = vec![body()];
         match log.commit(ShardCommit { outputs, ..commit(&id, term, committed + 1) }).await {
-            Ok(()) => committed += 1,
+            Ok(_) => committed += 1,
             Err(error) => break error,
         }
     };
@@ -201,7 +203,10 @@ async fn a_full_log_refuses_appends_then_commits_and_keeps_serving() {
     // What was refused left nothing behind, and what fits is still taken.
     let all = everything(&log).await;
     assert_eq!(all.len() as u64, appended + committed);
-    assert_eq!(log.commit(ShardCommit { read: Offset(1), ..commit(&id, term, committed + 1) }).await, Ok(()));
+    assert_eq!(
+        log.commit(ShardCommit { read: Offset(1), ..commit(&id, term, committed + 1) }).await,
+        Ok(Committed::default())
+    );
     assert!(matches!(log.append(vec![body()]).await, Err(LogError::Full { .. })));
     drop(log);
     let log = EmbeddedLog::open(directory.path(), limited()).unwrap();
@@ -254,13 +259,16 @@ async fn a_full_log_says_who_holds_it_and_how_to_free_it() {
         assert!(reason.contains(part), "{part} is not in: {reason}");
     }
     let paused = Control { paused: true, ..Control::default() };
-    assert_eq!(log.commit(ShardCommit { control: Some(paused), ..commit(&id, term, 1) }).await, Ok(()));
+    assert_eq!(
+        log.commit(ShardCommit { control: Some(paused), ..commit(&id, term, 1) }).await,
+        Ok(Committed::default())
+    );
     log.trim(trim.clone()).await.unwrap();
     let reason = fill(&log).await;
     assert!(reason.contains("is paused") && reason.contains("`sluicebox handlers resume h`"), "{reason}");
     // It settles them, so it is not in the way any more.
     let read = log.end().await.unwrap();
-    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 2) }).await, Ok(()));
+    assert_eq!(log.commit(ShardCommit { read, ..commit(&id, term, 2) }).await, Ok(Committed::default()));
     while log.trim(trim.clone()).await.unwrap().more {}
     let reason = fill(&log).await;
     assert!(reason.contains("`max_bytes`") && !reason.contains("h/3"), "{reason}");

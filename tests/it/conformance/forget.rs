@@ -4,14 +4,15 @@ use crate::harness::again;
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{
-    CommitError, Control, DeadFilter, DeadLetter, Delayed, Head, HeadScope, KeyWrites, Mark, Record, ShardCommit,
+    CommitError, Committed, Control, DeadFilter, DeadLetter, Deaths, Delayed, Head, HeadScope, KeyWrites, Mark, Record,
+    ShardCommit,
 };
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::ShardId;
 use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::message::{IdHash, Message, Offset};
-use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use std::path::Path;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -22,6 +23,8 @@ fn routing(id: &ShardId) -> Routing {
         key: KeyFrom::All,
         id: IdFrom::Message,
         shards: 2,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![Span { after: Offset::START, subscribe: vec![] }],
     }
 }
@@ -47,6 +50,8 @@ async fn traces(log: &dyn Log, id: &ShardId) -> ShardCommit {
         error: "".into(),
         digest: None,
         time: Timestamp(1),
+        identity: None,
+        deaths: Deaths::first(Offset(1), Timestamp(1)),
     };
     let write = StateWrite { entry: "e".into(), value: Some("v".into()) };
     ShardCommit {
@@ -68,7 +73,7 @@ on_every_kind! {
         for id in &ids {
             commits.push(traces(&*log, id).await);
         }
-        assert_eq!(crate::conformance::commit_at_once(&*log, commits).await, [Ok(()), Ok(()), Ok(())]);
+        assert_eq!(crate::conformance::commit_at_once(&*log, commits).await, [Ok(Committed::default()), Ok(Committed::default()), Ok(Committed::default())]);
         log.put_routings(0, vec![routing(&ids[0]), routing(&ids[2])]).await.unwrap();
         let before = log.status().await.unwrap();
         let version = log.routings().await.unwrap().version;
@@ -94,7 +99,7 @@ on_every_kind! {
         let id = shard("h", 0);
         let first = traces(&*log, &id).await;
         let term = first.term;
-        assert_eq!(log.commit(first).await, Ok(()));
+        assert_eq!(log.commit(first).await, Ok(Committed::default()));
         log.forget(id.handler.clone()).await.unwrap();
         let late = log.commit(commit(&id, term, 2)).await;
         assert_eq!(late, Err(CommitError::Fenced { shard: id.clone() }));
@@ -106,7 +111,7 @@ on_every_kind! {
         assert!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].is_empty());
         let second = traces(&*log, &id).await;
         let read = offsets[0];
-        assert_eq!(log.commit(ShardCommit { read, dead_max: 1, ..second }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read, dead_max: 1, ..second }).await, Ok(Committed::default()));
         // What comes for others later does not touch the new one.
         log.forget(shard("nobody", 0).handler).await.unwrap();
         assert_eq!(log.dead_count(DeadFilter::default()).await.unwrap().letters, 1);
@@ -125,7 +130,7 @@ fn forget_much(directory: &Path) {
         let write = || StateWrite { entry: "e".into(), value: Some("v".into()) };
         let keys = (0..ENTRIES).map(|number| key(&number.to_string()));
         commit.state = keys.map(|key| KeyWrites { key, writes: vec![write()] }).collect();
-        assert_eq!(log.commit(commit).await, Ok(()));
+        assert_eq!(log.commit(commit).await, Ok(Committed::default()));
         log.forget(id.handler).await.unwrap();
         again::say("forgotten");
     });
@@ -163,7 +168,7 @@ fn what_a_crash_leaves_of_a_forgotten_handler_is_hidden_and_deleted_by_the_next_
             let again = traces(&log, &id).await;
             assert_eq!(again.number, 1);
             assert!(log.load(id.clone(), vec![key("7")]).await.unwrap()[0].is_empty());
-            assert_eq!(log.commit(again).await, Ok(()));
+            assert_eq!(log.commit(again).await, Ok(Committed::default()));
             log.forget(shard("nobody", 0).handler).await.unwrap();
             assert_eq!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].get("e").unwrap(), "v");
         });

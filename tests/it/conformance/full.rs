@@ -2,7 +2,7 @@
 
 use crate::harness::logs::{commit, message, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, DeadFilter, DeadLetter, DeadOrder, DeadQuery, ShardCommit};
+use sluicebox::commit::{CommitError, Committed, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Deaths, ShardCommit};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError};
 use sluicebox::message::{Message, Offset};
@@ -29,10 +29,12 @@ async fn give_up(log: &EmbeddedLog, handler: &str, letters: u64, dead_max: u64) 
             error: number.to_string(),
             digest: None,
             time: Timestamp(1),
+            identity: None,
+            deaths: Deaths::first(Offset(number), Timestamp(1)),
         };
         let number = claim.record.commit_number + number;
         let written = ShardCommit { dead: vec![letter], dead_max, ..commit(&id, claim.term, number) };
-        assert_eq!(log.commit(written).await, Ok(()));
+        assert_eq!(log.commit(written).await, Ok(Committed::default()));
     }
 }
 
@@ -81,7 +83,7 @@ async fn the_count_of_dead_letters_outlives_a_restart_and_an_order_to_drop_them(
     let claim = log.claim(id.clone(), Offset::START).await.unwrap();
     let dead_drop = kept[1..].iter().map(|dead| dead.number).collect();
     let dropped = ShardCommit { dead_drop, ..commit(&id, claim.term, claim.record.commit_number + 1) };
-    assert_eq!(log.commit(dropped).await, Ok(()));
+    assert_eq!(log.commit(dropped).await, Ok(Committed::default()));
     let of_h = log.usage().await.unwrap().dead[&id.handler];
     assert_eq!((of_h.letters, of_h.bytes), (1, counted.bytes / counted.letters));
 }
@@ -132,5 +134,5 @@ async fn new_topics_are_refused_when_their_names_fill_their_part_and_others_go_o
     };
     assert!(matches!(&error, CommitError::Refused { reason, .. } if reason.contains("new topic")), "{error}");
     assert!((400..700).contains(&number), "{number}");
-    assert_eq!(publish(number, long(0)).await, Ok(()));
+    assert_eq!(publish(number, long(0)).await, Ok(Committed::default()));
 }

@@ -2,7 +2,7 @@
 
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Delayed, Head, HeadScope, KeyWrites, ShardCommit};
+use sluicebox::commit::{Committed, Delayed, Head, HeadScope, KeyWrites, ShardCommit};
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::{Digest, HandlerName};
 use sluicebox::log::{
@@ -38,7 +38,7 @@ async fn open(log: &dyn Log, attempts: &[u32]) -> Vec<Offset> {
             head(offsets[at], Some(&format!("k{at}")), attempts[at], &error)
         });
         let (open_put, read) = (open_put.collect(), *offsets.last().unwrap());
-        assert_eq!(log.commit(ShardCommit { open_put, read, ..commit(&id, term, 1) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { open_put, read, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
     }
     offsets
 }
@@ -54,7 +54,7 @@ async fn state(log: &dyn Log, handler: &str, keys: &[&str]) {
     let write = |entry: &str, value: &'static str| StateWrite { entry: entry.into(), value: Some(value.into()) };
     let writes = || vec![write("é", "12345"), write("b", "")];
     let state = keys.iter().map(|text| KeyWrites { key: key(text), writes: writes() }).collect();
-    assert_eq!(log.commit(ShardCommit { state, ..commit(&id, term, 1) }).await, Ok(()));
+    assert_eq!(log.commit(ShardCommit { state, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
 }
 
 async fn keys(log: &dyn Log, prefix: &str, after: Option<Key>, keys_max: usize) -> Vec<String> {
@@ -109,7 +109,7 @@ on_every_kind! {
         let id = shard("h", 0);
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let open_put = vec![head(Offset(7), None, 0, "")];
-        assert_eq!(log.commit(ShardCommit { open_put, read: Offset(7), ..commit(&id, term, 1) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { open_put, read: Offset(7), ..commit(&id, term, 1) }).await, Ok(Committed::default()));
         let found = heads(&*log, HeadFilter::default(), Offset::START, 10).await;
         assert_eq!((found.len(), &found[0].message), (1, &None));
     }
@@ -121,7 +121,7 @@ on_every_kind! {
         ] {
             let id = shard("h", index);
             let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
-            assert_eq!(log.commit(ShardCommit { delayed_put, ..commit(&id, term, 1) }).await, Ok(()));
+            assert_eq!(log.commit(ShardCommit { delayed_put, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
         }
         let ask = async |filter: DelayedFilter, after, delayed_max| {
             let query = DelayedQuery { handler: handler(), filter, after, delayed_max };

@@ -1,12 +1,15 @@
 //! Databases of older formats: migrated at the first start, with everything that was in them.
 
+use super::dead::letter;
 use crate::harness::everything;
-use crate::harness::logs::{commit, key, shard};
+use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Control, DeadFilter, DeadQuery, LogId, ShardCommit};
+use sluicebox::commit::{Committed, Control, DeadFilter, DeadLetter, DeadQuery, Deaths, LogId, ShardCommit};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, Trim};
 use sluicebox::message::Offset;
+use sluicebox::routing::{Field, IdFrom, KeyFrom, Routing, Since, Span};
+use sluicebox::topic::Pattern;
 use std::path::Path;
 
 /// What the first version wrote into an empty directory.
@@ -75,6 +78,58 @@ fn format_1(directory: &Path) {
     database.execute_batch(CONTENT).unwrap();
 }
 
+/// What format 4 added, taken back.
+const BACK_TO_FORMAT_3: &str = "
+UPDATE routings SET routings = (
+    SELECT json_object('format', 1, 'routings', json_group_array(json_remove(value, '$.recorded', '$.identity')))
+    FROM json_each(routings.routings, '$.routings')
+);
+DROP INDEX dead_by_identity;
+ALTER TABLE dead DROP COLUMN identity;
+ALTER TABLE dead DROP COLUMN deaths;
+ALTER TABLE dead DROP COLUMN first_offset;
+ALTER TABLE dead DROP COLUMN first_given_up;
+ALTER TABLE dead DROP COLUMN returns;
+PRAGMA user_version = 3;
+";
+
+#[tokio::test]
+async fn what_a_log_of_format_3_took_up_keeps_its_place_and_what_comes_follows_the_new_rules() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || EmbeddedLog::open(directory.path(), Options::default()).unwrap();
+    let routing = |name: &str| Routing {
+        handler: shard(name, 0).handler,
+        key: KeyFrom::Fields(vec![Field::Pointer("/user".into())]),
+        id: IdFrom::Message,
+        shards: 8,
+        recorded: Offset::START,
+        identity: Since::default(),
+        spans: vec![Span { after: Offset(1), subscribe: vec![Pattern::parse("a.*").unwrap()] }],
+    };
+    let log = open();
+    let last = log.append(vec![message("a.b", "1"), message("a.b", "2")]).await.unwrap()[1];
+    let time = everything(&log).await[1].time;
+    log.put_routings(0, vec![routing("h"), routing("i")]).await.unwrap();
+    let id = shard("h", 3);
+    let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+    let written = letter(&id, "it broke");
+    log.commit(ShardCommit { dead: vec![written.clone()], ..commit(&id, term, 1) }).await.unwrap();
+    drop(log);
+    database(directory.path()).execute_batch(BACK_TO_FORMAT_3).unwrap();
+
+    let log = open();
+    let identity = Since { after: last, time };
+    let expected = ["h", "i"].map(|name| Routing { identity, ..routing(name) });
+    assert_eq!(log.routings().await.unwrap().routings, expected);
+    let letters = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
+    let deaths = Deaths::first(written.message.offset, written.time);
+    assert_eq!(letters[0].letter, DeadLetter { identity: None, deaths, ..written });
+    drop(log);
+    let fresh = tempfile::tempdir().unwrap();
+    drop(EmbeddedLog::open(fresh.path(), Options::default()).unwrap());
+    assert_eq!(shape(directory.path()), shape(fresh.path()));
+}
+
 /// Tables with their columns, and indexes.
 fn shape(directory: &Path) -> Vec<String> {
     let database = database(directory);
@@ -106,7 +161,7 @@ async fn a_database_of_format_1_is_migrated_with_all_that_is_in_it() {
     assert_eq!((claim.record.controlled, claim.record.control), (Offset(2), Control::default()));
     assert_eq!(log.load(id.clone(), vec![key("k")]).await.unwrap()[0].get("e").unwrap(), "v");
     let next = ShardCommit { read: Offset(2), ..commit(&id, claim.term, 8) };
-    assert_eq!(log.commit(next).await, Ok(()));
+    assert_eq!(log.commit(next).await, Ok(Committed::default()));
     // Topics that nothing named before go as those of today do, once the messages of before are gone.
     let all = Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: 1000 };
     assert_eq!(log.trim(all.clone()).await.unwrap().deleted, 2);

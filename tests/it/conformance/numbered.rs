@@ -24,7 +24,7 @@ pub fn numbered(id: &ShardId, term: Term, number: u64) -> ShardCommit {
         read: Offset(number),
         open_put: vec![head(number)],
         open_drop: vec![Offset(number - 1)],
-        marks: vec![Mark { id: IdHash::of(&text), time: Timestamp(number) }],
+        marks: vec![Mark { id: IdHash::of(None, &text), time: Timestamp(number) }],
         state: vec![KeyWrites {
             key: key(&format!("shard {}", id.index)),
             writes: vec![StateWrite { entry: "number".into(), value: Some(text.clone().into()) }],
@@ -53,7 +53,7 @@ pub async fn claim_whole(log: &dyn Log, index: u16) -> (Term, u64) {
     assert_eq!(record.read, Offset(last));
     let open: Vec<_> = record.open.iter().map(|head| head.offset.0).collect();
     assert_eq!(open, (last..=last).filter(|number| *number > 0).collect::<Vec<_>>());
-    let mark = |number: u64| Mark { id: IdHash::of(&number.to_string()), time: Timestamp(number) };
+    let mark = |number: u64| Mark { id: IdHash::of(None, &number.to_string()), time: Timestamp(number) };
     assert_eq!(record.marks, (1..=last).map(mark).collect::<Vec<_>>());
     let state = log.load(id, vec![key(&format!("shard {index}"))]).await.unwrap();
     let number = state[0].get("number").map(|value| String::from_utf8(value.to_vec()).unwrap());

@@ -6,7 +6,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Control, DeadFilter, Delayed, Head, HeadScope, KeyWrites, Mark, Pin, Record, ShardCommit};
+use sluicebox::commit::{
+    Committed, Control, DeadFilter, Delayed, Head, HeadScope, KeyWrites, Mark, Pin, Record, ShardCommit,
+};
 use sluicebox::control::Command;
 use sluicebox::effects::{Entries, StateWrite};
 use sluicebox::handler::{Digest, ShardId};
@@ -62,7 +64,7 @@ fn any_control() -> impl Strategy<Value = Control> {
         Just(Command::Pause),
         Just(Command::Trip),
         any_key().prop_map(|key| Command::PauseKey { key }),
-        Just(Command::RetryDead { filter }),
+        Just(Command::RetryDead { filter, to: None }),
         (digest.clone(), digest).prop_map(|(digest, over)| Command::Rollback { pin: Pin { digest, over } }),
     ];
     vec(command, 0..4).prop_map(|commands| {
@@ -140,7 +142,7 @@ async fn check_round_trip(log: &dyn Log, shard: ShardId, commits: Vec<ShardCommi
         commit.read = commit.read.max(claim.record.read);
         commit.controlled = commit.controlled.max(claim.record.controlled);
         model.apply(&commit);
-        assert_eq!(log.commit(commit).await, Ok(()));
+        assert_eq!(log.commit(commit).await, Ok(Committed::default()));
         let mut record = log.claim(shard.clone(), Offset::START).await.unwrap().record;
         record.delayed.sort_by_key(|delayed| delayed.number);
         assert_eq!(record, model.record);
@@ -151,7 +153,7 @@ async fn check_round_trip(log: &dyn Log, shard: ShardId, commits: Vec<ShardCommi
 }
 
 fn mark(text: &str, time: u64) -> Mark {
-    Mark { id: IdHash::of(text), time: Timestamp(time) }
+    Mark { id: IdHash::of(None, text), time: Timestamp(time) }
 }
 
 on_every_kind! {
@@ -188,7 +190,7 @@ on_every_kind! {
             written.extend(marks.clone());
             let marks_since = Timestamp(number.saturating_sub(20));
             let trimmed = ShardCommit { marks, marks_since, marks_max: 32, ..commit(&id, term, number) };
-            assert_eq!(log.commit(trimmed).await, Ok(()));
+            assert_eq!(log.commit(trimmed).await, Ok(Committed::default()));
         }
         let kept = log.claim(id.clone(), Offset::START).await.unwrap().record.marks;
         assert!(written.ends_with(&kept), "what is kept is the end of what was written, in order");
@@ -201,12 +203,12 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         for number in 1..=60u64 {
             let marks = vec![mark(&number.to_string(), number)];
-            assert_eq!(log.commit(ShardCommit { marks, ..commit(&id, term, number) }).await, Ok(()));
+            assert_eq!(log.commit(ShardCommit { marks, ..commit(&id, term, number) }).await, Ok(Committed::default()));
         }
         // Small steps are allowed, for ever is not.
         for number in 61..=90u64 {
             let trimming = ShardCommit { marks_since: Timestamp(31), ..commit(&id, term, number) };
-            assert_eq!(log.commit(trimming).await, Ok(()));
+            assert_eq!(log.commit(trimming).await, Ok(Committed::default()));
         }
         let kept = log.claim(id, Offset::START).await.unwrap().record.marks;
         assert_eq!(kept.iter().map(|mark| mark.time.0).collect::<Vec<_>>(), (31..=60).collect::<Vec<_>>());

@@ -3,7 +3,7 @@
 use crate::harness::logs::{commit, key, message, shard};
 use crate::harness::{dead_letters, everything};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{DeadLetter, Delayed, Head, HeadScope, Mark, Record, ShardCommit};
+use sluicebox::commit::{Committed, DeadLetter, Deaths, Delayed, Head, HeadScope, Mark, Record, ShardCommit};
 use sluicebox::log::Log;
 use sluicebox::log::embedded::{EmbeddedLog, Opening, Options};
 use sluicebox::message::{IdHash, Message, Offset};
@@ -47,6 +47,8 @@ async fn fill(directory: &Path) {
             error: "".into(),
             digest: None,
             time: Timestamp(now),
+            identity: None,
+            deaths: Deaths::first(offsets[at], Timestamp(now)),
         };
         let delayed = Delayed { number: at as u64 + 1, due: Timestamp(now + 700), message: message("b", "") };
         let marks = (0..3).map(|n| Mark { id: IdHash(u128::from(now + n)), time: Timestamp(now - n) });
@@ -58,7 +60,7 @@ async fn fill(directory: &Path) {
             dead: vec![letter],
             ..commit(&shard("h", 0), claim.term, claim.record.commit_number + 1)
         };
-        assert_eq!(log.commit(full).await, Ok(()));
+        assert_eq!(log.commit(full).await, Ok(Committed::default()));
     }
 }
 

@@ -2,11 +2,11 @@
 
 use crate::harness::logs::{commit, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Head, HeadScope, ShardCommit};
+use sluicebox::commit::{Committed, Head, HeadScope, ShardCommit};
 use sluicebox::handler::HandlerName;
 use sluicebox::log::LogError;
 use sluicebox::message::Offset;
-use sluicebox::routing::{Field, IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{Field, IdFrom, KeyFrom, Routing, Since, Span};
 use sluicebox::topic::Pattern;
 
 fn routing(handler: &str) -> Routing {
@@ -15,6 +15,8 @@ fn routing(handler: &str) -> Routing {
         key: KeyFrom::Fields(vec![Field::Pointer("/user".into()), Field::Header("User".into()), Field::TopicToken(2)]),
         id: IdFrom::Message,
         shards: 8,
+        recorded: Offset::START,
+        identity: Since::default(),
         spans: vec![
             Span { after: Offset(3), subscribe: vec![Pattern::parse("a.>").unwrap(), Pattern::parse("b").unwrap()] },
             Span { after: Offset(9), subscribe: vec![] },
@@ -48,7 +50,7 @@ on_every_kind! {
         let (first, second) = (shard("h", 0), shard("h", 1));
         let term = log.claim(first.clone(), Offset::START).await.unwrap().term;
         let far = ShardCommit { read: Offset(20), ..commit(&first, term, 1) };
-        assert_eq!(log.commit(far).await, Ok(()));
+        assert_eq!(log.commit(far).await, Ok(Committed::default()));
         assert_eq!(afters().await, [0, 5, 10, 15], "a shard was never claimed");
 
         let term = log.claim(second.clone(), Offset::START).await.unwrap().term;
@@ -62,10 +64,10 @@ on_every_kind! {
             scope: HeadScope::Message,
         };
         let waits = ShardCommit { read: Offset(16), open_put: vec![head], ..commit(&second, term, 1) };
-        assert_eq!(log.commit(waits).await, Ok(()));
+        assert_eq!(log.commit(waits).await, Ok(Committed::default()));
         assert_eq!(afters().await, [5, 10, 15], "message 10 waits and is of the subscription after 5");
         let settled = ShardCommit { read: Offset(16), open_drop: vec![Offset(10)], ..commit(&second, term, 2) };
-        assert_eq!(log.commit(settled).await, Ok(()));
+        assert_eq!(log.commit(settled).await, Ok(Committed::default()));
         assert_eq!(afters().await, [15]);
     }
 

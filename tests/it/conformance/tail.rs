@@ -3,6 +3,7 @@
 use crate::harness::everything;
 use crate::harness::logs::{commit, message, shard};
 use futures_util::FutureExt as _;
+use sluicebox::commit::Committed;
 use sluicebox::log::{Lagged, Tail};
 use sluicebox::message::{Message, Offset};
 use std::sync::Arc;
@@ -56,7 +57,7 @@ on_every_kind! {
         let mut tail = log.tail().await.unwrap();
         let mut first = commit(&shard, claim.term, 1);
         first.outputs = vec![message("out", "1"), message("out", "2")];
-        assert_eq!(log.commit(first).await, Ok(()));
+        assert_eq!(log.commit(first).await, Ok(Committed::default()));
         let end = log.end().await.unwrap();
         let bodies: Vec<_> = drain(&mut *tail, end).await.iter().map(|message| message.body.clone()).collect();
         assert_eq!(bodies, ["1", "2"]);

@@ -3,12 +3,12 @@
 use crate::harness::everything;
 use crate::harness::logs::{commit, key, message, read_all, shard};
 use sluicebox::clock::{self, Timestamp};
-use sluicebox::commit::{Head, HeadScope, ShardCommit};
+use sluicebox::commit::{Committed, Head, HeadScope, ShardCommit};
 use sluicebox::handler::HandlerName;
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, Trim, Trimmed};
 use sluicebox::message::{NewMessage, Offset};
-use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 
 /// Everything is too old.
 fn all(holders: &[&str]) -> Trim {
@@ -122,15 +122,15 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let open_put = vec![head(messages[4]), head(messages[1])];
         let read = messages[5];
-        assert_eq!(log.commit(ShardCommit { read, open_put, ..commit(&id, term, 1) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read, open_put, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
         assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
         assert_eq!(offsets(&*log).await, messages[1..]);
         let open_drop = vec![messages[1]];
-        assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 2) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 2) }).await, Ok(Committed::default()));
         assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
         assert_eq!(offsets(&*log).await, messages[4..]);
         let open_drop = vec![messages[4]];
-        assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 3) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 3) }).await, Ok(Committed::default()));
         let trimmed = to_the_end(&*log, &all(&["h"])).await;
         assert_eq!((trimmed.held_by, offsets(&*log).await), (None, vec![]));
     }
@@ -140,7 +140,7 @@ on_every_kind! {
         let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
         let messages = append(&*log, 4).await;
         let (read, controlled) = (messages[3], messages[0]);
-        assert_eq!(log.commit(ShardCommit { read, controlled, ..commit(&id, term, 1) }).await, Ok(()));
+        assert_eq!(log.commit(ShardCommit { read, controlled, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
         assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
         assert_eq!(offsets(&*log).await, messages[1..]);
     }
@@ -152,6 +152,8 @@ on_every_kind! {
             key: KeyFrom::All,
             id: IdFrom::Message,
             shards: 2,
+            recorded: Offset::START,
+            identity: Since::default(),
             spans: vec![Span { after: messages[1], subscribe: vec![] }],
         };
         log.put_routings(0, vec![routing]).await.unwrap();
@@ -228,7 +230,7 @@ async fn with_trimming_a_log_of_bounded_size_takes_appends_for_ever() {
         let read = *log.append(vec![message("a", vec![7; 20_000]); 10]).await.unwrap().last().unwrap();
         let outputs = vec![message("out", vec![7; 1_000])];
         let handled = ShardCommit { read, outputs, ..commit(&id, term, number) };
-        assert_eq!(log.commit(handled).await, Ok(()));
+        assert_eq!(log.commit(handled).await, Ok(Committed::default()));
         let trimmed = to_the_end(&log, &trim).await;
         assert!(trimmed.bytes <= bytes_max / 10 * 9 && trimmed.held_by.is_none(), "{trimmed:?}");
     }

@@ -11,6 +11,7 @@ use sluicebox::message::{Key, NewMessage, Offset};
 use sluicebox::topic::{Pattern, Topic};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Opens a kind of log on a directory, which some kinds have no use for.
 pub type Open = fn(&Path) -> Result<Arc<dyn Log>, LogError>;
@@ -68,6 +69,7 @@ pub fn commit(shard: &ShardId, term: Term, number: u64) -> ShardCommit {
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_window: Duration::from_secs(60),
         dead_max: u64::MAX,
         dead_drop: vec![],
         // No test that is about something else has commands.

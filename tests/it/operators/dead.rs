@@ -101,3 +101,32 @@ async fn a_command_that_was_answered_is_done_although_the_host_dies() {
     host.until("all of them are gone", async |host| host.metric("dead_letters{handler=\"first\"}").await == 0).await;
     assert_eq!(numbers(&place, &host), [0; 0]);
 }
+
+#[tokio::test]
+async fn a_letter_says_how_often_it_died_and_a_mistyped_name_is_no_empty_list() {
+    let place = place(ONE_TRY);
+    let host = place.start();
+    for _ in 0..2 {
+        assert!(host.publish("in", Some("k"), Some("same"), "reject").await);
+    }
+    until(&host, "dead", 2).await;
+    typed(&place, &host, &["dead", "retry", "--all", "--yes"]);
+    until(&host, "dead", 3).await;
+    let number = numbers(&place, &host)[0].to_string();
+    assert_eq!(typed(&place, &host, &["dead", "count"]), "1\n");
+    let shown = typed(&place, &host, &["dead", "show", &number]);
+    assert!(shown.contains("deaths    3 in all, the first ") && shown.contains("returns   1\n"), "{shown}");
+    let shown: serde_json::Value =
+        serde_json::from_str(&typed(&place, &host, &["dead", "show", &number, "--json"])).unwrap();
+    assert_eq!((&shown["deaths"], &shown["returns"], &shown["first_offset"]), (&3.into(), &1.into(), &1.into()));
+    let listed = typed(&place, &host, &["dead", "list"]);
+    assert!(listed.contains("DEATHS"), "{listed}");
+    host.stop();
+    // Without a host too.
+    let (code, _, said) = place.command(&["dead", "list", "--handler", "frist"]);
+    assert_ne!(code, 0);
+    assert!(said.contains("there is no handler `frist`: did you mean `first`?"), "{said}");
+    let (code, _, said) = place.command(&["dead", "count", "--kind", "rejected"]);
+    assert_ne!(code, 0);
+    assert!(said.contains("did you mean `reject`?"), "{said}");
+}

@@ -91,7 +91,7 @@ fn a_delayed_message_that_is_cancelled_never_comes_and_the_others_do() {
         shard.command(Offset(52), cancel(0, 99), NOW);
         let record = record(&mut shard, &mut log);
         assert_eq!(record.delayed.iter().map(|delayed| delayed.number).collect::<Vec<_>>(), [2], "{durable}");
-        assert_eq!((record.controlled, shard.delayed_len()), (Offset(52), 1));
+        assert_eq!((record.controlled, shard.delayed().messages), (Offset(52), 1));
         shard.wake(LATER);
         assert_eq!(shard.stage().unwrap().outputs.len(), 1);
     }

@@ -75,7 +75,7 @@ impl World {
                 };
                 let command = match choice {
                     11 => Command::DropDead { filter: filter.clone() },
-                    _ => Command::RetryDead { filter: filter.clone() },
+                    _ => Command::RetryDead { filter: filter.clone(), to: None },
                 };
                 let offset = self.publish_command(&handler, &command);
                 return self.dead_commands.push((offset, handler, filter));

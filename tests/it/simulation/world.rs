@@ -9,7 +9,7 @@ use sluicebox::handler::{BreakerSettings, Dedup, DelayedBound, HandlerName, OnFa
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
-use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Span};
+use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
 use sluicebox::shard::{Allowance, Bounds, Caution, Needs, Run, Setup, Shard, shorten_waits};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -102,6 +102,8 @@ impl World {
                 key: keys,
                 id: IdFrom::Message,
                 shards: rng.random_range(1..4),
+                recorded: Offset::START,
+                identity: Since::default(),
                 spans: vec![Span { after: Offset::START, subscribe: vec![Pattern::parse(subscribe).unwrap()] }],
             });
             let policy = Arc::new(policy);
@@ -122,6 +124,7 @@ impl World {
                     uses_state: true,
                     digest: None,
                     bounds,
+                    remembered: Default::default(),
                 });
             }
         }

@@ -6,12 +6,15 @@ use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use sluicebox::commit::{
+    Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
+};
 use sluicebox::effects::Entries;
 use sluicebox::handler::{HandlerName, ShardId};
 use sluicebox::log::memory::MemoryLog;
 use sluicebox::log::{
-    Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed,
+    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Lagged, Log, LogError, OpenHead, ReadRequest, Routings,
+    ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
 };
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::routing::Routing;
@@ -79,7 +82,7 @@ impl Inner {
         looked
     }
 
-    async fn commit(&self, commit: ShardCommit) -> Result<(), CommitError> {
+    async fn commit(&self, commit: ShardCommit) -> Result<Committed, CommitError> {
         let shard = commit.shard.clone();
         self.takes_time().await;
         if commit.outputs.iter().any(|output| output.topic.as_str() == "boom") {
@@ -182,7 +185,7 @@ impl Log for FaultyLog {
         Box::pin(self.0.look(async || self.0.log.load(shard, keys).await))
     }
 
-    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
             let (log, shard) = (self.0.clone(), commit.shard.clone());
             // What was sent arrives, also when the host that waits for the answer is gone.
@@ -216,6 +219,22 @@ impl Log for FaultyLog {
             self.0.world.keep(&self.0.log).await;
             self.0.log.trim(trim).await
         }))
+    }
+
+    fn gone_after(&self, offset: Offset) -> BoxFuture<'_, Result<u64, LogError>> {
+        Box::pin(self.0.look(async move || self.0.log.gone_after(offset).await))
+    }
+
+    fn heads(&self, query: HeadQuery) -> BoxFuture<'_, Result<Vec<OpenHead>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.heads(query).await))
+    }
+
+    fn delayed(&self, query: DelayedQuery) -> BoxFuture<'_, Result<Vec<DelayedFacts>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.delayed(query).await))
+    }
+
+    fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.state_keys(query).await))
     }
 
     fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {

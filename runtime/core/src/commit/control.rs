@@ -1,7 +1,7 @@
 //! What operators asked of a shard, as its record keeps it.
 
 use super::dead::DeadFilter;
-use crate::handler::Digest;
+use crate::handler::{Digest, HandlerName};
 use crate::message::Key;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -44,6 +44,9 @@ pub struct DeadJob {
     pub command: u64,
     pub action: DeadAction,
     pub filter: DeadFilter,
+    /// The handler that gets the letters which are retried; absent: the one that gave them up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<HandlerName>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,10 +2,15 @@
 
 use crate::clock::Timestamp;
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::message::{Key, Message};
+use crate::message::{IdHash, Key, Message, Offset};
 use crate::topic::Pattern;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How a message may fail, as [`DeadLetter::kind`] names it.
+pub const DEAD_KINDS: [&str; 11] =
+    ["reject", "retry", "timeout", "trap", "memory", "host", "key", "loop", "too-large", "uncommittable", "gone"];
 
 /// A message given up.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,13 +22,63 @@ pub struct DeadLetter {
     pub key: Option<Key>,
     /// Failed tries; 0 when it never ran.
     pub attempts: u32,
-    /// `reject`, `retry`, `timeout`, `trap`, `memory`, `host`, `key`, `loop`, `too-large`, `uncommittable`, `gone`.
+    /// One of [`DEAD_KINDS`].
     pub kind: String,
     /// For people: what was tried and what went wrong.
     pub error: String,
     pub digest: Option<Digest>,
     /// When it was given up.
     pub time: Timestamp,
+    /// Key and id, where the handler takes messages with the same ones for one; `None`: no other message is this one.
+    pub identity: Option<IdHash>,
+    pub deaths: Deaths,
+}
+
+impl DeadLetter {
+    /// Whether this letter takes the place of `older`: the same message, sent again within the time for which ids are
+    /// remembered. After that it is another message. The one that is given up last stays, which need not be the one that was
+    /// sent last.
+    pub fn joins(&self, older: &DeadLetter, window: Duration) -> bool {
+        self.shard == older.shard
+            && self.identity.is_some()
+            && self.identity == older.identity
+            && self.message.time.since(older.message.time).max(older.message.time.since(self.message.time)) < window
+    }
+}
+
+/// How often a message was given up, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deaths {
+    /// At least 1.
+    pub count: u32,
+    /// Its offset when it was given up first.
+    pub first_offset: Offset,
+    /// When that was.
+    pub first_time: Timestamp,
+    /// How often operators sent it back.
+    pub returns: u32,
+}
+
+impl Deaths {
+    /// Of a message that was never given up before.
+    pub fn first(offset: Offset, time: Timestamp) -> Self {
+        Self { count: 1, first_offset: offset, first_time: time, returns: 0 }
+    }
+
+    /// One more, of a message that was sent back.
+    pub fn again(self) -> Self {
+        Self { count: self.count.saturating_add(1), ..self }
+    }
+
+    /// Of a letter that takes the place of an older one of the same message.
+    pub fn joined(self, older: Self) -> Self {
+        let first = if older.first_offset <= self.first_offset { older } else { self };
+        Self {
+            count: self.count.saturating_add(older.count),
+            returns: self.returns.saturating_add(older.returns),
+            ..first
+        }
+    }
 }
 
 /// A dead letter and the number under which the log keeps it (rises, has gaps).

@@ -1,6 +1,6 @@
 //! What the settings ask for against what the log records: the routing in the log decides.
 
-use super::{IdFrom, KeyFrom, Routing, Span};
+use super::{IdFrom, KeyFrom, Routing, Since, Span};
 use crate::handler::HandlerName;
 use crate::message::Offset;
 use crate::topic::Pattern;
@@ -42,6 +42,8 @@ pub fn reconcile(recorded: &[Routing], wanted: &[Wanted], now: Offset) -> Result
                 key: want.key.clone(),
                 id: want.id.clone(),
                 shards: want.shards,
+                recorded: now,
+                identity: Since::default(),
                 spans: vec![Span { after: want.start, subscribe: want.subscribe.clone() }],
             });
             continue;
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn a_new_handler_begins_at_its_start() {
         let routings = reconcile(&[], &[wanted("a")], Offset(9)).unwrap();
-        assert_eq!(routings[0].start(), Offset(5));
+        assert_eq!((routings[0].start(), routings[0].recorded), (Offset(5), Offset(9)));
         assert_eq!(reconcile(&routings, &[wanted("a")], Offset(20)).unwrap(), routings);
     }
 

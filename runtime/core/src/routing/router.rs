@@ -1,7 +1,7 @@
 //! Routes messages for several handlers at once: whatever they want of a body is taken out of it in one pass.
 
 use super::extract::{Body, Fields, Pointers};
-use super::{Id, IdFrom, KeyFrom, Routed, Routing, Unroutable, describe, reserved};
+use super::{Id, IdFrom, KeyFrom, Offset, Routed, Routing, Unroutable, describe, reserved};
 use crate::message::{HOPS_MAX, Key, Message};
 use std::sync::Arc;
 
@@ -15,6 +15,8 @@ pub struct Router {
 struct Wanted {
     key: Source,
     id: Source,
+    /// After this offset the id decides the shard of a message without a key.
+    by_id_after: Offset,
 }
 
 enum Source {
@@ -58,8 +60,12 @@ impl Routes<'_, '_> {
             Err(unroutable) => (None, Some(unroutable)),
         };
         let id = if unroutable.is_none() { handler.id_of(message, &mut self.body) } else { None };
-        let hash = Routing::lane_hash(key.as_ref(), message.offset);
-        Routed { message: message.clone(), hash, key, id, unroutable }
+        let hash = match &id {
+            Some(id) if key.is_none() && message.offset > handler.by_id_after => id.lane_hash(message),
+            _ => Routing::lane_hash(key.as_ref(), message.offset),
+        };
+        let deaths = returned.as_ref().and_then(|_| reserved::deaths(self.message)).map(Box::new);
+        Routed { message: message.clone(), hash, key, id, unroutable, deaths }
     }
 }
 
@@ -75,7 +81,7 @@ impl Wanted {
             IdFrom::Message => Source::Message,
             IdFrom::Fields(fields) => Source::Fields(Fields::new(fields, pointers)),
         };
-        Self { key, id }
+        Self { key, id, by_id_after: routing.identity.after }
     }
 
     /// `None` for no id, an empty one, or one that cannot be read.

@@ -105,7 +105,7 @@ mod tests {
         let first = queue.hold(Timestamp(5), message(100)).number;
         let second = queue.hold(Timestamp(4), message(200)).number;
         assert_eq!(queue.room(bound).messages, 0);
-        assert!(queue.cancel(first).is_some() && queue.cancel(first).is_none());
+        assert!(queue.cancel(first) && !queue.cancel(first));
         assert_eq!(queue.take_due(Timestamp(9)).unwrap().0, second);
         assert_eq!(queue.room(bound), DelayedRoom { messages: 2, bytes: 9000 });
     }

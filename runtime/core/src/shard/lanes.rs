@@ -6,6 +6,7 @@
 use super::items::{Item, Items};
 use crate::commit::{Head, HeadScope};
 use crate::message::{Key, Offset, WorkId};
+use crate::routing::Routing;
 use hashbrown::HashTable;
 use slab::Slab;
 
@@ -162,6 +163,8 @@ impl Lanes {
 
     /// The lane of a key, or the lane of this work alone when there is no key; made if it is not there.
     pub fn of(&mut self, hash: u64, key: Option<&Key>, work: WorkId) -> usize {
+        // Many messages that stand alone may have one id, and so one hash: each has a place of its own in the table.
+        let hash = if key.is_some() { hash } else { Routing::lane_hash(None, Offset(work.number())) };
         let found = self.index.find(spread(hash), |&lane| {
             let lane = &self.lanes[lane];
             lane.key.as_ref() == key && (key.is_some() || lane.single == work)

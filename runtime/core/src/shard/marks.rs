@@ -2,6 +2,9 @@
 //!
 //! Expiry follows the log's time of the messages settled, never the wall clock: a handler that was away for a day comes
 //! back with all its marks, and a message that waited long behind its key still finds the mark of its twin.
+//!
+//! The bound on them is the handler's: [`Remembered`] counts the marks of all its shards on this host, and a shard forgets
+//! only while they are too many together and it has more than its share. So most of them may be of one key.
 
 use crate::clock::Timestamp;
 use crate::commit::Mark;
@@ -9,16 +12,38 @@ use crate::message::{IdHash, Offset};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Most samples of when messages were taken up.
 const SAMPLES_MAX: usize = 8192;
 
+/// How many marks the shards of one handler have together, on this host. A clone counts the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered(Arc<AtomicUsize>);
+
+impl Remembered {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The bounds of a shard's marks.
+#[derive(Clone, Copy, Debug)]
+pub struct MarkBounds {
+    pub window: Duration,
+    /// Of all shards together.
+    pub marks_max: usize,
+    /// A shard that has no more than this forgets nothing inside the window.
+    pub share: usize,
+}
+
 /// The marks of one shard: about 60 bytes each.
 #[derive(Debug)]
 pub struct Marks {
-    window: Duration,
-    marks_max: usize,
+    bounds: MarkBounds,
+    all: Remembered,
     times: ById<Timestamp>,
     /// In the order they were made.
     order: VecDeque<Mark>,
@@ -30,11 +55,11 @@ pub struct Marks {
 }
 
 impl Marks {
-    pub fn new(window: Duration, marks_max: usize, recorded: &[Mark]) -> Self {
-        let recorded = &recorded[recorded.len().saturating_sub(marks_max)..];
+    pub fn new(bounds: MarkBounds, all: Remembered, recorded: &[Mark]) -> Self {
+        let recorded = &recorded[recorded.len().saturating_sub(bounds.marks_max)..];
         let mut marks = Self {
-            window,
-            marks_max,
+            bounds,
+            all,
             times: HashMap::with_capacity_and_hasher(recorded.len(), BuildHasherDefault::default()),
             order: VecDeque::with_capacity(recorded.len()),
             taken_up: VecDeque::new(),
@@ -42,18 +67,27 @@ impl Marks {
             evicted: 0,
         };
         recorded.iter().for_each(|mark| marks.insert(*mark));
+        // A record may hold some that were forgotten, and counted, before.
+        marks.evicted = 0;
         marks
     }
 
     /// Whether the id was done by a message less than the window older than `time`.
     pub fn done(&self, id: IdHash, time: Timestamp) -> bool {
-        self.times.get(&id).is_some_and(|made| time.since(*made) < self.window)
+        self.times.get(&id).is_some_and(|made| time.since(*made) < self.bounds.window)
+    }
+
+    /// Whether a mark that was made up to `before` may matter to a message of this time.
+    pub fn has_of_before(&self, before: Timestamp, time: Timestamp) -> bool {
+        before > Timestamp(0) && time.since(before) < self.bounds.window
     }
 
     pub fn insert(&mut self, mark: Mark) {
         self.times.insert(mark.id, mark.time);
         self.order.push_back(mark);
-        if self.order.len() > self.marks_max {
+        self.all.0.fetch_add(1, Ordering::Relaxed);
+        // More than one may have to go: shards below their share let none go while the whole is over its bound.
+        while self.all.count() > self.bounds.marks_max && self.order.len() > self.bounds.share {
             self.evicted += 1;
             self.drop_oldest();
         }
@@ -64,7 +98,7 @@ impl Marks {
         // A sample a sixty-fourth of the window apart says enough about when marks may go.
         let samples = self.taken_up.len();
         match self.taken_up.back_mut() {
-            Some((last, at)) if time.since(*at) < self.window / 64 && samples > 1 => *last = offset,
+            Some((last, at)) if time.since(*at) < self.bounds.window / 64 && samples > 1 => *last = offset,
             _ => self.taken_up.push_back((offset, time)),
         }
         if self.taken_up.len() > SAMPLES_MAX {
@@ -93,15 +127,11 @@ impl Marks {
 
     /// Marks older than this no longer matter.
     pub fn since(&self) -> Timestamp {
-        self.settled.before(self.window)
+        self.settled.before(self.bounds.window)
     }
 
     pub fn len(&self) -> usize {
         self.order.len()
-    }
-
-    pub fn marks_max(&self) -> usize {
-        self.marks_max
     }
 
     /// How many went because there were too many, since the last call.
@@ -110,11 +140,17 @@ impl Marks {
     }
 
     fn drop_oldest(&mut self) {
-        if let Some(mark) = self.order.pop_front()
-            && self.times.get(&mark.id) == Some(&mark.time)
-        {
+        let Some(mark) = self.order.pop_front() else { return };
+        self.all.0.fetch_sub(1, Ordering::Relaxed);
+        if self.times.get(&mark.id) == Some(&mark.time) {
             self.times.remove(&mark.id);
         }
+    }
+}
+
+impl Drop for Marks {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(self.order.len(), Ordering::Relaxed);
     }
 }
 
@@ -146,21 +182,26 @@ mod tests {
     use super::*;
 
     fn mark(id: &str, time: u64) -> Mark {
-        Mark { id: IdHash::of(id), time: Timestamp(time) }
+        Mark { id: IdHash::of(None, id), time: Timestamp(time) }
+    }
+
+    fn marks(window_ms: u64, marks_max: usize, recorded: &[Mark]) -> Marks {
+        let bounds = MarkBounds { window: Duration::from_millis(window_ms), marks_max, share: marks_max };
+        Marks::new(bounds, Remembered::default(), recorded)
     }
 
     #[test]
     fn a_mark_counts_for_less_than_its_window() {
-        let mut marks = Marks::new(Duration::from_millis(100), 10, &[]);
+        let mut marks = marks(100, 10, &[]);
         marks.insert(mark("a", 1000));
-        assert!(marks.done(IdHash::of("a"), Timestamp(1099)));
-        assert!(!marks.done(IdHash::of("a"), Timestamp(1100)));
-        assert!(!marks.done(IdHash::of("b"), Timestamp(1000)));
+        assert!(marks.done(IdHash::of(None, "a"), Timestamp(1099)));
+        assert!(!marks.done(IdHash::of(None, "a"), Timestamp(1100)));
+        assert!(!marks.done(IdHash::of(None, "b"), Timestamp(1000)));
     }
 
     #[test]
     fn marks_expire_by_the_time_of_the_log() {
-        let mut marks = Marks::new(Duration::from_millis(100), 10, &[mark("a", 1000)]);
+        let mut marks = marks(100, 10, &[mark("a", 1000)]);
         marks.taken_up(Offset(1), Timestamp(1100));
         marks.expire(None);
         assert_eq!(marks.order.len(), 1);
@@ -171,32 +212,64 @@ mod tests {
 
     #[test]
     fn a_mark_stays_while_a_message_of_its_window_waits() {
-        let mut marks = Marks::new(Duration::from_millis(100), 10, &[mark("a", 1000)]);
+        let mut marks = marks(100, 10, &[mark("a", 1000)]);
         for (offset, time) in [(5, 1050), (7, 5000), (9, 9000)] {
             marks.taken_up(Offset(offset), Timestamp(time));
         }
         marks.expire(Some(Offset(5)));
-        assert!(marks.done(IdHash::of("a"), Timestamp(1050)));
+        assert!(marks.done(IdHash::of(None, "a"), Timestamp(1050)));
         marks.expire(Some(Offset(9)));
-        assert!(!marks.done(IdHash::of("a"), Timestamp(1050)));
+        assert!(!marks.done(IdHash::of(None, "a"), Timestamp(1050)));
     }
 
     #[test]
     fn beyond_the_maximum_the_oldest_go_and_are_counted() {
-        let mut marks = Marks::new(Duration::from_secs(9), 2, &[]);
+        let mut marks = marks(9000, 2, &[]);
         for (number, id) in ["a", "b", "c"].iter().enumerate() {
             marks.insert(mark(id, number as u64));
         }
-        assert!(!marks.done(IdHash::of("a"), Timestamp(3)));
-        assert!(marks.done(IdHash::of("b"), Timestamp(3)) && marks.done(IdHash::of("c"), Timestamp(3)));
+        assert!(!marks.done(IdHash::of(None, "a"), Timestamp(3)));
+        assert!(marks.done(IdHash::of(None, "b"), Timestamp(3)) && marks.done(IdHash::of(None, "c"), Timestamp(3)));
         assert_eq!((marks.take_evicted(), marks.take_evicted()), (1, 0));
     }
 
     #[test]
     fn a_later_mark_of_the_same_id_outlives_the_earlier_one() {
-        let mut marks = Marks::new(Duration::from_millis(100), 10, &[mark("a", 1000), mark("a", 1150)]);
+        let mut marks = marks(100, 10, &[mark("a", 1000), mark("a", 1150)]);
         marks.taken_up(Offset(1), Timestamp(1200));
         marks.expire(None);
-        assert!(marks.done(IdHash::of("a"), Timestamp(1200)));
+        assert!(marks.done(IdHash::of(None, "a"), Timestamp(1200)));
+    }
+
+    #[test]
+    fn a_shard_forgets_only_when_the_handler_has_too_many_and_it_has_more_than_its_share() {
+        let all = Remembered::default();
+        let bounds = MarkBounds { window: Duration::from_secs(9), marks_max: 100, share: 25 };
+        let shard = || Marks::new(bounds, all.clone(), &[]);
+        let (mut hot, mut cold) = (shard(), shard());
+        (0..100).for_each(|number| hot.insert(mark(&number.to_string(), number)));
+        assert_eq!((hot.len(), hot.take_evicted()), (100, 0));
+        (0..25).for_each(|number| cold.insert(mark(&number.to_string(), number)));
+        assert_eq!((cold.len(), cold.take_evicted()), (25, 0));
+        // What is too many goes where there are more than the share.
+        hot.insert(mark("next", 100));
+        assert_eq!((hot.len(), hot.take_evicted(), all.count()), (75, 26, 100));
+        assert!(hot.done(IdHash::of(None, "99"), Timestamp(100)) && !hot.done(IdHash::of(None, "0"), Timestamp(100)));
+        drop(hot);
+        assert_eq!(all.count(), 25);
+    }
+
+    /// Whatever the shards do, the handler never has more than twice the bound.
+    #[test]
+    fn the_marks_of_all_shards_are_bounded_however_the_load_wanders() {
+        let all = Remembered::default();
+        let bounds = MarkBounds { window: Duration::from_secs(9), marks_max: 64, share: 8 };
+        let mut shards: Vec<Marks> = (0..8).map(|_| Marks::new(bounds, all.clone(), &[])).collect();
+        for number in 0..10_000_u64 {
+            let at = (number / 100 * 5 + number % 3) % 8;
+            shards[at as usize].insert(mark(&number.to_string(), number));
+            assert!(all.count() <= 128, "{}", all.count());
+            assert_eq!(all.count(), shards.iter().map(Marks::len).sum::<usize>());
+        }
     }
 }

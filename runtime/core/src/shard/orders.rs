@@ -82,12 +82,13 @@ impl Orders {
             return Vec::new();
         }
         let returns = job.action == DeadAction::Retry;
+        let to = job.to.clone();
         let mut going = Vec::with_capacity(letters.len());
         for NumberedDeadLetter { number, letter } in letters {
             self.above = self.above.max(number);
             if !stay.contains(&number) && self.removing.insert(number) {
                 // At the end of the log, and so of its key's lane, in the order in which the letters died.
-                going.push((number, returns.then(|| reserved::returned(&letter))));
+                going.push((number, returns.then(|| reserved::returned(&letter, to.as_ref()))));
             }
         }
         going

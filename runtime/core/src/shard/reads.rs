@@ -182,5 +182,6 @@ fn gone(offset: Offset, key: Option<Key>) -> Routed {
         key,
         id: None,
         unroutable: Some(crate::routing::Unroutable { kind: "gone", error }),
+        deaths: None,
     }
 }

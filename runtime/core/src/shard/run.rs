@@ -5,7 +5,7 @@ use super::lanes::Phase;
 use super::timers::Timer;
 use super::{Shard, delayed};
 use crate::clock::Timestamp;
-use crate::commit::{DeadLetter, HeadScope, Mark};
+use crate::commit::{DeadLetter, Deaths, HeadScope, Mark};
 use crate::effects::{Effects, Entries};
 use crate::handler::{Digest, OnFailure};
 use crate::invoke::{Call, Failure};
@@ -98,7 +98,11 @@ impl Shard {
                     Admission::Dead(Verdict { kind: "uncommittable", error: pipeline::clip(reason.to_owned()) })
                 }
                 None => pipeline::admit(routed, policy, |routed| {
-                    id.is_some_and(|id| marks.as_ref().is_some_and(|marks| marks.done(id, routed.message.time)))
+                    let Some((id, marks)) = id.zip(marks.as_ref()) else { return false };
+                    let time = routed.message.time;
+                    marks.done(id, time)
+                        || (marks.has_of_before(self.setup.routing.identity.time, time)
+                            && routed.id_alone_hash().is_some_and(|id| marks.done(id, time)))
                 }),
             };
             match admission {
@@ -287,6 +291,11 @@ impl Shard {
     ) {
         let before = self.lanes.get(at).and_then(|lane| lane.items.front()).and_then(Item::digest);
         self.staged.settled(&routed, Settled::Dead);
+        let identity = routed.id_hash().filter(|_| pipeline::deduplicates(&self.setup.policy, &routed.message));
+        let deaths = match &routed.deaths {
+            Some(before) => before.again(),
+            None => Deaths::first(routed.message.offset, now),
+        };
         self.staged.dead(DeadLetter {
             shard: self.setup.id.clone(),
             message: routed.message,
@@ -296,6 +305,8 @@ impl Shard {
             error: verdict.error,
             digest: digest.or(before),
             time: now,
+            identity,
+            deaths,
         });
         self.pop_first(at);
     }

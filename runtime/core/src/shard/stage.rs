@@ -9,6 +9,7 @@ use crate::commit::ShardCommit;
 use crate::effects::Effects;
 use crate::handler::DeadFull;
 use crate::routing::Routed;
+use std::time::Duration;
 
 impl Shard {
     /// Takes the effects of a run into the commit to come.
@@ -71,12 +72,13 @@ impl Shard {
             open_drop,
             marks,
             marks_since: self.marks.as_ref().map_or(Timestamp(0), |marks| marks.since()),
-            marks_max: self.marks.as_ref().map_or(0, |marks| marks.marks_max()),
+            marks_max: self.marks.as_ref().map_or(0, |marks| marks.len()),
             state,
             outputs,
             delayed_put: delayed_put.into_values().collect(),
             delayed_drop,
             dead,
+            dead_window: self.setup.policy.dedup.as_ref().map_or(Duration::ZERO, |dedup| dedup.window),
             dead_max: match self.setup.policy.dead.full {
                 DeadFull::DropOldest => self.setup.policy.dead.letters_max,
                 // The handler stops before: what is settled meanwhile is not lost.

@@ -73,7 +73,8 @@ fn number(number: u64) -> i64 {
 impl Reader {
     pub(super) fn dead(&self, query: &DeadQuery) -> Result<Vec<NumberedDeadLetter>, Failure> {
         let columns = "topic, number, name, shard_index, lane_key, attempts, kind, error, dead.digest, given_up, \
-                       dead.offset, time, hops, key, dead.id, headers, body";
+                       dead.offset, time, hops, key, dead.id, headers, body, \
+                       identity, deaths, first_offset, first_given_up, returns";
         let (mut letters, mut bytes) = (vec![], 0usize);
         if query.letters_max == 0 || query.bytes_max == 0 {
             return Ok(letters);
@@ -147,6 +148,8 @@ fn letter(row: &Row<'_>) -> Result<DeadLetter, Failure> {
         error: rows::text(row, 7)?.to_owned(),
         digest: rows::digest(row, 8)?,
         time: Timestamp(uint(row, 9)?),
+        identity: rows::identity(row, 17)?,
+        deaths: rows::deaths(row, 18)?,
         message: Arc::new(message(row, 10, rows::topic(rows::text(row, 0)?)?, rows::bytes(row, 16)?)?),
     })
 }

@@ -8,9 +8,10 @@ use super::rows::{self, int, uint};
 use super::statements::Statements;
 use crate::contract::DeadUsage;
 use rusqlite::{Connection, Statement, params};
-use sluicebox_core::commit::{DeadLetter, ShardCommit};
+use sluicebox_core::commit::{DeadLetter, Deaths, ShardCommit};
 use sluicebox_core::handler::HandlerName;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Most letters beyond the maximum that one commit deletes besides as many as it adds, so that a maximum that was
 /// lowered does not delay one commit for long. The next ones delete the rest.
@@ -44,7 +45,7 @@ impl DeadBoxes {
         }
     }
 
-    /// Writes what a commit of a shard does to the letters of its handler.
+    /// Writes what a commit of a shard does to the letters of its handler. Returns how many took the place of another.
     pub(super) fn write(
         &mut self,
         connection: &Connection,
@@ -53,13 +54,13 @@ impl DeadBoxes {
         handler_id: i64,
         shard_id: i64,
         commit: &ShardCommit,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         let known = self.counts.get(&handler_id).copied();
         if commit.dead.is_empty() && commit.dead_drop.is_empty() {
             // Most commits: nothing to do unless the maximum was lowered.
             let letters = known.map(|known| known.letters);
             if commit.dead_max == u64::MAX || letters.is_some_and(|letters| letters <= commit.dead_max) {
-                return Ok(());
+                return Ok(0);
             }
         }
         let mut count = match known {
@@ -72,8 +73,12 @@ impl DeadBoxes {
                 count.less(uint(row, 0)?);
             }
         }
+        let mut joined = 0;
         for letter in &commit.dead {
-            count.bytes += add(&mut sql.dead_add, handler_id, shard_id, letter)?;
+            let older = take_same(sql, shard_id, letter, commit.dead_window, &mut count)?;
+            joined += u64::from(older.is_some());
+            let deaths = older.map_or(letter.deaths, |older| letter.deaths.joined(older));
+            count.bytes += add(&mut sql.dead_add, handler_id, shard_id, letter, deaths)?;
             count.letters += 1;
         }
         count.dropped_for_bytes = self.changed.get(&commit.shard.handler).map_or(0, |usage| usage.dropped_for_bytes);
@@ -98,7 +103,7 @@ impl DeadBoxes {
         }
         self.counts.insert(handler_id, DeadUsage { dropped_for_bytes: 0, ..count });
         self.changed.insert(commit.shard.handler.clone(), count);
-        Ok(())
+        Ok(joined)
     }
 }
 
@@ -116,8 +121,36 @@ fn count(connection: &Connection, handler_id: i64) -> Result<DeadUsage, Failure>
     Ok(DeadUsage { letters: counted.0.cast_unsigned(), bytes: counted.1.cast_unsigned(), dropped_for_bytes: 0 })
 }
 
+/// Deletes the letter of the same message, if there is one: what became of it.
+fn take_same(
+    sql: &mut Statements<'_>,
+    shard_id: i64,
+    letter: &DeadLetter,
+    window: Duration,
+    count: &mut DeadUsage,
+) -> Result<Option<Deaths>, Failure> {
+    let Some(identity) = letter.identity else { return Ok(None) };
+    let time = letter.message.time;
+    let (since, until) = (int(time.before(window).0), int(time.after(window).0));
+    let mut found = sql.dead_same.query(params![shard_id, identity.0.to_le_bytes(), since, until])?;
+    let Some(row) = found.next()? else { return Ok(None) };
+    let (number, deaths): (i64, Deaths) = (row.get(0)?, rows::deaths(row, 1)?);
+    drop(found);
+    let mut dropped = sql.dead_drop.query(params![shard_id, number])?;
+    while let Some(row) = dropped.next()? {
+        count.less(uint(row, 0)?);
+    }
+    Ok(Some(deaths))
+}
+
 /// Adds a letter and returns what it takes.
-fn add(add: &mut Statement<'_>, handler_id: i64, shard_id: i64, letter: &DeadLetter) -> Result<u64, Failure> {
+fn add(
+    add: &mut Statement<'_>,
+    handler_id: i64,
+    shard_id: i64,
+    letter: &DeadLetter,
+    deaths: Deaths,
+) -> Result<u64, Failure> {
     let message = &letter.message;
     let mut added = add.query(params![
         shard_id,
@@ -136,6 +169,11 @@ fn add(add: &mut Statement<'_>, handler_id: i64, shard_id: i64, letter: &DeadLet
         rows::headers_blob(&message.headers),
         &*message.body,
         handler_id,
+        letter.identity.map(|identity| identity.0.to_le_bytes()),
+        deaths.count,
+        int(deaths.first_offset.0),
+        int(deaths.first_time.0),
+        deaths.returns,
     ])?;
     let bytes = added.next()?.map_or(Ok(0), |row| uint(row, 0))?;
     // A statement with an answer is done when it has no more of it.

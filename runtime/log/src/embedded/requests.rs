@@ -5,7 +5,7 @@ use super::tables::{Tables, Unwritten};
 use super::trim::Due;
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
-use sluicebox_core::commit::{CommitError, ShardCommit, Term};
+use sluicebox_core::commit::{CommitError, Committed, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{NewMessage, Offset};
 use sluicebox_core::routing::{Routing, reserved};
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 /// left.
 pub(super) enum Request {
     Append { messages: Vec<NewMessage>, answer: oneshot::Sender<Result<Vec<Offset>, LogError>> },
-    Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<(), CommitError>> },
+    Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<Committed, CommitError>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
     Trim { trim: Trim, due: Box<Due>, answer: oneshot::Sender<Result<Trimmed, LogError>> },
@@ -26,7 +26,7 @@ pub(super) enum Request {
 /// What became of a request within its transaction.
 pub(super) enum Written {
     Append(Result<Vec<Offset>, LogError>),
-    Commit(Result<(), CommitError>),
+    Commit(Result<Committed, CommitError>),
     Claim(Term),
     PutRoutings(Result<(), LogError>),
     Trim(Trimmed),

@@ -4,9 +4,9 @@ use super::failure::Failure;
 use bytes::{Bytes, BytesMut};
 use rusqlite::Row;
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{Control, HeadScope, Mark};
+use sluicebox_core::commit::{Control, Deaths, HeadScope, Mark};
 use sluicebox_core::handler::Digest;
-use sluicebox_core::message::{Headers, IdHash, Key};
+use sluicebox_core::message::{Headers, IdHash, Key, Offset};
 use sluicebox_core::topic::Topic;
 use std::sync::Arc;
 
@@ -77,6 +77,22 @@ pub(super) fn digest(row: &Row<'_>, column: usize) -> Result<Option<Digest>, Fai
     let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
     let digest = <[u8; 32]>::try_from(blob).map_err(|_| Failure::damaged("a digest does not have 32 bytes"))?;
     Ok(Some(Digest(digest)))
+}
+
+/// From the columns deaths, first_offset, first_given_up and returns, the first of which is `first`.
+pub(super) fn deaths(row: &Row<'_>, first: usize) -> Result<Deaths, Failure> {
+    Ok(Deaths {
+        count: narrow(row, first)?,
+        first_offset: Offset(uint(row, first + 1)?),
+        first_time: Timestamp(uint(row, first + 2)?),
+        returns: narrow(row, first + 3)?,
+    })
+}
+
+pub(super) fn identity(row: &Row<'_>, column: usize) -> Result<Option<IdHash>, Failure> {
+    let Some(blob) = row.get_ref(column)?.as_blob_or_null()? else { return Ok(None) };
+    let hash = <[u8; 16]>::try_from(blob).map_err(|_| Failure::damaged("an identity does not have 16 bytes"))?;
+    Ok(Some(IdHash(u128::from_le_bytes(hash))))
 }
 
 /// These numbers are in the files: they do not change.

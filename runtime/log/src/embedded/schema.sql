@@ -1,4 +1,4 @@
--- Format 3. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 4. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
@@ -58,11 +58,16 @@ CREATE TABLE dead (
     kind TEXT NOT NULL, error TEXT NOT NULL, digest BLOB, given_up INTEGER NOT NULL,
     offset INTEGER NOT NULL, time INTEGER NOT NULL, topic TEXT NOT NULL, hops INTEGER NOT NULL,
     key TEXT, id TEXT, headers BLOB, body BLOB NOT NULL,
-    handler_id INTEGER NOT NULL DEFAULT 0 -- that of the shard, for the order over all shards of a handler
+    handler_id INTEGER NOT NULL DEFAULT 0, -- that of the shard, for the order over all shards of a handler
+    identity BLOB, -- 16 bytes: the hash of key and id, as in a mark
+    deaths INTEGER NOT NULL DEFAULT 1, -- how often the message was given up, and since when
+    first_offset INTEGER NOT NULL DEFAULT 0, first_given_up INTEGER NOT NULL DEFAULT 0,
+    returns INTEGER NOT NULL DEFAULT 0
 );
 -- Each ends with the number, so that a handler's or a shard's letters are listed in order.
 CREATE INDEX dead_by_handler ON dead (handler_id);
 CREATE INDEX dead_by_shard ON dead (shard_id);
+CREATE INDEX dead_by_identity ON dead (shard_id, identity) WHERE identity IS NOT NULL;
 
 CREATE TABLE routings (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, routings TEXT NOT NULL);
 INSERT INTO routings VALUES (1, 0, '');

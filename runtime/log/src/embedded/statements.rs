@@ -48,8 +48,8 @@ statements! {
     state_drop: "DELETE FROM state WHERE handler_id = ?1 AND key = ?2 AND entry = ?3",
     delayed_put: "REPLACE INTO delayed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     delayed_drop: "DELETE FROM delayed WHERE shard_id = ?1 AND number = ?2",
-    dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body, handler_id) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+    dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body, handler_id, identity, deaths, first_offset, first_given_up, returns) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) \
                RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
     dead_drop: "DELETE FROM dead WHERE number = ?2 AND shard_id = ?1 \
                 RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
@@ -57,6 +57,8 @@ statements! {
                        RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
     handlers_count: "SELECT count(*) FROM handlers WHERE NOT forgotten",
     topics_bytes: "SELECT coalesce(sum(2 * length(name) + 48), 0) FROM topics",
+    dead_same: "SELECT number, deaths, first_offset, first_given_up, returns FROM dead \
+                WHERE shard_id = ?1 AND identity = ?2 AND time > ?3 AND time < ?4 ORDER BY number DESC LIMIT 1",
 
     routings: "SELECT version FROM routings",
     routings_set: "UPDATE routings SET version = ?1, routings = ?2",

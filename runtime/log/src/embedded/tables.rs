@@ -20,7 +20,7 @@ use crate::limits::{check_commit, check_messages};
 use crate::routings;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{CommitError, ShardCommit, Term};
+use sluicebox_core::commit::{CommitError, Committed, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Message, NewMessage, Offset};
 use sluicebox_core::routing::{Routing, reserved};
@@ -193,7 +193,7 @@ impl<'c> Tables<'c> {
     }
 
     /// Writes one shard's commit whole or not at all.
-    pub(super) fn commit(&mut self, commit: &ShardCommit) -> Result<Result<(), CommitError>, Failure> {
+    pub(super) fn commit(&mut self, commit: &ShardCommit) -> Result<Result<Committed, CommitError>, Failure> {
         let fenced = Err(CommitError::Fenced { shard: commit.shard.clone() });
         let Some(shard) = self.find(&commit.shard)? else { return Ok(fenced) };
         if shard.term != commit.term || commit.number != shard.commit_number + 1 {
@@ -212,9 +212,10 @@ impl<'c> Tables<'c> {
         let shard = self.shards.get_mut(&commit.shard).expect("it was found above");
         shard.write(&mut self.sql, commit)?;
         let (handler_id, shard_id) = (shard.handler_id, shard.id);
-        self.dead.write(self.connection, &mut self.sql, &self.room.bounds, handler_id, shard_id, commit)?;
+        let bounds = &self.room.bounds;
+        let dead_joined = self.dead.write(self.connection, &mut self.sql, bounds, handler_id, shard_id, commit)?;
         self.append_checked(&commit.outputs)?;
-        Ok(Ok(()))
+        Ok(Ok(Committed { dead_joined }))
     }
 
     /// Replaces all routings if their version is still `version`.

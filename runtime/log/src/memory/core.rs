@@ -6,8 +6,8 @@ use crate::limits::{check_commit, check_messages};
 use crate::routings::drop_settled_spans;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
-    Claim, CommitError, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, LogId, Mark,
-    NumberedDeadLetter, Record, ShardCommit, Term,
+    Claim, CommitError, Committed, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites,
+    LogId, Mark, NumberedDeadLetter, Record, ShardCommit, Term,
 };
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
@@ -156,8 +156,8 @@ impl MemoryCore {
         keys.iter().map(|key| state.and_then(|state| state.get(key)).cloned().unwrap_or_default()).collect()
     }
 
-    /// Writes a commit whole or not at all; returns the outputs as stored.
-    pub fn commit(&mut self, commit: ShardCommit, now: Timestamp) -> Result<Batch, CommitError> {
+    /// Writes a commit whole or not at all; returns the outputs as stored and what it did.
+    pub fn commit(&mut self, commit: ShardCommit, now: Timestamp) -> Result<(Batch, Committed), CommitError> {
         let fenced = || CommitError::Fenced { shard: commit.shard.clone() };
         let shard = self.shards.get_mut(&commit.shard).ok_or_else(fenced)?;
         if shard.term != commit.term || commit.number != shard.commit_number + 1 {
@@ -178,13 +178,19 @@ impl MemoryCore {
         }
         let mine = |dead: &NumberedDeadLetter| dead.letter.shard == commit.shard;
         self.dead.retain(|dead| !(mine(dead) && commit.dead_drop.contains(&dead.number)));
-        for letter in commit.dead {
+        let mut committed = Committed::default();
+        for mut letter in commit.dead {
+            let older = self.dead.iter().rposition(|older| letter.joins(&older.letter, commit.dead_window));
+            if let Some(at) = older {
+                letter.deaths = letter.deaths.joined(self.dead.remove(at).letter.deaths);
+                committed.dead_joined += 1;
+            }
             // Numbers have gaps, as on the other kinds.
             self.dead_last += 2;
             self.dead.push(NumberedDeadLetter { number: self.dead_last, letter });
         }
         self.bound_dead(&commit.shard.handler, commit.dead_max);
-        Ok(self.append_checked(commit.outputs, now))
+        Ok((self.append_checked(commit.outputs, now), committed))
     }
 
     /// Moves its times, as the host's is set. No host may work on it.
@@ -200,6 +206,7 @@ impl MemoryCore {
         }
         for NumberedDeadLetter { letter, .. } in &mut self.dead {
             letter.time = redate.time(letter.time);
+            letter.deaths.first_time = redate.time(letter.deaths.first_time);
             letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
         }
     }

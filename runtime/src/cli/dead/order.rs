@@ -4,7 +4,7 @@ use super::super::ask::YesArgs;
 use super::super::client::{Client, HostArgs};
 use super::super::failure::{Exit, Failure};
 use super::super::output::{Output, grouped, is_watched, note, show_progress};
-use super::filter::{FilterArgs, query_of};
+use super::filter::{FilterArgs, parse_handler, query_of};
 use crate::clock;
 use crate::commit::DeadFilter;
 use crate::handler::HandlerName;
@@ -35,8 +35,17 @@ pub struct OrderArgs {
     host: HostArgs,
 }
 
+#[derive(Debug, Args)]
+pub struct RetryArgs {
+    #[command(flatten)]
+    order: OrderArgs,
+    /// Send them to this handler instead of the one that gave them up
+    #[arg(long, value_name = "HANDLER", value_parser = parse_handler)]
+    to: Option<HandlerName>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Action {
+enum Action {
     Retry,
     Drop,
 }
@@ -57,7 +66,15 @@ impl Action {
     }
 }
 
-pub(super) fn run(action: Action, args: &OrderArgs, output: &mut Output) -> Result<Exit, Failure> {
+pub(super) fn retry(args: &RetryArgs, output: &mut Output) -> Result<Exit, Failure> {
+    run(Action::Retry, &args.order, args.to.as_ref(), output)
+}
+
+pub(super) fn drop(args: &OrderArgs, output: &mut Output) -> Result<Exit, Failure> {
+    run(Action::Drop, args, None, output)
+}
+
+fn run(action: Action, args: &OrderArgs, to: Option<&HandlerName>, output: &mut Output) -> Result<Exit, Failure> {
     let filter = args.filter.filter();
     if !args.all && filter == DeadFilter::default() {
         return Err(Failure::usage(format!(
@@ -70,6 +87,9 @@ pub(super) fn run(action: Action, args: &OrderArgs, output: &mut Output) -> Resu
     let send = |filter: &DeadFilter, query: &str| -> Result<DeadOrderView, Failure> {
         let mut body = json!(filter);
         body["all"] = args.all.into();
+        if let Some(to) = to {
+            body["to"] = to.as_str().into();
+        }
         client.command(&format!("{path}{query}"), &body)
     };
     let counted = send(&filter, "?dry_run=true")?;
@@ -83,7 +103,8 @@ pub(super) fn run(action: Action, args: &OrderArgs, output: &mut Output) -> Resu
         }
         return Ok(Exit::Done);
     }
-    if !args.yes.confirm(&format!("{} {}", action.name(), describe(&counted)))? {
+    let target = to.map_or_else(String::new, |to| format!(", to {to}"));
+    if !args.yes.confirm(&format!("{} {}{target}", action.name(), describe(&counted)))? {
         return Ok(Exit::Failed);
     }
     // What was shown is what is meant, however long the answer took.
@@ -91,14 +112,14 @@ pub(super) fn run(action: Action, args: &OrderArgs, output: &mut Output) -> Resu
     if args.no_wait {
         match output.json {
             true => output.json(&order)?,
-            false => output.line(format!("ordered to {} {}", action.name(), describe(&order)))?,
+            false => output.line(format!("ordered to {} {}{target}", action.name(), describe(&order)))?,
         }
         return Ok(Exit::Done);
     }
     wait(&client, &filter, &order, action)?;
     match output.json {
         true => output.json(&order)?,
-        false => output.line(format!("{} {}", action.done(), describe(&order)))?,
+        false => output.line(format!("{} {}{target}", action.done(), describe(&order)))?,
     }
     Ok(Exit::Done)
 }

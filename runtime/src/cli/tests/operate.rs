@@ -39,7 +39,8 @@ fn bury(host: &Host, letters: &[(&str, u16, usize)]) {
 async fn execute_orders(log: Arc<MemoryLog>, mut tail: Box<dyn Tail>) {
     while let Some(Ok(batch)) = tail.next().await {
         for message in batch.messages.iter().filter(|message| message.topic.as_str().starts_with("_control")) {
-            let (Command::DropDead { filter } | Command::RetryDead { filter }) = Command::read(message).unwrap() else {
+            let (Command::DropDead { filter } | Command::RetryDead { filter, .. }) = Command::read(message).unwrap()
+            else {
                 continue;
             };
             loop {
@@ -162,6 +163,10 @@ fn a_refused_command_is_shown_with_what_to_do() {
         ),
         (&["handlers", "forget", "gone", "--yes"], "(404): there is no handler `gone`"),
         (&["dead", "drop", "--handler", "gone"], "(404): there is no handler `gone`"),
+        (&["dead", "list", "--handler", "ordr"], "(404): there is no handler `ordr`: did you mean `order`?"),
+        (&["dead", "count", "--kind", "tarp"], "(400): there is no kind of failure `tarp`: did you mean `trap`?"),
+        (&["dead", "retry", "--all", "--to", "gone"], "(404): there is no handler `gone`"),
+        (&["dead", "retry", "--all", "--to", "old"], "(409): no settings name handler `old`"),
         (&["dead", "drop", "--handler", "old"], "(409): no settings name handler `old`"),
     ];
     for (arguments, expected) in cases {

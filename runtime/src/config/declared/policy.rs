@@ -32,7 +32,9 @@ settings! {
         path: "handlers.*.dedup.max",
         kind: Whole(1..=100_000_000),
         default: Is(1_000_000),
-        effect: "How many ids are remembered, over all shards; beyond it the oldest go. Each takes some 24 bytes of memory.",
+        effect: "How many ids are remembered, over all shards together, however unevenly keys spread over them. Beyond it \
+                 shards with more than an equal share forget their oldest. While the load moves from shard to shard there \
+                 may be up to twice as many. Each takes some 60 bytes of memory.",
         example: "dedup = { max = 5_000_000 }",
         above: None,
     };

@@ -57,7 +57,7 @@ async fn every_condition_of_a_filter_counts_in_lists_counts_and_orders() {
         ("topic=*.made&handler=order", json!({ "topic": "*.made", "handler": "order" }), pick(&order[..2])),
         ("kind=trap", json!({ "kind": "trap" }), [audit, &order[2..]].concat()),
         ("kind=trap&key=ada", json!({ "kind": "trap", "key": "ada" }), vec![order[2]]),
-        ("kind=nothing", json!({ "kind": "nothing" }), vec![]),
+        ("kind=gone", json!({ "kind": "gone" }), vec![]),
     ];
     for (query, filter, expected) in cases {
         let (_, page) = send(server.get(&format!("/v1/dead?{query}"))).await;
@@ -83,6 +83,59 @@ async fn every_condition_of_a_filter_counts_in_lists_counts_and_orders() {
     let (_, page) = send(server.get(&format!("/v1/dead?{both}&below={}&limit=1", old[0]))).await;
     assert_eq!((&page["letters"][0]["number"], &page["next_below"]), (&json!(order[0]), &json!(order[0])));
     assert!(server.commands().await.is_empty());
+}
+
+#[tokio::test]
+async fn names_that_nobody_knows_are_refused_with_what_was_meant() {
+    let buried = buried().await;
+    let unknown = [
+        ("handler", "ordr", 404, "there is no handler `ordr`: did you mean `order`? There is audit, old, order"),
+        ("handler", "gone", 404, "there is no handler `gone`, there is audit, old, order"),
+        ("kind", "tarp", 400, "there is no kind of failure `tarp`: did you mean `trap`? There is reject, retry"),
+        ("kind", "nothing", 400, "there is no kind of failure `nothing`, there is reject, retry"),
+    ];
+    for (field, name, expected, reason) in unknown {
+        let looks = ["", "/count"].map(|path| buried.server.get(&format!("/v1/dead{path}?{field}={name}")));
+        let mut answers = vec![];
+        for look in looks {
+            let (status, answer) = send(look).await;
+            answers.push((status.as_u16(), answer));
+        }
+        for action in ["retry", "drop"] {
+            answers.push(buried.order(action, &json!({ field: name })).await);
+        }
+        for (status, answer) in answers {
+            let error = answer["error"].as_str().unwrap();
+            assert!((status, error.starts_with(reason)) == (expected, true), "{status} {error}");
+            assert!(answer["known"].as_array().unwrap().len() >= 3);
+        }
+    }
+    assert!(buried.server.commands().await.is_empty());
+}
+
+#[tokio::test]
+async fn letters_can_be_sent_to_another_handler_that_runs() {
+    let buried = buried().await;
+    let (status, answer) = buried.order("retry", &json!({ "numbers": [buried.order[0]], "to": "audit" })).await;
+    assert_eq!((status, &answer["letters"]), (202, &json!(1)), "{answer}");
+    let (handler, command) = buried.server.commands().await.pop().unwrap();
+    assert_eq!(
+        (handler.as_str(), &command["command"], &command["to"]),
+        ("order", &json!("retry-dead"), &json!("audit"))
+    );
+    let refused = [
+        ("gone", 404, "there is no handler `gone`"),
+        ("audti", 404, "there is no handler `audti`: did you mean `audit`?"),
+        ("old", 409, "no settings name handler `old`"),
+        ("X", 400, "`X` is not a handler name"),
+    ];
+    for (to, expected, reason) in refused {
+        let (status, answer) = buried.order("retry", &json!({ "all": true, "to": to })).await;
+        assert!((status, answer["error"].as_str().unwrap().starts_with(reason)) == (expected, true), "{answer}");
+    }
+    let (status, answer) = buried.order("drop", &json!({ "all": true, "to": "audit" })).await;
+    assert_eq!(status, 400, "{answer}");
+    assert_eq!(buried.server.commands().await.len(), 1);
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ async fn a_handler_is_shown_with_its_routing_its_place_and_what_was_asked_of_it(
         tripped: true,
         pin: Some(Pin { digest: digest("b"), over: digest("c") }),
         pin_command: 3,
-        jobs: vec![DeadJob { command: 4, action: DeadAction::Retry, filter }],
+        jobs: vec![DeadJob { command: 4, action: DeadAction::Retry, filter, to: None }],
     };
     stage::control(&server.log, "order", 1, control).await;
 
@@ -225,7 +225,7 @@ async fn no_more_orders_are_taken_than_a_shard_can_hold() {
     let server = server().await;
     let offsets = server.append("events.made", 0..1).await;
     stage::bury(&server.log, "order", 1, &offsets, |_, _| {}).await;
-    let job = DeadJob { command: 1, action: DeadAction::Drop, filter: DeadFilter::default() };
+    let job = DeadJob { command: 1, action: DeadAction::Drop, filter: DeadFilter::default(), to: None };
     stage::control(&server.log, "order", 1, Control { jobs: vec![job; JOBS_MAX], ..Control::default() }).await;
     let order = server.request(Method::POST, "/v1/dead/drop").body("{\"handler\":\"order\"}");
     let (status, answer) = send(order).await;

@@ -1,16 +1,17 @@
 //! What tests of the faces put into a log in memory, and a host that only looks as if it ran.
 
 use crate::clock::Timestamp;
-use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, ShardCommit};
+use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, Deaths, ShardCommit};
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::log::Log;
 use crate::log::memory::MemoryLog;
 use crate::message::Offset;
-use crate::routing::{IdFrom, KeyFrom, Routing, Span};
+use crate::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use crate::topic::Pattern;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A host that runs these handlers and is where it is told to be.
 #[derive(Default)]
@@ -61,7 +62,10 @@ pub(crate) fn name(text: &str) -> HandlerName {
 pub(crate) async fn route(log: &MemoryLog, handler: &str, key: KeyFrom, shards: u16) {
     let spans = vec![Span { after: Offset::START, subscribe: vec![Pattern::parse("events.*").unwrap()] }];
     let mut routings = log.routings().await.unwrap();
-    routings.routings.push(Routing { handler: name(handler), key, id: IdFrom::Message, shards, spans });
+    let (recorded, identity) = (Offset::START, Since::default());
+    let handler_routing =
+        Routing { handler: name(handler), key, id: IdFrom::Message, shards, recorded, identity, spans };
+    routings.routings.push(handler_routing);
     log.put_routings(routings.version, routings.routings).await.unwrap();
     for index in 0..shards {
         log.claim(ShardId { handler: name(handler), index }, Offset::START).await.unwrap();
@@ -82,7 +86,9 @@ pub(crate) async fn bury(
         let message = message.unwrap();
         let (kind, error) = ("reject".into(), "no such user".into());
         let (shard, key, digest, time) = (shard.clone(), None, None, Timestamp(0));
-        let mut letter = DeadLetter { shard, message, key, attempts: 1, kind, error, digest, time };
+        let deaths = Deaths::first(message.offset, time);
+        let mut letter =
+            DeadLetter { shard, message, key, attempts: 1, kind, error, digest, time, identity: None, deaths };
         change(at, &mut letter);
         letter
     });
@@ -118,6 +124,7 @@ pub(crate) async fn commit(log: &MemoryLog, shard: &ShardId, change: impl FnOnce
         delayed_put: vec![],
         delayed_drop: vec![],
         dead: vec![],
+        dead_window: Duration::from_secs(60),
         dead_max: u64::MAX,
         dead_drop: vec![],
         controlled: claim.record.controlled,

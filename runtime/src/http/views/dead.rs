@@ -22,10 +22,26 @@ pub struct DeadLetterView {
     /// The key it was handled under.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// How often it was given up: sent again under its id, or returned and failed again.
+    #[serde(default = "once")]
+    pub deaths: u32,
+    /// Its offset when it was given up first, and when that was.
+    #[serde(default)]
+    pub first_offset: u64,
+    #[serde(default)]
+    pub first_time: String,
+    /// How often operators sent it back.
+    #[serde(default)]
+    pub returns: u32,
     /// The module that failed last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     pub message: MessageView,
+}
+
+/// What hosts of earlier versions do not say.
+fn once() -> u32 {
+    1
 }
 
 impl From<&NumberedDeadLetter> for DeadLetterView {
@@ -39,6 +55,10 @@ impl From<&NumberedDeadLetter> for DeadLetterView {
             attempts: letter.attempts,
             time: letter.time.to_string(),
             key: letter.key.as_ref().map(ToString::to_string),
+            deaths: letter.deaths.count,
+            first_offset: letter.deaths.first_offset.0,
+            first_time: letter.deaths.first_time.to_string(),
+            returns: letter.deaths.returns,
             digest: letter.digest.map(|digest| digest.to_string()),
             message: MessageView::from(&*letter.message),
         }

@@ -1,7 +1,7 @@
 //! A log in memory that counts its reads, and that can be told to refuse them and to lose batches of its tail.
 
 use crate::clock::Timestamp;
-use crate::commit::{Claim, CommitError, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
+use crate::commit::{Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
 use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::memory::MemoryLog;
@@ -125,7 +125,7 @@ impl Log for WatchedLog {
         self.inner.load(shard, keys)
     }
 
-    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<(), CommitError>> {
+    fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         self.inner.commit(commit)
     }
 
