@@ -229,7 +229,7 @@ impl Run {
     async fn step(&mut self, round: &mut usize) {
         match self.random.random_range(0..100) {
             0..35 => self.publish().await,
-            35..65 => tokio::time::sleep(Duration::from_millis(self.random.random_range(0..400))).await,
+            35..65 => pass(Duration::from_millis(self.random.random_range(0..400))).await,
             65..73 => self.operate().await,
             73..80 => self.change().await,
             80..86 => {
@@ -323,7 +323,7 @@ impl Run {
                     .collect();
                 return Err(format!("it does not settle: {checked:?}, {open:?}"));
             }
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            pass(Duration::from_secs(1)).await;
         }
         for host in self.hosts.iter_mut().filter_map(Option::take) {
             host.stop().await;
@@ -334,6 +334,11 @@ impl Run {
 }
 
 const ATTEMPTS: u32 = 4;
+
+/// Lets time go by, as soon as nothing else can go on.
+async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
 
 fn key(number: usize) -> Key {
     Key::parse(&format!("k{number}")).unwrap().unwrap()

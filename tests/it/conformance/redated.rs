@@ -80,6 +80,7 @@ async fn check(redate: Redate) {
     record.marks.iter_mut().for_each(|mark| mark.time = redate.time(mark.time));
     for letter in &mut dead {
         letter.time = redate.time(letter.time);
+        letter.deaths.first_time = redate.time(letter.deaths.first_time);
         letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
     }
     assert_eq!(look(directory.path()).await, (messages, record, dead), "{redate:?}");

@@ -1,6 +1,6 @@
 //! A log that answers late and in any order, fails, forgets whether it wrote, and loses its tails.
 
-use super::World;
+use super::{World, pass};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -67,7 +67,7 @@ impl Inner {
         };
         match millis {
             0 => tokio::task::yield_now().await,
-            millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+            millis => pass(Duration::from_millis(millis)).await,
         }
     }
 

@@ -1,5 +1,6 @@
 //! The native stand-in for a module: what it does follows from the body, how long it takes from its seed.
 
+use super::pass;
 use crate::harness::native::{Native, count};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -37,7 +38,7 @@ pub fn module(handler: &'static str, seed: u64) -> Arc<dyn Invoke> {
         let millis = random.lock().unwrap().random_range(0..300);
         async move {
             if waits {
-                tokio::time::sleep(Duration::from_millis(millis)).await;
+                pass(Duration::from_millis(millis)).await;
             }
             handle(handler, &call)
         }
