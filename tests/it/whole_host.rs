@@ -22,7 +22,7 @@ use sluicebox::control::Command;
 use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::host::{Handler, Host, Owned};
 use sluicebox::log::memory::MemoryLog;
-use sluicebox::log::{Log, Trim};
+use sluicebox::log::{HeadFilter, HeadQuery, Log, Trim};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::reader::Options;
 use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
@@ -321,7 +321,18 @@ impl Run {
                     .iter()
                     .map(|shard| format!("{} {} open {:?}", shard.shard, shard.open, shard.control))
                     .collect();
-                return Err(format!("it does not settle: {checked:?}, {open:?}"));
+                let mut heads = vec![];
+                for handler in &self.handlers {
+                    let query = HeadQuery {
+                        handler: handler.name.clone(),
+                        filter: HeadFilter::default(),
+                        after: Offset::START,
+                        heads_max: 10,
+                    };
+                    heads.extend(self.log.heads(query).await.unwrap());
+                }
+                let hosts: Vec<_> = self.hosts.iter().flatten().map(Host::overview).collect();
+                return Err(format!("it does not settle: {checked:?}, {open:?}, {heads:?}, {hosts:?}"));
             }
             pass(Duration::from_secs(1)).await;
         }
