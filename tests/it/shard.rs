@@ -389,6 +389,28 @@ fn commit_next(shard: &mut Shard, log: &mut MemoryCore, poison: Option<&str>) ->
 }
 
 #[test]
+fn after_a_refused_commit_what_is_only_in_the_log_is_committed_one_by_one_too() {
+    let bounds = Bounds { lane_items_max: 1, ..Bounds::default() };
+    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, bounds), 3);
+    shard.offer(messages.pop_front().unwrap());
+    let first = shard.next_run(NOW).unwrap();
+    messages.iter().cloned().for_each(|message| shard.offer(message));
+    shard.finish(first.lane, Ok(Effects::default()), None, 0.0, NOW);
+    let record = record(&mut shard, &mut log);
+    assert_eq!(record.open.iter().map(|head| head.scope).collect::<Vec<_>>(), [HeadScope::After]);
+
+    // A commit of the others was refused: which of them is to blame shows only if each is tried alone.
+    let caution = Caution { upto: record.read, ..Caution::default() };
+    let bounds = Bounds::default();
+    let mut shard = Shard::new(setup(OnFailure::Park, bounds), log.claim(shard.id(), Offset::START), caution);
+    let scan = shard.take_needs().scan.unwrap();
+    shard.scanned(scan, messages.into(), record.read);
+    let second = shard.next_run(NOW).unwrap();
+    shard.finish(second.lane, Ok(Effects::default()), None, 0.0, NOW);
+    assert!(shard.next_run(NOW).is_none(), "two messages would share a commit");
+}
+
+#[test]
 fn an_order_about_dead_letters_is_carried_out_after_a_refused_commit_but_for_the_letter_that_cannot_return() {
     let setup = setup(OnFailure::Park, Bounds::default());
     let mut log = MemoryCore::default();

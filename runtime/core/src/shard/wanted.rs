@@ -20,7 +20,8 @@ impl Wanted {
     /// Nothing is on its way, and nothing waits to be read.
     pub fn is_idle(&self) -> bool {
         let Messages { queue, under_way, .. } = &self.messages;
-        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty()
+        let scans = self.scans.hungry.is_empty() && self.scans.under_way.is_empty();
+        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty() && scans
     }
 
     /// So much is awaited that nothing more should be taken up. Messages that wait to be fetched are not counted: they
