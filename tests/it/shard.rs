@@ -389,6 +389,37 @@ fn commit_next(shard: &mut Shard, log: &mut MemoryCore, poison: Option<&str>) ->
 }
 
 #[test]
+fn a_letter_that_another_order_still_saw_returns_once() {
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let (mut shard, mut log, mut messages) = shard(setup, 1);
+    shard.offer(messages.pop_front().unwrap());
+    let run = shard.next_run(NOW).unwrap();
+    shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
+    record(&mut shard, &mut log);
+    let upto = log.dead(&DeadQuery::newest(DeadFilter::default(), 1)).first().map(|dead| dead.number);
+    let filter = DeadFilter { upto, ..DeadFilter::default() };
+    for offset in [100, 101] {
+        shard.command(Offset(offset), Command::RetryDead { filter: filter.clone(), to: None }, NOW);
+    }
+    let asks = |shard: &mut Shard, log: &MemoryCore| log.dead(&shard.take_needs().dead.unwrap());
+    let letters = asks(&mut shard, &log);
+    shard.dead_found(letters);
+    let commit = shard.stage().unwrap();
+    assert_eq!(commit.outputs.len(), 1);
+    // The first order is done, and the second one looks before the commit is written and hears when it is durable.
+    let rest = asks(&mut shard, &log);
+    shard.dead_found(rest);
+    let seen = asks(&mut shard, &log);
+    assert_eq!(seen.len(), 1);
+    log.commit(commit, NOW).unwrap();
+    shard.committed();
+    shard.dead_found(seen);
+    let rest = asks(&mut shard, &log);
+    shard.dead_found(rest);
+    assert_eq!(shard.stage().unwrap().outputs, vec![]);
+}
+
+#[test]
 fn after_a_refused_commit_what_is_only_in_the_log_is_committed_one_by_one_too() {
     let bounds = Bounds { lane_items_max: 1, ..Bounds::default() };
     let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, bounds), 3);

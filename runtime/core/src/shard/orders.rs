@@ -23,12 +23,21 @@ pub struct Orders {
     reading: bool,
     /// Dead letters whose removal is not yet durable: the log still shows them, and another command may mean them too.
     removing: HashSet<u64>,
+    /// Those whose removal became durable while an answer was awaited, which may be from before.
+    removed_meanwhile: HashSet<u64>,
 }
 
 impl Orders {
     /// What the record says.
     pub fn new(control: Control) -> Self {
-        Self { control, changed: false, above: 0, reading: false, removing: HashSet::new() }
+        Self {
+            control,
+            changed: false,
+            above: 0,
+            reading: false,
+            removing: HashSet::new(),
+            removed_meanwhile: HashSet::new(),
+        }
     }
 
     pub fn control(&self) -> &Control {
@@ -69,12 +78,14 @@ impl Orders {
     /// The letters that were asked for come at a bad time: they are asked for again.
     pub fn put_off(&mut self) {
         self.reading = false;
+        self.removed_meanwhile.clear();
     }
 
     /// Takes the letters that were asked for; none: the command is done. Returns those that go, each with the message
     /// that it returns as; `stay` do not.
     pub fn found(&mut self, letters: Vec<NumberedDeadLetter>, stay: &BTreeSet<u64>) -> Vec<(u64, Option<NewMessage>)> {
         self.reading = false;
+        let gone = std::mem::take(&mut self.removed_meanwhile);
         let Some(job) = self.control.jobs.first() else { return Vec::new() };
         if letters.is_empty() {
             self.control.jobs.remove(0);
@@ -86,7 +97,7 @@ impl Orders {
         let mut going = Vec::with_capacity(letters.len());
         for NumberedDeadLetter { number, letter } in letters {
             self.above = self.above.max(number);
-            if !stay.contains(&number) && self.removing.insert(number) {
+            if !stay.contains(&number) && !gone.contains(&number) && self.removing.insert(number) {
                 // At the end of the log, and so of its key's lane, in the order in which the letters died.
                 going.push((number, returns.then(|| reserved::returned(&letter, to.as_ref()))));
             }
@@ -98,6 +109,9 @@ impl Orders {
     pub fn removed(&mut self, numbers: &[u64]) {
         for number in numbers {
             self.removing.remove(number);
+        }
+        if self.reading {
+            self.removed_meanwhile.extend(numbers);
         }
     }
 }
