@@ -23,6 +23,7 @@ mod panics;
 mod pipeline;
 mod retention;
 mod rooms;
+mod samples;
 mod sandbox;
 mod settings;
 mod shard;
