@@ -21,6 +21,7 @@ mod operators;
 mod oracle;
 mod panics;
 mod pipeline;
+mod reroute;
 mod retention;
 mod rooms;
 mod samples;
