@@ -78,15 +78,15 @@ pub enum RerouteError {
     #[error("the log does not know handler `{0}`: it begins with what the settings say when a host starts")]
     Unknown(HandlerName),
     #[error(
-        "{open} messages of handler `{handler}` are open or not taken up by every shard, and their order under another key \
+        "messages of handler `{handler}` are open or not taken up by every shard ({open}), and their order under another key \
          cannot be kept: set `key` back, let the host settle them (`sluicebox handlers waiting {handler}` lists them), stop \
          it and try again; only `shards` and `id` can be changed while messages are open"
     )]
     Open { handler: HandlerName, open: usize },
     #[error(
-        "handler `{handler}` has state of {} keys, and under another key nobody knows whose it is: with --keep-state it stays \
-         under the old keys, where only a handler with the old key finds it",
-        at_least(*.keys)
+        "handler `{handler}` has state ({}), and under another key nobody knows whose it is: with --keep-state it stays under \
+         the old keys, where only a handler with the old key finds it",
+        of_keys(*.keys)
     )]
     State { handler: HandlerName, keys: usize },
     #[error(
@@ -101,8 +101,13 @@ pub enum RerouteError {
     Cancels(HandlerName),
 }
 
-fn at_least(keys: usize) -> String {
-    if keys >= STATE_KEYS_MAX { format!("{keys} or more") } else { keys.to_string() }
+/// How many keys have state, as far as they were counted.
+pub fn of_keys(keys: usize) -> String {
+    match keys {
+        1 => "of 1 key".into(),
+        STATE_KEYS_MAX.. => format!("of {keys} keys or more"),
+        _ => format!("of {keys} keys"),
+    }
 }
 
 /// Looks at everything that the handler has and says what becomes of it. `None`: the log has this routing already.

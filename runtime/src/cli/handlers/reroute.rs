@@ -111,7 +111,7 @@ fn describe(name: &HandlerName, summary: &Summary) -> String {
         );
     }
     if summary.state_keys > 0 {
-        told += &format!("; the state of {} keys or more stays behind", grouped(summary.state_keys as u64));
+        told += &format!("; the state {} stays behind", reroute::of_keys(summary.state_keys));
     }
     told
 }
