@@ -9,7 +9,7 @@
 //! - Open messages: to the shard of their lane. Under another key the lanes are others, so nothing may be open.
 //! - Marks: they are hashes and name no shard. The messages that they are of are looked up in the log, and say where each
 //!   belongs and, under another key or id, which it is now. Of a message that is no longer there every shard keeps the mark
-//!   when key and id stay; else it is lost, and said.
+//!   when key and id stay, within the handler's bound; else it is lost, and said.
 //! - Dead letters to the shard of their message, delayed messages to any, operators' words to all.
 //! - State is addressed by key, whatever the shard: it stays. Under another key it means nothing any more.
 
@@ -39,6 +39,8 @@ pub struct Wanted {
     pub key: KeyFrom,
     pub id: IdFrom,
     pub shards: u16,
+    /// Most marks that its shards remember together.
+    pub marks_max: usize,
     /// State stays under the old keys, where handlers with the new key do not see it.
     pub keep_state: bool,
 }
@@ -64,7 +66,8 @@ pub struct Summary {
     pub marks: usize,
     /// Marks whose message is no longer there, and that every shard has now.
     pub marks_everywhere: usize,
-    /// Marks whose message is no longer there, of which nobody can tell what they are now: their ids are forgotten.
+    /// Marks whose message is no longer there, of which nobody can tell what they are now, or more than every shard can
+    /// have: their ids are forgotten.
     pub marks_lost: usize,
     /// Keys with state that stay where nobody sees them; at least so many.
     pub state_keys: usize,
@@ -151,7 +154,7 @@ pub async fn plan(log: &dyn Log, wanted: &Wanted) -> Result<Option<Plan>, Rerout
     control::fill(log, &change, &old, &mut records).await?;
     let delayed = control::fill_delayed(&old, &mut records);
     open.fill(log, &change, &mut records).await?;
-    let (found, everywhere, lost) = marks.fill(&change, &mut records);
+    let (found, everywhere, lost) = marks.fill(&change, wanted.marks_max, &mut records);
     let summary = Summary {
         changes,
         shards: *shards,

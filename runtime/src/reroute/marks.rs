@@ -62,21 +62,24 @@ impl Marks {
     }
 
     /// Puts them into the records. How many were found, how many every shard has, and how many are lost.
-    pub(super) fn fill(self, change: &Change, records: &mut [Record]) -> (usize, usize, usize) {
+    pub(super) fn fill(self, change: &Change, marks_max: usize, records: &mut [Record]) -> (usize, usize, usize) {
         let found = self.found.len();
         for (shard, mark) in self.found {
             if let Some(record) = records.get_mut(usize::from(shard)) {
                 record.marks.push(mark);
             }
         }
-        let unknown = self.sought.len();
-        if change.keeps_marks() {
-            for (id, time) in self.sought {
-                records.iter_mut().for_each(|record| record.marks.push(Mark { id, time }));
-            }
+        let mut unknown: Vec<Mark> = self.sought.into_iter().map(|(id, time)| Mark { id, time }).collect();
+        let all = unknown.len();
+        // Each counts once for every shard that has it; the oldest go, as they do in a shard.
+        let kept = if change.keeps_marks() { marks_max.div_ceil(records.len().max(1)) } else { 0 };
+        unknown.sort_unstable_by_key(|mark| std::cmp::Reverse(mark.time));
+        unknown.truncate(kept);
+        for record in records {
+            record.marks.extend(&unknown);
+            // As commits bring them.
+            record.marks.sort_by_key(|mark| mark.time);
         }
-        // As commits bring them: the oldest go first.
-        records.iter_mut().for_each(|record| record.marks.sort_by_key(|mark| (mark.time, mark.id.0)));
-        if change.keeps_marks() { (found, unknown, 0) } else { (found, 0, unknown) }
+        (found, unknown.len(), all - unknown.len())
     }
 }

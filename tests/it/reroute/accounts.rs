@@ -154,15 +154,13 @@ async fn check(seed: u64) {
     let is_other_id = rng.random();
     let id = if is_other_id { IdFrom::Fields(vec![Field::Pointer("/other".into())]) } else { from.id.clone() };
     let to = Routing { shards: rng.random_range(1..8), id, ..from.clone() };
-    let wanted =
-        Wanted { handler: handler(), key: to.key.clone(), id: to.id.clone(), shards: to.shards, keep_state: false };
-    let Some(made) = plan(&log, &wanted).await.unwrap() else {
+    let Some(made) = plan(&log, &wanted(&to)).await.unwrap() else {
         assert_eq!(from, to);
         return;
     };
     let summary = made.summary.clone();
     made.execute(&log).await.unwrap();
-    assert_eq!(log.routings().await.unwrap().routings, [to.clone()]);
+    assert_eq!(log.routings().await.unwrap().routings[..], std::slice::from_ref(&to)[..]);
     let after = records(&log, to.shards).await;
 
     assert_eq!(unsettled(&messages, &to, &after), unsettled(&messages, &from, &before));
@@ -221,12 +219,13 @@ async fn one_done(log: &dyn Log) -> Arc<Message> {
 }
 
 fn wanted(to: &Routing) -> Wanted {
-    Wanted { handler: handler(), key: to.key.clone(), id: to.id.clone(), shards: to.shards, keep_state: false }
+    let Routing { handler, key, id, shards, .. } = to.clone();
+    Wanted { handler, key, id, shards, marks_max: 1000, keep_state: false }
 }
 
 #[tokio::test]
 async fn an_id_whose_message_is_gone_is_remembered_by_every_shard_or_said_to_be_lost() {
-    for (id, everywhere, lost) in [("/id", 1, 0), ("/other", 0, 1)] {
+    for (id, marks_max, everywhere, lost) in [("/id", 3, 1, 0), ("/other", 3, 0, 1), ("/id", 0, 0, 1)] {
         let log = MemoryLog::new();
         one_done(&log).await;
         let trim = sluicebox::log::Trim {
@@ -237,7 +236,7 @@ async fn an_id_whose_message_is_gone_is_remembered_by_every_shard_or_said_to_be_
         };
         assert_eq!(log.trim(trim).await.unwrap().deleted, 1);
         let to = Routing { id: IdFrom::Fields(vec![Field::Pointer(id.into())]), ..routing(3) };
-        let made = plan(&log, &wanted(&to)).await.unwrap().unwrap();
+        let made = plan(&log, &Wanted { marks_max, ..wanted(&to) }).await.unwrap().unwrap();
         assert_eq!((made.summary.marks_everywhere, made.summary.marks_lost), (everywhere, lost));
         made.execute(&log).await.unwrap();
         let marks: Vec<usize> = records(&log, 3).await.iter().map(|record| record.marks.len()).collect();

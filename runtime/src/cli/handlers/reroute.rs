@@ -47,6 +47,8 @@ pub(super) fn run(args: &RerouteArgs, output: &mut Output) -> Result<Exit, Failu
         key: handler.key.clone(),
         id: handler.id.clone(),
         shards: handler.shards,
+        // Without dedup they are of no use now, and may be later.
+        marks_max: handler.policy.dedup.clone().unwrap_or_default().marks_max,
         keep_state: args.keep_state,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
