@@ -29,6 +29,7 @@ pub mod http;
 pub mod memory;
 pub mod reader;
 pub mod registry;
+pub mod reroute;
 pub mod retention;
 pub mod service;
 pub mod telemetry;

@@ -51,6 +51,7 @@ mod power;
 mod read;
 mod record;
 mod redated;
+mod reroute;
 mod routings;
 mod tail;
 mod topics;

@@ -18,6 +18,7 @@ use crate::handler::HandlerName;
 use crate::message::{IdHash, Key, Message, Offset, WorkId};
 use crate::topic::{Pattern, Topic};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where a key or id is taken from.
@@ -125,6 +126,11 @@ impl Routed {
     /// The shard it belongs to.
     pub fn shard(&self, shards: u16) -> u16 {
         shard_of(self.hash, shards)
+    }
+
+    /// Its id, as it is told duplicates by; `None`: it has no id.
+    pub fn id_text(&self) -> Option<Cow<'_, str>> {
+        self.id.as_ref().map(|id| id.text(&self.message))
     }
 
     /// The hash of its key and id; `None`: it has no id.

@@ -9,6 +9,7 @@
 
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
+use crate::rerouting::Rerouting;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
@@ -242,6 +243,11 @@ pub trait Log: Send + Sync + 'static {
     /// Replaces all routings if their version is still `version`. Spans that no shard can need any more, since all have
     /// settled what lies before the next one, are left out.
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// Replaces the routing of a handler and the records of its shards, whole or not at all. [`LogError::Conflict`] when the
+    /// routings have another version; [`LogError::Fenced`] when a shard was claimed or committed since, or is not there.
+    /// Claims and commits of before are fenced from then on.
+    fn reroute(&self, rerouting: Rerouting) -> BoxFuture<'_, Result<(), LogError>>;
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>>;
 

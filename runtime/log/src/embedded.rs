@@ -24,6 +24,7 @@ mod queries;
 mod readers;
 mod redate;
 mod requests;
+mod reroute;
 mod room;
 mod rows;
 mod shard;
@@ -50,6 +51,7 @@ use crate::contract::{Batch, Guarantees, Log};
 use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed, Usage};
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
+use crate::rerouting::Rerouting;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{
@@ -353,6 +355,14 @@ impl Log for EmbeddedLog {
                     asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
                 }
             }
+        })
+    }
+
+    fn reroute(&self, rerouting: Rerouting) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            let rerouting = Box::new(rerouting);
+            let asked = self.writer()?.ask(|answer| Request::Reroute { rerouting, answer }).await;
+            asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
         })
     }
 

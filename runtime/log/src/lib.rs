@@ -10,6 +10,7 @@ mod inspect;
 mod limits;
 mod live;
 pub mod memory;
+mod rerouting;
 mod routings;
 
 pub use contract::{Batch, DeadUsage, Guarantees, Held, Lagged, Log, ReadRequest, Routings, ShardStatus};
@@ -19,3 +20,4 @@ pub use inspect::{
     DelayedFacts, DelayedFilter, DelayedPlace, DelayedQuery, HeadFilter, HeadQuery, MessageFacts, OpenHead, StateKey,
     StateQuery,
 };
+pub use rerouting::{MovedLetter, Rerouting};

@@ -14,6 +14,7 @@ use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::live::Live;
+use crate::rerouting::Rerouting;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{
@@ -134,6 +135,10 @@ impl Log for MemoryLog {
 
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(async move { self.core().put_routings(version, routings) })
+    }
+
+    fn reroute(&self, rerouting: Rerouting) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move { self.core().reroute(rerouting) })
     }
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {

@@ -1,5 +1,7 @@
 //! `sluicebox check`: everything that is wrong with the settings and their modules, without starting anything.
 
+mod sample;
+
 use super::failure::{Exit, Failure};
 use super::output::{Output, note, show_error};
 use super::settings::SettingsArgs;
@@ -12,12 +14,15 @@ use serde_json::{Value, json};
 
 /// Read the settings file and show every error and warning with its place; then read, compile, link and try out every module.
 ///
-/// Nothing is started and no data is touched.
+/// With --sample, say instead which handlers would get a message, and under which key, id and shard. Nothing is started and
+/// no data is touched.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// Check the settings alone, not the modules that they name
     #[arg(long)]
     settings_only: bool,
+    #[command(flatten)]
+    sample: sample::SampleArgs,
     #[command(flatten)]
     settings: SettingsArgs,
 }
@@ -29,6 +34,9 @@ struct Tried {
 }
 
 pub(super) fn run(args: &CheckArgs, output: &mut Output) -> Result<Exit, Failure> {
+    if let Some(file) = args.sample.file() {
+        return sample::run(file, &args.sample, &args.settings, output);
+    }
     let (handlers, problems) = match config::load(&args.settings.config, &args.settings.above.overrides()) {
         Ok(loaded) => (Some(loaded.settings.handlers), loaded.warnings),
         Err(problems) => (None, problems.0),

@@ -30,6 +30,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("check", "everything wrong with ./sluicebox.toml and its modules"),
             ("check --settings-only --json", "the settings alone, for programs"),
+            (
+                "check --sample order.json --topic events.new_order",
+                "who would get such a message, under which key and id, on which shard",
+            ),
         ],
     ),
     ("settings", &[("settings", "list all settings"), ("settings limit.rate", "what one does, with an example")]),
@@ -79,6 +83,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("handlers resume", &[("handlers resume order", "go on")]),
     ("handlers rollback", &[("handlers rollback order", "run the version before this one")]),
     ("handlers unpin", &[("handlers unpin order", "run the module in the file again")]),
+    (
+        "handlers reroute",
+        &[
+            ("handlers reroute order --dry-run", "what would move along with the changed key, id or shards"),
+            ("handlers reroute order --yes", "move it, without asking"),
+        ],
+    ),
     ("handlers forget", &[("handlers forget order --yes", "delete everything of a handler that was removed")]),
     ("handlers breaker trip", &[("handlers breaker trip order", "open it until `reset`")]),
     ("handlers breaker reset", &[("handlers breaker reset order", "close it")]),

@@ -1,7 +1,9 @@
 //! `sluicebox handlers`: looks at handlers, and asks things of them.
 //!
-//! Looks read the data when no host runs; what is asked for needs a host, and is durable when the command returns.
+//! Looks read the data when no host runs; what is asked for needs a host, and is durable when the command returns. Only
+//! `reroute` needs that none runs.
 
+mod reroute;
 mod show;
 mod state;
 mod waiting;
@@ -56,6 +58,7 @@ pub enum HandlersCommand {
     Rollback(RollbackArgs),
     /// End a rollback: run the module in the file again
     Unpin(HandlerArgs),
+    Reroute(reroute::RerouteArgs),
     /// Delete everything of a handler that no settings name any more
     Forget(ForgetArgs),
     /// Open or close a handler's circuit breaker by hand
@@ -164,6 +167,7 @@ pub(super) fn run(command: &HandlersCommand, output: &mut Output) -> Result<Exit
             order(&args.handler, "rollback", &to, output)
         }
         HandlersCommand::Unpin(args) => order(args, "unpin", &json!({}), output),
+        HandlersCommand::Reroute(args) => reroute::run(args, output),
         HandlersCommand::Forget(args) => forget(args, output),
         HandlersCommand::Breaker(BreakerCommand::Trip(args)) => order(args, "trip", &json!({}), output),
         HandlersCommand::Breaker(BreakerCommand::Reset(args)) => order(args, "reset", &json!({}), output),

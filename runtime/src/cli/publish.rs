@@ -49,7 +49,7 @@ pub struct PublishArgs {
 /// A line with its end, or why there is none.
 type Line = std::io::Result<Vec<u8>>;
 
-fn parse_header(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
     match !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         true => Ok((name.to_ascii_lowercase(), value.to_owned())),

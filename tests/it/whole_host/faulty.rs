@@ -13,8 +13,8 @@ use sluicebox::effects::Entries;
 use sluicebox::handler::{HandlerName, ShardId};
 use sluicebox::log::memory::MemoryLog;
 use sluicebox::log::{
-    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Lagged, Log, LogError, OpenHead, ReadRequest, Routings,
-    ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
+    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Lagged, Log, LogError, OpenHead, ReadRequest, Rerouting,
+    Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
 };
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::routing::Routing;
@@ -235,6 +235,10 @@ impl Log for FaultyLog {
 
     fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>> {
         Box::pin(self.0.look(async || self.0.log.state_keys(query).await))
+    }
+
+    fn reroute(&self, rerouting: Rerouting) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move { self.0.look(async || self.0.log.reroute(rerouting).await).await })
     }
 
     fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {

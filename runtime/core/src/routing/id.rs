@@ -61,6 +61,11 @@ impl Id {
         xxhash_rust::xxh3::xxh3_64(self.bytes(message))
     }
 
+    /// For people. Every id was text when it was found.
+    pub(super) fn text<'t>(&'t self, message: &'t Message) -> Cow<'t, str> {
+        String::from_utf8_lossy(self.bytes(message))
+    }
+
     fn bytes<'t>(&'t self, message: &'t Message) -> &'t [u8] {
         match &self.text {
             Text::OfMessage => message.id.as_deref().unwrap_or_default().as_bytes(),

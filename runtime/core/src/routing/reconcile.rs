@@ -21,7 +21,8 @@ pub struct Wanted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "handler `{handler}` was started with {field} = {recorded}, the settings now say {wanted}: its order, state and marks \
-     depend on it, so set it back, or give the handler a new name to begin anew"
+     depend on it, so set it back, or stop the host and move them along with `sluicebox handlers reroute {handler}`, or give \
+     the handler a new name to begin anew"
 )]
 pub struct Fixed {
     pub handler: HandlerName,
@@ -49,14 +50,7 @@ pub fn reconcile(recorded: &[Routing], wanted: &[Wanted], now: Offset) -> Result
             continue;
         };
         let before = refused.len();
-        let fields = [
-            ("key", describe_key(&routing.key), describe_key(&want.key)),
-            ("id", describe_id(&routing.id), describe_id(&want.id)),
-            ("shards", routing.shards.to_string(), want.shards.to_string()),
-        ];
-        for (field, recorded, wanted) in fields.into_iter().filter(|(_, recorded, wanted)| recorded != wanted) {
-            refused.push(Fixed { handler: want.handler.clone(), field, recorded, wanted });
-        }
+        refused.extend(fixed(routing, &want.key, &want.id, want.shards));
         let changed = routing.spans.last().is_none_or(|span| span.subscribe != want.subscribe);
         if refused.len() == before && changed {
             // Messages up to here are handled under the old subscription, however late that happens.
@@ -64,6 +58,19 @@ pub fn reconcile(recorded: &[Routing], wanted: &[Wanted], now: Offset) -> Result
         }
     }
     if refused.is_empty() { Ok(routings) } else { Err(refused) }
+}
+
+/// What of a recorded routing is otherwise than wanted and stays as it was while the handler runs.
+pub fn fixed(routing: &Routing, key: &KeyFrom, id: &IdFrom, shards: u16) -> Vec<Fixed> {
+    let fields = [
+        ("key", describe_key(&routing.key), describe_key(key)),
+        ("id", describe_id(&routing.id), describe_id(id)),
+        ("shards", routing.shards.to_string(), shards.to_string()),
+    ];
+    let changed = fields.into_iter().filter(|(_, recorded, wanted)| recorded != wanted);
+    changed
+        .map(|(field, recorded, wanted)| Fixed { handler: routing.handler.clone(), field, recorded, wanted })
+        .collect()
 }
 
 fn describe_key(key: &KeyFrom) -> String {
@@ -125,6 +132,7 @@ mod tests {
         assert_eq!(refused.len(), 2);
         let text = refused[0].to_string();
         assert!(text.contains("key = the message's own key, the settings now say \"*\""), "{text}");
+        assert!(text.contains("`sluicebox handlers reroute order`"), "{text}");
         assert!(text.contains("give the handler a new name"), "{text}");
     }
 }

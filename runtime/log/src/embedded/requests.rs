@@ -5,6 +5,7 @@ use super::tables::{Tables, Unwritten};
 use super::trim::Due;
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
+use crate::rerouting::Rerouting;
 use sluicebox_core::commit::{CommitError, Committed, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{NewMessage, Offset};
@@ -18,6 +19,7 @@ pub(super) enum Request {
     Commit { commit: Box<ShardCommit>, answer: oneshot::Sender<Result<Committed, CommitError>> },
     Claim { shard: ShardId, start: Offset, answer: oneshot::Sender<Result<Term, LogError>> },
     PutRoutings { version: u64, routings: Vec<Routing>, answer: oneshot::Sender<Result<(), LogError>> },
+    Reroute { rerouting: Box<Rerouting>, answer: oneshot::Sender<Result<(), LogError>> },
     Trim { trim: Trim, due: Box<Due>, answer: oneshot::Sender<Result<Trimmed, LogError>> },
     Forget { handler: HandlerName, answer: oneshot::Sender<Result<(), LogError>> },
     Erase { answer: oneshot::Sender<Result<bool, LogError>> },
@@ -29,6 +31,7 @@ pub(super) enum Written {
     Commit(Result<Committed, CommitError>),
     Claim(Term),
     PutRoutings(Result<(), LogError>),
+    Reroute(Result<(), LogError>),
     Trim(Trimmed),
     Forget,
     Erase(bool),
@@ -44,13 +47,13 @@ impl Request {
             Request::Append { messages, .. } => 64 + messages.iter().map(NewMessage::bytes).sum::<usize>(),
             Request::Commit { commit, .. } => commit_weight(commit),
             Request::Claim { .. } | Request::PutRoutings { .. } => 1024,
-            Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
+            Request::Reroute { .. } | Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
         }
     }
 
     /// Whether it has a transaction to itself: what can wait and takes long must not delay what cannot.
     pub(super) fn stands_alone(&self) -> bool {
-        matches!(self, Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. })
+        matches!(self, Request::Reroute { .. } | Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. })
     }
 
     /// Whether it only brings something new, and so gives way to the work under way when room runs out.
@@ -67,6 +70,7 @@ impl Request {
             Request::PutRoutings { version, routings, .. } => {
                 Written::PutRoutings(tables.put_routings(*version, routings)?)
             }
+            Request::Reroute { rerouting, .. } => Written::Reroute(tables.reroute(rerouting)?),
             Request::Trim { trim, due, .. } => Written::Trim(tables.trim(trim, due)?),
             Request::Forget { handler, .. } => {
                 tables.forget(handler)?;
@@ -96,6 +100,7 @@ impl Request {
             (Request::PutRoutings { answer, .. }, Written::PutRoutings(result)) => {
                 Box::new(move || drop(answer.send(result)))
             }
+            (Request::Reroute { answer, .. }, Written::Reroute(result)) => Box::new(move || drop(answer.send(result))),
             (Request::Trim { answer, .. }, Written::Trim(trimmed)) => Box::new(move || drop(answer.send(Ok(trimmed)))),
             (Request::Forget { answer, .. }, Written::Forget) => Box::new(move || drop(answer.send(Ok(())))),
             (Request::Erase { answer }, Written::Erase(is_done)) => Box::new(move || drop(answer.send(Ok(is_done)))),
@@ -110,6 +115,7 @@ impl Request {
             Request::Append { answer, .. } => drop(answer.send(Err(error()))),
             Request::Claim { answer, .. } => drop(answer.send(Err(error()))),
             Request::PutRoutings { answer, .. } => drop(answer.send(Err(error()))),
+            Request::Reroute { answer, .. } => drop(answer.send(Err(error()))),
             Request::Trim { answer, .. } => drop(answer.send(Err(error()))),
             Request::Forget { answer, .. } => drop(answer.send(Err(error()))),
             Request::Erase { answer } => drop(answer.send(Err(error()))),

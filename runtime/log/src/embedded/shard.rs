@@ -5,13 +5,16 @@ use super::rows::{self, int};
 use super::statements::Statements;
 use rusqlite::{Statement, params};
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{Delayed, Head, KeyWrites, ShardCommit, Term};
+use sluicebox_core::commit::{Delayed, Head, KeyWrites, Mark, ShardCommit, Term};
 use sluicebox_core::message::Offset;
 use std::collections::VecDeque;
 
 /// Most rows of marks deleted by one commit, so that a window that ran out does not delay one commit for long. A
 /// commit adds one row, so the rows do not pile up.
 const MARK_ROWS_DROPPED_MAX: usize = 16;
+
+/// Most marks in a row where they are not those of one commit: what one step of trimming may take.
+pub(super) const MARKS_PER_ROW: usize = 1000;
 
 /// The row of a shard, and what is needed to trim its marks.
 pub(super) struct Shard {
@@ -39,13 +42,13 @@ impl Shard {
             sql.open_drop.execute(params![self.id, int(offset.0)])?;
         }
         for head in &commit.open_put {
-            self.put_head(&mut sql.open_put, head)?;
+            put_head(&mut sql.open_put, self.id, head)?;
         }
         for number in &commit.delayed_drop {
             sql.delayed_drop.execute(params![self.id, int(*number)])?;
         }
         for delayed in &commit.delayed_put {
-            self.put_delayed(&mut sql.delayed_put, delayed)?;
+            put_delayed(&mut sql.delayed_put, self.id, delayed)?;
         }
         for KeyWrites { key, writes } in &commit.state {
             for write in writes {
@@ -70,43 +73,8 @@ impl Shard {
         Ok(())
     }
 
-    fn put_head(&self, put: &mut Statement<'_>, head: &Head) -> Result<(), Failure> {
-        put.execute(params![
-            self.id,
-            int(head.offset.0),
-            head.key.as_ref().map(|key| key.as_str()),
-            head.attempt,
-            int(head.due.0),
-            &*head.error,
-            head.digest.map(|digest| digest.0),
-            rows::scope_number(head.scope),
-        ])?;
-        Ok(())
-    }
-
-    fn put_delayed(&self, put: &mut Statement<'_>, delayed: &Delayed) -> Result<(), Failure> {
-        let message = &delayed.message;
-        put.execute(params![
-            self.id,
-            int(delayed.number),
-            int(delayed.due.0),
-            message.topic.as_str(),
-            message.hops,
-            message.key.as_ref().map(|key| key.as_str()),
-            message.id.as_deref(),
-            rows::headers_blob(&message.headers),
-            &*message.body,
-        ])?;
-        Ok(())
-    }
-
     fn write_marks(&mut self, sql: &mut Statements<'_>, commit: &ShardCommit) -> Result<(), Failure> {
-        if let Some(newest) = commit.marks.iter().map(|mark| mark.time).max() {
-            let count = commit.marks.len() as u64;
-            let blob = rows::marks_blob(&commit.marks);
-            sql.marks_put.execute(params![self.id, int(commit.number), int(newest.0), int(count), blob])?;
-            self.marks += count;
-        }
+        self.marks += put_marks(&mut sql.marks_put, self.id, commit.number, &commit.marks)?;
         for _ in 0..MARK_ROWS_DROPPED_MAX {
             if self.oldest.is_empty() && self.marks > 0 {
                 self.read_oldest(sql)?;
@@ -135,4 +103,42 @@ impl Shard {
         }
         Ok(())
     }
+}
+
+pub(super) fn put_head(put: &mut Statement<'_>, shard_id: i64, head: &Head) -> Result<(), Failure> {
+    put.execute(params![
+        shard_id,
+        int(head.offset.0),
+        head.key.as_ref().map(|key| key.as_str()),
+        head.attempt,
+        int(head.due.0),
+        &*head.error,
+        head.digest.map(|digest| digest.0),
+        rows::scope_number(head.scope),
+    ])?;
+    Ok(())
+}
+
+pub(super) fn put_delayed(put: &mut Statement<'_>, shard_id: i64, delayed: &Delayed) -> Result<(), Failure> {
+    let message = &delayed.message;
+    put.execute(params![
+        shard_id,
+        int(delayed.number),
+        int(delayed.due.0),
+        message.topic.as_str(),
+        message.hops,
+        message.key.as_ref().map(|key| key.as_str()),
+        message.id.as_deref(),
+        rows::headers_blob(&message.headers),
+        &*message.body,
+    ])?;
+    Ok(())
+}
+
+/// Returns how many they are.
+pub(super) fn put_marks(put: &mut Statement<'_>, shard_id: i64, number: u64, marks: &[Mark]) -> Result<u64, Failure> {
+    let Some(newest) = marks.iter().map(|mark| mark.time).max() else { return Ok(0) };
+    let count = marks.len() as u64;
+    put.execute(params![shard_id, int(number), int(newest.0), int(count), rows::marks_blob(marks)])?;
+    Ok(count)
 }

@@ -7,6 +7,7 @@
 use super::dead_box::DeadBoxes;
 use super::failure::Failure;
 use super::forget;
+use super::reroute;
 use super::room::Room;
 use super::rows::{self, int};
 use super::shard::Shard;
@@ -17,6 +18,7 @@ use super::trim::{self, Due};
 use crate::contract::{Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
+use crate::rerouting::Rerouting;
 use crate::routings;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use sluicebox_core::clock::Timestamp;
@@ -229,6 +231,27 @@ impl<'c> Tables<'c> {
             spans::drop_settled(self.connection, routing)?;
         }
         self.sql.routings_set.execute(params![int(version + 1), routings::encode(&kept)])?;
+        Ok(Ok(()))
+    }
+
+    /// Gives a handler another routing and all of its records anew.
+    pub(super) fn reroute(&mut self, rerouting: &Rerouting) -> Result<Result<(), LogError>, Failure> {
+        let current: i64 = self.sql.routings.query_row([], |row| row.get(0))?;
+        if current.cast_unsigned() != rerouting.version {
+            return Ok(Err(LogError::Conflict));
+        }
+        let handler = &rerouting.routing.handler;
+        for (index, from) in (0_u16..).zip(&rerouting.from) {
+            let id = ShardId { handler: handler.clone(), index };
+            let found = self.find(&id)?.map(|shard| (shard.term, shard.commit_number));
+            if found != Some(*from) {
+                return Ok(Err(LogError::Fenced { shard: id }));
+            }
+        }
+        let Some(handler_id) = self.handler_id(handler)? else { return Ok(Err(LogError::Conflict)) };
+        reroute::write(self.connection, &mut self.sql, handler_id, rerouting)?;
+        // What is remembered of them is no longer so.
+        self.shards.retain(|id, _| id.handler != *handler);
         Ok(Ok(()))
     }
 

@@ -3,6 +3,7 @@
 use crate::contract::{Batch, Held, ReadRequest, Routings, ShardStatus, Trim, Trimmed, Why};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
+use crate::rerouting::{MovedLetter, Rerouting};
 use crate::routings::drop_settled_spans;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
@@ -227,6 +228,49 @@ impl MemoryCore {
             }
         }
         self.routings = Routings { version: version + 1, routings };
+        Ok(())
+    }
+
+    /// See [`Log::reroute`](crate::contract::Log::reroute).
+    pub fn reroute(&mut self, rerouting: Rerouting) -> Result<(), LogError> {
+        let (term, number) = (rerouting.term(), rerouting.commit_number());
+        let Rerouting { version, routing, from, records, letters } = rerouting;
+        if self.routings.version != version {
+            return Err(LogError::Conflict);
+        }
+        let id = |index| ShardId { handler: routing.handler.clone(), index };
+        for (index, from) in (0_u16..).zip(from) {
+            let found = self.shards.get(&id(index)).map(|shard| (shard.term, shard.commit_number));
+            if found != Some(from) {
+                return Err(LogError::Fenced { shard: id(index) });
+            }
+        }
+        self.shards.retain(|id, _| id.handler != routing.handler);
+        for (index, record) in (0_u16..).zip(records) {
+            let Record { read, open, marks, delayed, controlled, control, .. } = record;
+            let shard = Shard {
+                term,
+                commit_number: number,
+                read,
+                open: open.into_iter().map(|head| (head.offset, head)).collect(),
+                marks: marks.into(),
+                delayed: delayed.into_iter().map(|delayed| (delayed.number, delayed)).collect(),
+                controlled,
+                control,
+            };
+            self.shards.insert(id(index), shard);
+        }
+        for dead in self.dead.iter_mut().filter(|dead| dead.letter.shard.handler == routing.handler) {
+            let moved = letters.binary_search_by_key(&dead.number, |moved: &MovedLetter| moved.number);
+            match moved.map(|at| letters[at]) {
+                Ok(moved) => (dead.letter.shard.index, dead.letter.identity) = (moved.shard, moved.identity),
+                Err(_) if dead.letter.shard.index >= routing.shards => dead.letter.shard.index = 0,
+                Err(_) => {}
+            }
+        }
+        let own = self.routings.routings.iter_mut().find(|own| own.handler == routing.handler);
+        own.into_iter().for_each(|own| *own = routing.clone());
+        self.routings.version = version + 1;
         Ok(())
     }
 

@@ -51,7 +51,7 @@ settings! {
         default: Means("the message's own key"),
         effect: "What keeps messages in order: those of one key are handled one at a time, in the order of the log, and \
                  share their state. Of a list the first that yields is taken. `\"*\"` puts all into one row; `false` gives \
-                 up order and state. It cannot change while the log knows the handler.",
+                 up order and state. Once the log knows the handler, a change is taken over by `sluicebox handlers reroute`.",
         example: "key = [\"/user\", \"header:User\"]",
         above: None,
     };
@@ -59,7 +59,8 @@ settings! {
         path: "handlers.*.id",
         kind: Form("a JSON pointer such as \"/user\", \"header:Name\" or \"topic:2\", or a list of these"),
         default: Means("the message's own id"),
-        effect: "What tells that two messages are the same one, for `dedup`. A message without an id is never a duplicate.",
+        effect: "What tells that two messages are the same one, for `dedup`. A message without an id is never a duplicate. \
+                 Once the log knows the handler, a change is taken over by `sluicebox handlers reroute`.",
         example: "id = \"/id\"",
         above: None,
     };
@@ -67,8 +68,8 @@ settings! {
         path: "handlers.*.shards",
         kind: Whole(1..=1024),
         default: Is(SHARDS_DEFAULT),
-        effect: "Into how many parts the keys are divided; each part works for itself. It cannot change while the log knows \
-                 the handler.",
+        effect: "Into how many parts the keys are divided; each part works for itself. Once the log knows the \
+                 handler, a change is taken over by `sluicebox handlers reroute`.",
         example: "shards = 16",
         above: None,
     };

@@ -6,7 +6,7 @@ use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::memory::MemoryLog;
 use crate::log::{Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
-use crate::log::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
+use crate::log::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, Rerouting, StateKey, StateQuery};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
 use futures_util::future::BoxFuture;
@@ -111,6 +111,10 @@ impl Log for WatchedLog {
 
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
         self.inner.trim(trim)
+    }
+
+    fn reroute(&self, rerouting: Rerouting) -> BoxFuture<'_, Result<(), LogError>> {
+        self.inner.reroute(rerouting)
     }
 
     fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
