@@ -79,6 +79,7 @@ pub async fn history(place: &Place) -> History {
             output: format!("out.{name}"),
             state: counts(&log, &routing, &keys).await,
             ordered: true,
+            life: Default::default(),
             routing,
         });
     }
@@ -86,10 +87,7 @@ pub async fn history(place: &Place) -> History {
         messages: everything(&log).await,
         dead: dead_letters(&log).await,
         handlers,
-        shown: vec![],
-        counted: None,
-        removed: BTreeSet::new(),
-        came: Default::default(),
+        ..History::default()
     }
 }
 

@@ -10,7 +10,7 @@ mod handler;
 
 use self::faulty::FaultyLog;
 use self::handler::module;
-use crate::checker::{self, Handler as Checked, History};
+use crate::checker::{self, Handler as Checked, History, Life};
 use crate::harness::{after, counts, dead_letters};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -22,7 +22,7 @@ use sluicebox::control::Command;
 use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::host::{Handler, Host, Owned};
 use sluicebox::log::memory::MemoryLog;
-use sluicebox::log::{Log, Trim};
+use sluicebox::log::{HeadFilter, HeadQuery, Log, Trim};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::reader::Options;
 use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
@@ -282,6 +282,7 @@ impl Run {
                 output: format!("out.{}", routing.handler),
                 policy: policy.clone(),
                 ordered: policy.on_failure == OnFailure::Park,
+                life: Life::default(),
                 routing: self.world.whole(routing),
             });
         }
@@ -291,11 +292,20 @@ impl Run {
             messages,
             dead: dead_letters(&self.log).await,
             handlers,
-            shown: vec![],
-            came: BTreeMap::new(),
-            counted: None,
             removed,
+            ..History::default()
         }
+    }
+
+    /// What is open, for whoever looks for the reason.
+    async fn heads(&self) -> String {
+        let mut heads = vec![];
+        for handler in &self.handlers {
+            let (handler, filter) = (handler.name.clone(), HeadFilter::default());
+            let query = HeadQuery { handler, filter, after: Offset::START, heads_max: 10 };
+            heads.extend(self.log.heads(query).await);
+        }
+        format!("{heads:?}")
     }
 
     async fn settle(&mut self) -> Result<(), String> {
@@ -321,7 +331,7 @@ impl Run {
                     .iter()
                     .map(|shard| format!("{} {} open {:?}", shard.shard, shard.open, shard.control))
                     .collect();
-                return Err(format!("it does not settle: {checked:?}, {open:?}"));
+                return Err(format!("it does not settle at {}: {checked:?}, {open:?}, {}", clock::now().0, self.heads().await));
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
