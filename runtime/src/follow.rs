@@ -54,7 +54,7 @@ impl Follower {
         let followed = Arc::new(Followed { known, handlers: Mutex::default(), pins: Pins::default() });
         let stop = CancellationToken::new();
         let vital = Vital::default();
-        let task = follow(followed.clone(), log.clone(), tail, stop.clone());
+        let task = follow(followed.clone(), log.clone(), tail, vital.clone(), stop.clone());
         tokio::spawn(vital.guard("the follower of commands", task));
         Ok(Self { followed, vital, _stop: stop.drop_guard() })
     }
@@ -73,7 +73,7 @@ impl Follower {
         &self.followed.pins
     }
 
-    /// Ends when its task panicked, with the reason: from then on commands are not heard.
+    /// Ends when its task panicked or the tail ended, with the reason: from then on commands are not heard.
     pub async fn failed(&self) -> String {
         self.vital.failed().await
     }
@@ -159,7 +159,13 @@ impl Commands {
     }
 }
 
-async fn follow(followed: Arc<Followed>, log: Arc<dyn Log>, mut tail: Box<dyn Tail>, stop: CancellationToken) {
+async fn follow(
+    followed: Arc<Followed>,
+    log: Arc<dyn Log>,
+    mut tail: Box<dyn Tail>,
+    vital: Vital,
+    stop: CancellationToken,
+) {
     // What was missed is not known, so at the next batch, which says how far the log is, every shard has to look, and the
     // commands since the last batch are read. The tail may fall behind again before that.
     let mut missed_after = None;
@@ -173,7 +179,7 @@ async fn follow(followed: Arc<Followed>, log: Arc<dyn Log>, mut tail: Box<dyn Ta
             next = tail.next() => next,
         };
         match next {
-            None => return,
+            None => return vital.tell("the log closed its tail: no more commands are heard".into()),
             Some(Ok(batch)) => {
                 batch.messages.iter().for_each(|message| followed.hear(message));
                 heard_upto = batch.upto;
@@ -232,10 +238,10 @@ mod tests {
     fn followed(log: Arc<dyn Log>, tail: impl Into<VecDeque<Result<Arc<Batch>, Lagged>>>) -> (Follower, Commands) {
         let followed = Arc::new(Followed { known: Arc::default(), handlers: Mutex::default(), pins: Pins::default() });
         let stop = CancellationToken::new();
-        let follower =
-            Follower { followed: followed.clone(), vital: Vital::default(), _stop: stop.clone().drop_guard() };
+        let vital = Vital::default();
+        let follower = Follower { followed: followed.clone(), vital: vital.clone(), _stop: stop.clone().drop_guard() };
         let commands = follower.commands(&name());
-        tokio::spawn(follow(followed, log, Box::new(Script(tail.into())), stop));
+        tokio::spawn(follow(followed, log, Box::new(Script(tail.into())), vital, stop));
         (follower, commands)
     }
 

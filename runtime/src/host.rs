@@ -23,13 +23,20 @@ use crate::routing::reconcile::{Fixed, Wanted, reconcile};
 use crate::routing::{IdFrom, KeyFrom, Routing};
 use crate::telemetry::{FailedRun, Metrics, events};
 use crate::topic::Pattern;
+use crate::vital::Vital;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 
 /// Tries to record a routing that someone else changed meanwhile.
 const ROUTING_TRIES: usize = 5;
+/// Tries to find out whether a routing was recorded: about a minute.
+const FIND_OUT_TRIES: usize = 64;
+/// Between two of them.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A handler ready to run.
 #[derive(Clone)]
@@ -72,6 +79,7 @@ pub struct Host {
     /// The shards that are its own. Locked while something changes: one change at a time.
     changing: Mutex<Owned>,
     running: RwLock<BTreeMap<HandlerName, Running>>,
+    vital: Vital,
 }
 
 /// What the shards of all handlers share.
@@ -110,7 +118,7 @@ impl Host {
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());
         let works = Works { log, reader, committer, follower, metrics, holders: watch::Sender::default() };
-        let host = Self { works, changing: Mutex::new(owned), running: RwLock::default() };
+        let host = Self { works, changing: Mutex::new(owned), running: RwLock::default(), vital: Vital::default() };
         host.apply(handlers).await?;
         Ok(host)
     }
@@ -119,7 +127,8 @@ impl Host {
     /// change at a message boundary: runs under way end on the old version, the next ones take the new one, and with
     /// another module waiting heads are due. Another `invoke` is another module, the same one none.
     ///
-    /// All or nothing: after an error everything runs as before.
+    /// All or nothing: after an error everything runs as before, unless the log does not say whether it took the change
+    /// (then [`Host::failed`] tells).
     pub async fn apply(&self, handlers: Vec<Handler>) -> Result<(), StartError> {
         let owned = self.changing.lock().await;
         let missed = self.missed(&handlers).await?;
@@ -150,6 +159,10 @@ impl Host {
                 });
                 let routed = |handler: Handler| Some((routings.get(&handler.name)?.clone(), handler));
                 (handlers.into_iter().filter_map(routed).map(|(routing, handler)| (handler, routing)).collect(), Ok(()))
+            }
+            Err(error @ StartError::Log(LogError::Unknown { .. })) => {
+                self.vital.tell(format!("it cannot be found out which messages are whose: {error}"));
+                (vec![], Err(error))
             }
             Err(error) => (before, Err(error)),
         };
@@ -225,10 +238,12 @@ impl Host {
         Ok(gates)
     }
 
-    /// Ends when a task panicked without which messages or commands are not delivered, with the reason.
+    /// Ends when messages or commands are not delivered any more, with the reason: a task panicked, or the log left it
+    /// alone.
     pub async fn failed(&self) -> String {
         tokio::select! {
-            // Safe to cancel, both: they only watch.
+            // Safe to cancel, all three: they only watch.
+            reason = self.vital.failed() => reason,
             reason = self.works.reader.failed() => reason,
             reason = self.works.follower.failed() => reason,
         }
@@ -341,12 +356,33 @@ impl Host {
             if changed {
                 match self.works.log.put_routings(version, routings.clone()).await {
                     Err(LogError::Conflict) => continue,
+                    Err(LogError::Unknown { reason }) => {
+                        self.find_out(version, &routings, reason).await?;
+                        continue;
+                    }
                     put => put?,
                 }
             }
             return Ok(by_handler(routings));
         }
         Err(LogError::Conflict.into())
+    }
+
+    /// Routings were perhaps recorded: returns when it is certain that something was. Without that nothing may run: a
+    /// shard that goes on with the old one passes over messages which the log says are its own.
+    async fn find_out(&self, version: u64, routings: &[Routing], mut reason: String) -> Result<(), LogError> {
+        let mut pause = PAUSE_MIN;
+        for _ in 0..FIND_OUT_TRIES {
+            tracing::warn!(reason, "it is not known whether changed handlers were recorded, asking the log");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            match self.works.log.put_routings(version, routings.to_vec()).await {
+                // Whoever recorded something: the caller looks again.
+                Ok(()) | Err(LogError::Conflict) => return Ok(()),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        Err(LogError::Unknown { reason })
     }
 }
 

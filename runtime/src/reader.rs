@@ -176,7 +176,7 @@ impl Reader {
         self.shared.positions().passed(shard)
     }
 
-    /// Ends when one of its tasks panicked, with the reason: from then on messages may not be delivered.
+    /// Ends when one of its tasks panicked or the tail ended, with the reason: from then on messages may not be delivered.
     pub async fn failed(&self) -> String {
         self.shared.vital.failed().await
     }

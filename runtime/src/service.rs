@@ -183,6 +183,8 @@ impl Service {
     /// Ends when the host cannot go on, with the reason: it must stop then.
     pub async fn failed(&self) -> String {
         let reason = tokio::select! {
+            // A log that stopped ends the host's tails too, and knows why.
+            biased;
             // Safe to cancel, both: they only watch.
             reason = self.log_failed() => format!("the log cannot go on: {reason}"),
             reason = self.host.failed() => reason,

@@ -1,6 +1,6 @@
-//! Tasks of the host that must not end by a bug without anyone hearing of it.
+//! Tasks of the host that must not end by a bug, or for want of what they live on, without anyone hearing of it.
 //!
-//! A panic ends a task and nothing else: what it did is no longer done while everything around it looks well. Here the reason
+//! That ends a task and nothing else: what it did is no longer done while everything around it looks well. Here the reason
 //! is kept for whoever watches. Whether the host can go on without the task is for them to say.
 
 use futures_util::FutureExt as _;
@@ -24,22 +24,27 @@ impl Vital {
         name: N,
         task: T,
     ) -> impl Future<Output = ()> + use<N, T> {
-        let (told, name): (_, String) = (self.0.clone(), name.into());
+        let (vital, name): (_, String) = (self.clone(), name.into());
         async move {
             let Err(panic) = AssertUnwindSafe(or_panic_for_tests(&name, task)).catch_unwind().await else { return };
             let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
             let reason = format!("{name} panicked (a bug: please report it): {}", text.unwrap_or("no reason given"));
-            tracing::error!("{reason}");
-            // The first one tells most: others may follow from it.
-            told.send_if_modified(|told| {
-                let is_first = told.is_none();
-                told.get_or_insert(reason);
-                is_first
-            });
+            vital.tell(reason);
         }
     }
 
-    /// Ends when a task panicked, with the reason.
+    /// A task cannot go on, for this reason.
+    pub fn tell(&self, reason: String) {
+        tracing::error!("{reason}");
+        // The first one tells most: others may follow from it.
+        self.0.send_if_modified(|told| {
+            let is_first = told.is_none();
+            told.get_or_insert(reason);
+            is_first
+        });
+    }
+
+    /// Ends when a task panicked or could not go on, with the reason.
     pub async fn failed(&self) -> String {
         let mut told = self.0.subscribe();
         let reason = told.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());

@@ -2,19 +2,27 @@
 //! whether the promise was kept: every accepted message has exactly one effect, order per key holds, state equals the
 //! fold of the commits.
 //!
-//! It knows nothing of shards, lanes or records. The handler under test must, per handled message, add one to the
-//! state entry `n` of its key and publish `{"source": <offset of the input>, "n": <the new n>}` under that key.
+//! It knows nothing of lanes or records, and what is one message and what belongs together it decides itself (`own`). The
+//! handler under test must, per handled message, add one to the state entry `n` of its key, if it has one, and publish
+//! `{"source": <offset of the input>, "n": <the new n>}` under that key. For a body that begins with `later` it also
+//! publishes, with a delay, the offset of the input on `later.<handler>`.
 
+pub mod own;
+
+use self::own::Identity;
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::DeadLetter;
 use sluicebox::handler::{HandlerName, Policy};
 use sluicebox::message::{Key, Message, Offset};
 use sluicebox::routing::Routing;
-use sluicebox::routing::reserved::OFFSET_HEADER;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+/// On a dead letter that returned: the offset that it had.
+const OFFSET_HEADER: &str = "_offset";
+
 /// One handler and what it left behind.
+#[derive(Clone)]
 pub struct Handler {
     pub routing: Routing,
     pub policy: Policy,
@@ -24,9 +32,20 @@ pub struct Handler {
     pub state: BTreeMap<Key, u64>,
     /// False when the handler gives order up on failure.
     pub ordered: bool,
+    pub life: Life,
+}
+
+/// What a handler of this name that was forgotten leaves to the next one.
+#[derive(Clone, Copy, Default)]
+pub struct Life {
+    /// What is on its own topics up to here is of an earlier one.
+    pub born: Offset,
+    /// The oldest message that was still there when it began.
+    pub earliest: Offset,
 }
 
 /// All there is to know at the end, when nothing is left to do.
+#[derive(Clone, Default)]
 pub struct History {
     /// The whole log, in order.
     pub messages: Vec<Arc<Message>>,
@@ -38,6 +57,10 @@ pub struct History {
     pub counted: Option<u64>,
     /// Dead letters that operators retried or dropped, by handler and offset.
     pub removed: BTreeSet<(HandlerName, Offset)>,
+    /// Of these, those that were retried and not dropped: each must have come back.
+    pub retried: BTreeSet<(HandlerName, Offset)>,
+    /// Delayed messages that operators cancelled, by handler and the offset of the input: they may be missing.
+    pub cancelled: BTreeSet<(HandlerName, Offset)>,
     /// When messages really came, where the log's clock was set; elsewhere their times say it.
     pub came: BTreeMap<Offset, Timestamp>,
 }
@@ -65,11 +88,17 @@ pub fn check(history: &History) -> Result<(), String> {
 
 fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     let name = &handler.routing.handler;
-    let inputs: Vec<&Arc<Message>> =
-        history.messages.iter().filter(|message| handler.routing.subscribes(message)).collect();
+    let life = handler.life;
+    let is_input =
+        |message: &&Arc<Message>| message.offset >= life.earliest && own::subscribes(&handler.routing, message);
+    let inputs: Vec<&Arc<Message>> = history.messages.iter().filter(is_input).collect();
+    let outputs = |topic: &str| -> Vec<&Arc<Message>> {
+        let is_output = |message: &&Arc<Message>| message.offset > life.born && message.topic.as_str() == topic;
+        history.messages.iter().filter(is_output).collect()
+    };
     let mut done: HashMap<u64, u64> = HashMap::new();
     let mut last: BTreeMap<Option<Key>, (u64, u64)> = BTreeMap::new();
-    for message in history.messages.iter().filter(|message| message.topic.as_str() == handler.output) {
+    for message in outputs(&handler.output) {
         let output: Output =
             serde_json::from_slice(&message.body).map_err(|error| format!("an output is broken: {error}"))?;
         if done.insert(output.source, message.offset.0).is_some() {
@@ -91,6 +120,7 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
         }
     }
     let mut dead = BTreeSet::new();
+    let mut shards: BTreeMap<Identity, u16> = BTreeMap::new();
     for letter in history.dead.iter().filter(|letter| letter.shard.handler == *name) {
         if letter.kind == "gone" {
             return Err(format!("message {} was deleted before it was settled", letter.message.offset));
@@ -100,6 +130,15 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
         }
         if letter.attempts > handler.policy.retry.attempts {
             return Err(format!("message {} was tried {} times", letter.message.offset, letter.attempts));
+        }
+        let (key, shard) = (own::key(&handler.routing, &letter.message), letter.shard.index);
+        if letter.key.as_ref().map(Key::as_str) != key {
+            return Err(format!("message {} was handled under {:?}", letter.message.offset, letter.key));
+        }
+        let lane = own::lane(&handler.routing, &letter.message);
+        let others = lane.map(|lane| *shards.entry(lane).or_insert(shard));
+        if shard >= handler.routing.shards || others.is_some_and(|others| others != shard) {
+            return Err(format!("message {} was on shard {shard}, not {others:?}", letter.message.offset));
         }
     }
     let mut removed: BTreeSet<u64> =
@@ -116,18 +155,16 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
             return Err(format!("dead letter {was} came back twice"));
         }
     }
-    let mut done_ids: BTreeMap<u128, Vec<&Arc<Message>>> = BTreeMap::new();
+    let mut done_ids: BTreeMap<Identity, Vec<&Arc<Message>>> = BTreeMap::new();
     let window = handler.policy.dedup.as_ref().map(|dedup| dedup.window);
-    let remembers = window.is_some();
+    let identity = |message: &Message| own::identity(&handler.routing, message).filter(|_| window.is_some());
     let within =
         |later: &Message, earlier: &Message| window.is_some_and(|window| later.time.since(earlier.time) < window);
     let came = |message: &Message| history.came.get(&message.offset).copied().unwrap_or(message.time);
     let really_within =
         |later: &Message, earlier: &Message| window.is_some_and(|window| came(later).since(came(earlier)) < window);
     for message in &inputs {
-        let routed = handler.routing.route(message);
-        let identity = routed.id_hash().filter(|_| remembers).map(|id| id.0);
-        if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity) {
+        if let (true, Some(identity)) = (done.contains_key(&message.offset.0), identity(message)) {
             let others = done_ids.entry(identity).or_default();
             if let Some(other) = others.iter().find(|other| really_within(message, other)) {
                 let (other, this) = (other.offset, message.offset);
@@ -137,21 +174,30 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
         }
     }
     let dead_inputs = inputs.iter().filter(|message| ever_dead.contains(&message.offset.0));
-    let dead_ids: BTreeSet<u128> = dead_inputs
-        .filter_map(|message| Some(handler.routing.route(message).id_hash().filter(|_| remembers)?.0))
-        .collect();
+    let mut dead_ids: BTreeMap<Identity, usize> = BTreeMap::new();
+    for identity in dead_inputs.filter_map(|message| identity(message)) {
+        *dead_ids.entry(identity).or_default() += 1;
+    }
+    let retried = history.retried.iter().filter(|(handler, _)| handler == name).map(|(_, offset)| offset.0);
+    for offset in retried.filter(|offset| !returned.contains(offset)) {
+        // One that was joined by the letter of its twin meanwhile returns as that one.
+        let message = inputs.iter().find(|message| message.offset.0 == offset);
+        let letters = message.and_then(|message| dead_ids.get(&identity(message)?)).copied().unwrap_or(1);
+        if letters < 2 {
+            return Err(format!("dead letter {offset} was retried and did not come back"));
+        }
+    }
     for message in &inputs {
         let offset = message.offset.0;
-        let routed = handler.routing.route(message);
-        let identity = routed.id_hash().filter(|_| remembers).map(|id| id.0);
-        let twins = identity.and_then(|identity| done_ids.get(&identity));
+        let identity = identity(message);
+        let twins = identity.as_ref().and_then(|identity| done_ids.get(identity));
         let twin = twins.and_then(|twins| twins.iter().find(|twin| within(message, twin)));
         let gone = removed.remove(&offset);
         match (done.contains_key(&offset), dead.contains(&offset), twin) {
             (false, false, _) if gone => {}
             (true, _, _) | (_, true, _) if gone => return Err(format!("message {offset} was given up and is not")),
             (true, false, _) | (false, true, _) | (false, false, Some(_)) => {}
-            (false, false, None) if identity.is_some_and(|id| dead_ids.contains(&id)) => {}
+            (false, false, None) if identity.is_some_and(|id| dead_ids.contains_key(&id)) => {}
             (true, true, _) => return Err(format!("message {offset} was handled and is a dead letter")),
             (false, false, None) => return Err(format!("message {offset} was lost")),
         }
@@ -163,5 +209,35 @@ fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     if let Some(stray) = done.keys().chain(&dead).find(|offset| !known.contains(offset)) {
         return Err(format!("message {stray} had an effect and is not an input"));
     }
+    check_delayed(history, handler, &inputs, &done, &outputs(&format!("later.{name}")))?;
     Ok(done.len() as u64)
+}
+
+/// Delayed messages came once per handled `later`, unless an operator cancelled them.
+fn check_delayed(
+    history: &History,
+    handler: &Handler,
+    inputs: &[&Arc<Message>],
+    done: &HashMap<u64, u64>,
+    delayed: &[&Arc<Message>],
+) -> Result<(), String> {
+    let mut came = BTreeSet::new();
+    for message in delayed {
+        let source = std::str::from_utf8(&message.body).ok().and_then(|source| source.parse().ok());
+        let source: u64 = source.ok_or("a delayed message is broken")?;
+        if !came.insert(source) {
+            return Err(format!("the delayed message of {source} came twice"));
+        }
+    }
+    let is_later = |message: &&&Arc<Message>| message.body.starts_with(b"later");
+    for offset in inputs.iter().filter(is_later).map(|message| message.offset) {
+        let is_cancelled = history.cancelled.contains(&(handler.routing.handler.clone(), offset));
+        match (done.contains_key(&offset.0), came.remove(&offset.0)) {
+            (true, true) | (false, false) => {}
+            (true, false) if is_cancelled => {}
+            (true, false) => return Err(format!("the delayed message of {offset} did not come")),
+            (false, true) => return Err(format!("{offset} was not handled, and its delayed message came")),
+        }
+    }
+    came.first().map_or(Ok(()), |stray| Err(format!("a delayed message of {stray} came, which has none")))
 }

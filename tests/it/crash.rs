@@ -79,18 +79,11 @@ pub async fn history(place: &Place) -> History {
             output: format!("out.{name}"),
             state: counts(&log, &routing, &keys).await,
             ordered: true,
+            life: Default::default(),
             routing,
         });
     }
-    History {
-        messages: everything(&log).await,
-        dead: dead_letters(&log).await,
-        handlers,
-        shown: vec![],
-        counted: None,
-        removed: BTreeSet::new(),
-        came: Default::default(),
-    }
+    History { messages: everything(&log).await, dead: dead_letters(&log).await, handlers, ..History::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

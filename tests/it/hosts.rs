@@ -108,15 +108,13 @@ async fn check_exactly_once(log: &dyn Log, handler: &Handler) {
         policy: handler.policy.clone(),
         output: "out".into(),
         ordered: true,
+        life: Default::default(),
     };
     let history = History {
         messages: everything(log).await,
         dead: dead_letters(log).await,
         handlers: vec![checked],
-        shown: vec![],
-        counted: None,
-        removed: Default::default(),
-        came: Default::default(),
+        ..History::default()
     };
     checker::check(&history).unwrap();
 }

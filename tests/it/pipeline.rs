@@ -52,17 +52,10 @@ async fn history(log: &dyn Log, handlers: &[Handler], outputs: &[&str], keys: us
             policy: handler.policy.clone(),
             output: (*output).into(),
             ordered: handler.policy.on_failure == OnFailure::Park,
+            life: Default::default(),
         });
     }
-    History {
-        messages: everything(log).await,
-        dead: dead_letters(log).await,
-        handlers: checked,
-        shown: vec![],
-        counted: None,
-        removed: Default::default(),
-        came: Default::default(),
-    }
+    History { messages: everything(log).await, dead: dead_letters(log).await, handlers: checked, ..History::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

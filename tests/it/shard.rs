@@ -1,6 +1,7 @@
 //! Situations of a single shard that the simulation meets rarely.
 
 mod now;
+mod refused;
 
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{DeadFilter, DeadQuery, HeadScope, LogId, Record};

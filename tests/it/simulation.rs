@@ -54,7 +54,6 @@ fn run(seed: u64, bug: Option<Bug>) -> Result<(), String> {
     world.settle()?;
     let history = world.history();
     checker::check(&history)?;
-    world.check_delayed(&history)?;
     world.check_commands()
 }
 

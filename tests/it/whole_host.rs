@@ -10,7 +10,7 @@ mod handler;
 
 use self::faulty::FaultyLog;
 use self::handler::module;
-use crate::checker::{self, Handler as Checked, History};
+use crate::checker::{self, Handler as Checked, History, Life};
 use crate::harness::{after, counts, dead_letters};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -282,20 +282,24 @@ impl Run {
                 output: format!("out.{}", routing.handler),
                 policy: policy.clone(),
                 ordered: policy.on_failure == OnFailure::Park,
+                life: Life::default(),
                 routing: self.world.whole(routing),
             });
         }
         let messages = self.world.archive.lock().unwrap().values().cloned().collect();
         let removed = self.world.removed.lock().unwrap().clone();
-        History {
-            messages,
-            dead: dead_letters(&self.log).await,
-            handlers,
-            shown: vec![],
-            came: BTreeMap::new(),
-            counted: None,
-            removed,
+        History { messages, dead: dead_letters(&self.log).await, handlers, removed, ..History::default() }
+    }
+
+    /// What is open, for whoever looks for the reason.
+    async fn heads(&self) -> String {
+        let mut heads = vec![];
+        for handler in &self.handlers {
+            let (handler, filter) = (handler.name.clone(), HeadFilter::default());
+            let query = HeadQuery { handler, filter, after: Offset::START, heads_max: 10 };
+            heads.extend(self.log.heads(query).await);
         }
+        format!("{heads:?}")
     }
 
     async fn settle(&mut self) -> Result<(), String> {
@@ -321,18 +325,9 @@ impl Run {
                     .iter()
                     .map(|shard| format!("{} {} open {:?}", shard.shard, shard.open, shard.control))
                     .collect();
-                let mut heads = vec![];
-                for handler in &self.handlers {
-                    let query = HeadQuery {
-                        handler: handler.name.clone(),
-                        filter: HeadFilter::default(),
-                        after: Offset::START,
-                        heads_max: 10,
-                    };
-                    heads.extend(self.log.heads(query).await.unwrap());
-                }
                 let hosts: Vec<_> = self.hosts.iter().flatten().map(Host::overview).collect();
-                return Err(format!("it does not settle: {checked:?}, {open:?}, {heads:?}, {hosts:?}"));
+                let (now, heads) = (clock::now().0, self.heads().await);
+                return Err(format!("it does not settle at {now}: {checked:?}, {open:?}, {heads}, {hosts:?}"));
             }
             pass(Duration::from_secs(1)).await;
         }

@@ -54,7 +54,8 @@ impl Actor<'_> {
             return Ok(());
         }
         self.shut_since = self.shut_since.filter(|_| is_shut).or_else(|| is_shut.then(clock::instant));
-        let parks_in = self.shut_since.map(|since| PARKS_AFTER.saturating_sub(clock::instant().saturating_duration_since(since)));
+        let parks_in =
+            self.shut_since.map(|since| PARKS_AFTER.saturating_sub(clock::instant().saturating_duration_since(since)));
         let for_long = parks_in.is_some_and(|left| left.is_zero());
         if for_long && !stopping && !(self.queue.is_empty() && self.inbox.is_empty()) {
             self.park();

@@ -23,7 +23,8 @@ pub(super) async fn run(shared: Arc<State>, mut tail: Box<dyn Tail>) {
         match next {
             Some(Ok(batch)) => dispatcher.dispatch(batch),
             Some(Err(Lagged)) => lagged(&shared),
-            None => break closed(),
+            // The host must not look well while nothing is delivered.
+            None => break shared.vital.tell("the log closed its tail: no more messages are delivered".into()),
         }
         // A tail that always has something must not keep its worker thread from the shards it has just woken.
         if dispatcher.messages_since_yield >= YIELD_AFTER_MESSAGES {
@@ -73,8 +74,4 @@ impl<'s> Dispatcher<'s> {
 fn lagged(shared: &State) {
     tracing::warn!("the tail of the log fell behind: the shards catch up by reading");
     shared.positions().lag();
-}
-
-fn closed() {
-    tracing::warn!("the log closed its tail: no more messages are delivered");
 }

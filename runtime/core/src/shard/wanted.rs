@@ -20,8 +20,7 @@ impl Wanted {
     /// Nothing is on its way, and nothing waits to be read.
     pub fn is_idle(&self) -> bool {
         let Messages { queue, under_way, .. } = &self.messages;
-        let scans = self.scans.hungry.is_empty() && self.scans.under_way.is_empty();
-        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty() && scans
+        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty() && self.scans.is_idle()
     }
 
     /// So much is awaited that nothing more should be taken up. Messages that wait to be fetched are not counted: they
@@ -145,6 +144,10 @@ pub struct Scans {
 }
 
 impl Scans {
+    fn is_idle(&self) -> bool {
+        self.hungry.is_empty() && self.under_way.is_empty()
+    }
+
     pub fn want(&mut self, lane: usize) {
         self.hungry.push(lane);
     }
