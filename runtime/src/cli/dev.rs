@@ -6,7 +6,7 @@ mod sources;
 
 use super::failure::{Exit, Failure};
 use super::output::{Output, note};
-use super::run::{Hangup, host};
+use super::run::{Hangup, guarantee, host};
 use super::settings::AboveArgs;
 use crate::config::{self, HandlerSettings};
 use crate::service::{Service, Source};
@@ -25,6 +25,9 @@ pub struct DevArgs {
     /// The folder with sluicebox.toml and the crates of the handlers
     #[arg(default_value = ".")]
     dir: PathBuf,
+    /// Say in full what the log guarantees, and why
+    #[arg(long, short)]
+    verbose: bool,
     #[command(flatten)]
     above: AboveArgs,
 }
@@ -43,19 +46,19 @@ pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) ->
     host(loaded, source, Hangup::Stops, metrics, output, |service, output| {
         // It ends with the process: a build that is cut short leaves the modules as they were.
         tokio::spawn(rebuild::rebuild(args.dir.clone()));
-        show(service, &handlers, output)
+        show(service, &handlers, args.verbose, output)
     })
 }
 
-fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
+fn show(service: &Service, handlers: &[HandlerSettings], verbose: bool, output: &mut Output) -> Result<(), Failure> {
     let url = format!("http://{}", service.address());
     if output.json {
         let names: Vec<&str> = handlers.iter().map(|handler| handler.name.as_str()).collect();
-        output.json(&json!({ "url": url, "guarantee": service.guarantee(), "handlers": names }))?;
+        output.json(&json!({ "url": url, "guarantee": service.guarantees().summary, "handlers": names }))?;
         return Ok(());
     }
     output.line(format!("\nready at {url}"))?;
-    output.line(format!("guarantee: {}", service.guarantee()))?;
+    output.line(format!("guarantee: {}", guarantee(service, verbose)))?;
     for handler in handlers {
         let patterns: Vec<&str> = handler.subscribe.iter().map(|pattern| pattern.as_str()).collect();
         output.line(format!("  {:12} listens to {}", handler.name.as_str(), patterns.join(", ")))?;
