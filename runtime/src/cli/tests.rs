@@ -94,6 +94,19 @@ fn a_host_that_does_not_run_is_named_with_how_to_start_it() {
 }
 
 #[test]
+fn lines_that_were_never_sent_are_not_said_to_be_in_the_log_perhaps() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(lines.path(), "{}\n{}\n").unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let command = ["publish", "a", "--ndjson", lines.path().to_str().unwrap(), "--json", "--url", &url];
+    let (exit, text, error) = sluicebox(&command);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &answer["unknown_lines"], &answer["from_line"]), (Exit::Unreachable, &0.into(), &1.into()));
+    assert!(!error.contains("may be in the log"), "{error}");
+}
+
+#[test]
 fn check_says_good_or_refused_for_people_and_programs() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sluicebox.toml");
