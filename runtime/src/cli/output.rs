@@ -73,11 +73,13 @@ pub(super) fn printable(text: &str) -> String {
 }
 
 /// Text that may have several lines, behind what announces it: one line goes on there, several go below it.
-pub(super) fn told_behind(text: &str) -> String {
+pub(super) fn told_behind(announced: &str, text: &str) -> String {
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
     match lines.len() {
-        0 | 1 => format!(" {}", lines.concat()),
-        _ => lines.iter().map(|line| format!("\n  {line}")).collect(),
+        0 | 1 => format!("{announced} {}", lines.concat()),
+        _ => {
+            [announced.trim_end()].into_iter().chain(lines.iter().map(String::as_str)).collect::<Vec<_>>().join("\n  ")
+        }
     }
 }
 
@@ -172,8 +174,9 @@ mod tests {
 
     #[test]
     fn a_text_of_several_lines_is_shown_as_lines() {
-        assert_eq!(told_behind("one\x1b"), " one\\u{1b}");
-        assert_eq!(told_behind("error: a\n  --> b:1\n\n1 error\n"), "\n  error: a\n    --> b:1\n  1 error");
+        assert_eq!(told_behind("problem  ", "one\x1b"), "problem   one\\u{1b}");
+        let shown = "problem\n  error: a\n    --> b:1\n  1 error";
+        assert_eq!(told_behind("problem  ", "error: a\n  --> b:1\n\n1 error\n"), shown);
     }
 
     #[test]

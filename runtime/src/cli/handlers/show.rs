@@ -113,7 +113,7 @@ fn show_running(running: &RunningHandler, output: &mut Output) -> Result<(), Fai
     output.line(format!("breaker     {breaker}"))?;
     output.line(format!("runs        {} of {} at a time", running.running, running.concurrency))?;
     if let Some(problem) = &running.problem {
-        output.line(format!("problem    {}", told_behind(problem)))?;
+        output.line(told_behind("problem    ", problem))?;
     }
     for version in &running.versions {
         let mut notes = vec![];

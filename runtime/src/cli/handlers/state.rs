@@ -136,7 +136,7 @@ pub(in crate::cli) fn problems(handlers: &[HandlerView]) -> impl Iterator<Item =
             None => of.push((problem, vec![&handler.name])),
         }
     }
-    of.into_iter().map(|(problem, names)| format!("problem of {}:{}", names.join(", "), told_behind(problem)))
+    of.into_iter().map(|(problem, names)| told_behind(&format!("problem of {}:", names.join(", ")), problem))
 }
 
 /// The beginning of a digest.
