@@ -33,13 +33,24 @@ pub struct DevArgs {
 }
 
 pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
+    // What else is wrong with it may be that a module is not built yet.
+    if !source.file.exists() {
+        return Err(Failure::new(
+            Exit::BadSettings,
+            anyhow::anyhow!(
+                "there is no {} in `{}`: go to the folder of the handlers, name it, or make one with `sluicebox new`",
+                config::FILE_NAME,
+                args.dir.display()
+            ),
+        ));
+    }
     note(format!("building the handlers in {}", args.dir.display()));
     // Until it is good there is nothing to stop: a signal ends the process as any other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let built = runtime.block_on(first::first_build(&args.dir))?;
     drop(runtime);
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
-    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
     let loaded =
         config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();

@@ -94,6 +94,13 @@ fn a_host_that_does_not_run_is_named_with_how_to_start_it() {
 }
 
 #[test]
+fn dev_misses_the_settings_before_it_builds() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("Cargo.toml"), "[workspace\n").unwrap();
+    check(&["dev", directory.path().to_str().unwrap()], Exit::BadSettings, "there is no sluicebox.toml in `");
+}
+
+#[test]
 fn lines_that_were_never_sent_are_not_said_to_be_in_the_log_perhaps() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let lines = tempfile::NamedTempFile::new().unwrap();
@@ -266,7 +273,7 @@ fn what_a_tail_writes_can_be_published_again() {
     let path = directory.path().join("tail.ndjson");
     std::fs::write(&path, tail).unwrap();
     let (exit, text, _) = host.run(&["publish", "b", "--messages", "--ndjson", path.to_str().unwrap()]);
-    assert_eq!((exit, text.as_str()), (Exit::Done, "published 1 messages to b\n"));
+    assert_eq!((exit, text.as_str()), (Exit::Done, "published 1 message to b\n"));
     let messages = host.messages();
     let shown = |at: usize| {
         let message = &messages[at];

@@ -113,7 +113,8 @@ impl Done {
         if more > 0 {
             note(format!("and {} more bad lines", grouped(more)));
         }
-        output.line(format!("published {} messages to {topic}", grouped(self.accepted)))?;
+        let messages = if self.accepted == 1 { "message" } else { "messages" };
+        output.line(format!("published {} {messages} to {topic}", grouped(self.accepted)))?;
         Ok(())
     }
 }
