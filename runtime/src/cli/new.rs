@@ -135,7 +135,7 @@ pub fn make(name: &str, folder: &Path, sdk: Option<&Path>) -> Result<Vec<PathBuf
     };
     std::fs::create_dir_all(parent).map_err(failed(parent))?;
     let making = parent.join(format!(".{namespace}.new-{}", std::process::id()));
-    let made = write_all(&making, &files).and_then(|()| {
+    let made = write_all(&making, folder, &files).and_then(|()| {
         // Onto an empty folder, or onto nothing; a folder that was filled meanwhile refuses.
         std::fs::rename(&making, folder).map_err(failed(folder))
     });
@@ -147,14 +147,15 @@ pub fn make(name: &str, folder: &Path, sdk: Option<&Path>) -> Result<Vec<PathBuf
     Ok(files.into_iter().map(|(path, _)| path).collect())
 }
 
-fn write_all(root: &Path, files: &[(PathBuf, String)]) -> Result<(), NewError> {
-    for (path, content) in files {
-        let path = root.join(path);
+/// Writes files below `root`, which will be called `shown`: its own name would say nothing to anyone.
+fn write_all(root: &Path, shown: &Path, files: &[(PathBuf, String)]) -> Result<(), NewError> {
+    for (file, content) in files {
+        let path = root.join(file);
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(root))?;
             std::fs::write(&path, content)
         };
-        write().map_err(|source| NewError::Write { path: path.clone(), source })?;
+        write().map_err(|source| NewError::Write { path: shown.join(file), source })?;
     }
     Ok(())
 }
@@ -229,6 +230,15 @@ mod tests {
         let left: Vec<_> =
             std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with('.')), "{left:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_as_it_would_be_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let taken = directory.path().join("taken");
+        std::fs::write(&taken, "").unwrap();
+        let error = write_all(&taken, Path::new("shop"), &[("Cargo.toml".into(), String::new())]).unwrap_err();
+        assert_eq!(error.to_string(), "failed to make `shop/Cargo.toml`");
     }
 
     #[test]

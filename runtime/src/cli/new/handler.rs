@@ -60,7 +60,7 @@ pub(super) fn add(name: &str, root: &Path) -> Result<Vec<PathBuf>, NewError> {
     ];
     // Whoever watches the folder never sees half a crate.
     let making = root.join(format!(".{name}.new-{}", std::process::id()));
-    let made = write_all(&making, &files).and_then(|()| {
+    let made = write_all(&making, &folder, &files).and_then(|()| {
         std::fs::rename(&making, &folder).map_err(|source| NewError::Write { path: folder.clone(), source })
     });
     let added = made.and_then(|()| replace(&manifest, &new_manifest)).and_then(|()| replace(&settings, &new_settings));
