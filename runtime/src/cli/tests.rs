@@ -289,6 +289,23 @@ fn what_a_tail_writes_can_be_published_again() {
 }
 
 #[test]
+fn the_guarantee_is_one_short_line_and_in_full_when_asked_for() {
+    use crate::log::Log as _;
+    let host = Host::start();
+    let guarantees = host.log.guarantees();
+    let shown = |arguments: &[&str]| {
+        let text = host.run(arguments).1;
+        text.lines().find_map(|line| line.strip_prefix("guarantee: ")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(shown(&["status"]), guarantees.short());
+    assert!(guarantees.short().chars().count() <= 80, "{}", guarantees.short());
+    assert_eq!(shown(&["status", "--verbose"]), guarantees.summary);
+    let answer: serde_json::Value = serde_json::from_str(&host.run(&["status", "--json"]).1).unwrap();
+    assert_eq!(answer["log"]["guarantee"].as_str(), Some(&*guarantees.summary));
+    assert_eq!(answer["log"]["guarantee_short"].as_str(), Some(&*guarantees.short()));
+}
+
+#[test]
 fn an_idle_host_has_a_status_and_no_dead_letters() {
     let host = Host::start();
     let (exit, text, _) = host.run(&["status"]);
