@@ -93,7 +93,7 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a workspace with a handler, its tests and its settings
+    /// Make a workspace with a handler, its tests and its settings, or add a handler to one
     New(new::NewArgs),
     /// Build the handlers of a folder, run them, and say what to try
     Dev(dev::DevArgs),

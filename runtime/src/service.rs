@@ -17,7 +17,7 @@ use crate::host::{self, Host};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
 use crate::log::embedded::{self, Opening};
-use crate::log::{Log, LogError};
+use crate::log::{Guarantees, Log, LogError};
 use crate::memory::Budget;
 use crate::message::Offset;
 use crate::reader;
@@ -78,7 +78,7 @@ pub struct Service {
     http: JoinHandle<()>,
     stop_http: CancellationToken,
     readiness: Readiness,
-    summary: String,
+    guarantees: Guarantees,
 }
 
 impl Service {
@@ -90,7 +90,7 @@ impl Service {
         let guarantees = log.guarantees();
         let pool = sandbox::Pool { cache: Some(host_data.compiled()), ..sandbox::Pool::default() };
         let sandboxes = Sandboxes::new(&pool, sandbox::tracing_sink()).map_err(StartError::Sandboxes)?;
-        tracing::info!(log = guarantees.kind, guarantee = %guarantees.summary, "opened the log");
+        tell_guarantees(&guarantees);
         tracing::info!(in_force = sandboxes.describe(), "sandboxes are ready");
         let idle = sandboxes.clone();
         metrics.count_sandboxes({
@@ -156,7 +156,7 @@ impl Service {
             http,
             stop_http,
             readiness,
-            summary: guarantees.summary,
+            guarantees,
         })
     }
 
@@ -165,9 +165,9 @@ impl Service {
         self.address
     }
 
-    /// The guarantee in force, for people.
-    pub fn guarantee(&self) -> &str {
-        &self.summary
+    /// The guarantee in force.
+    pub fn guarantees(&self) -> &Guarantees {
+        &self.guarantees
     }
 
     /// Which versions run, and why not others.
@@ -221,6 +221,16 @@ impl Service {
         // The last handle: closing waits for what the log took.
         let log = self.log;
         let _ = tokio::task::spawn_blocking(move || drop(log)).await;
+    }
+}
+
+/// What a person must know before they trust it with messages is said in any case.
+fn tell_guarantees(guarantees: &Guarantees) {
+    let Guarantees { kind, summary, survives_power_loss, .. } = guarantees;
+    tracing::info!(log = kind, guarantee = %guarantees.short(), "opened the log");
+    match survives_power_loss {
+        true => tracing::debug!(log = kind, guarantee = %summary, "the guarantee in full"),
+        false => tracing::warn!(log = kind, "{summary}"),
     }
 }
 

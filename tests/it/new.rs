@@ -33,21 +33,27 @@ async fn a_new_workspace_tests_itself_builds_is_good_and_handles_messages() {
     for command in ["cd ", "cargo test", "sluicebox dev", "sluicebox build, sluicebox check, sluicebox run"] {
         assert!(said.contains(command), "{said}");
     }
+    let said = succeeded(&typed(PROGRAM, &["new", "greet"], &shop.join("visits")));
+    assert!(said.starts_with("added the handler `greet` to the workspace in "), "{said}");
+    assert!(said.contains("it listens to greet.event"), "{said}");
     let tested = succeeded(&typed("cargo", &["test", "--quiet"], &shop));
-    assert!(tested.contains("2 passed"), "{tested}");
+    assert!(tested.contains("2 passed") && tested.contains("1 passed"), "{tested}");
 
     let early = typed(PROGRAM, &["check"], &shop);
     assert_eq!(early.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&early.stderr).contains("`sluicebox build` builds the handlers next to it"));
     succeeded(&typed(PROGRAM, &["build"], &shop));
     let checked = succeeded(&typed(PROGRAM, &["check"], &shop));
-    assert_eq!(checked, "sluicebox.toml: good, 1 handler, every module starts\n");
+    assert_eq!(checked, "sluicebox.toml: good, 2 handlers, every module starts\n");
 
     let host = place.start_with(&[("SLUICEBOX_LISTEN", "127.0.0.1:0")]);
     for id in ["v-1", "v-1", "v-2"] {
         let body = format!(r#"{{"page":"/home","id":"{id}"}}"#);
         assert!(host.publish("web.visit", None, None, &body).await);
     }
+    assert!(host.publish("greet.event", None, None, r#"{"user":"ada"}"#).await);
+    let greeted = r#"messages_total{handler="greet",outcome="done",topic="greet.event"}"#;
+    host.until("the event was counted", async |host| host.metric(greeted).await == 1).await;
     let counted = r#"messages_total{handler="visits",outcome="done",topic="web.visit"}"#;
     host.until("both visits were counted", async |host| host.metric(counted).await == 2).await;
     let (exit, tail, _) =

@@ -139,12 +139,12 @@ fn what_only_the_command_can_judge_is_wrong_usage_too() {
     check(
         &["new", "My Shop"],
         2,
-        "error: `My Shop` is not a name for a workspace: use a-z, then up to 62 of a-z 0-9 _ -, such as `my-shop`",
+        "error: `My Shop` is not a name for a workspace or a handler: use a-z, then up to 62 of a-z 0-9 _ -, such as `my-shop`",
     );
     check(
         &["dead", "retry"],
         2,
-        "error: say which dead letters to retry: --handler, --shard, --key, --topic, --kind, --number, or --all",
+        "error: say which dead letters to retry: their numbers, --handler, --shard, --key, --topic, --kind, or --all",
     );
 }
 
@@ -227,4 +227,21 @@ handlers.NAME.breaker.window
     assert_eq!(answer["settings"][0]["flag"], "--listen");
     let (_, output, _) = sluicebox(&["settings"]);
     assert!(output.starts_with("SETTING ") && output.contains("\nhandlers.NAME.limit.rate "), "{output}");
+}
+
+#[test]
+fn a_host_that_broken_settings_would_have_named_is_not_looked_for_silently() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sluicebox.toml"), "[http\n").unwrap();
+    let mut command = Command::new(PROGRAM);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SLUICEBOX_")) {
+        command.env_remove(name);
+    }
+    // A topic that the host refuses, should one run at the usual place.
+    let output =
+        command.args(["tail", "_x", "--no-follow"]).current_dir(folder.path()).stdin(Stdio::null()).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    let expected = "`sluicebox.toml` cannot be read (`sluicebox check` says why), so the host is looked for at \
+                    http://127.0.0.1:8080: name it with --url\n";
+    assert!(error.starts_with(expected), "{error}");
 }

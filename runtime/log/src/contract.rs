@@ -191,6 +191,18 @@ pub struct Guarantees {
     pub summary: String,
 }
 
+impl Guarantees {
+    /// What is in force, in one short line for people; `summary` says why.
+    pub fn short(&self) -> String {
+        let outlives = match (self.survives_process_death, self.survives_power_loss) {
+            (_, true) => "what is acknowledged outlives kill -9 and loss of power",
+            (true, false) => "what is acknowledged outlives kill -9, not loss of power",
+            (false, false) => "everything is lost when the host ends",
+        };
+        format!("exactly-once effects; {outlives}")
+    }
+}
+
 /// The tail fell behind and lost messages after `last`: read them from the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lagged;

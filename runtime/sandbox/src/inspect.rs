@@ -37,6 +37,13 @@ const MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
 /// Refuses what would cost too much to compile.
 pub(super) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
+    // The parser would show a dump of bytes.
+    if bytes.is_empty() {
+        return Err(LoadError::malformed("the file is empty"));
+    }
+    if !bytes.starts_with(b"\0asm") {
+        return Err(LoadError::malformed("the file does not begin with `\\0asm`: is it another file?"));
+    }
     let mut inspection = Inspection::default();
     for (index, payload) in Parser::new(0).parse_all(bytes).enumerate() {
         let payload = payload?;
@@ -50,7 +57,10 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<(), LoadError> {
 
 impl From<BinaryReaderError> for LoadError {
     fn from(error: BinaryReaderError) -> Self {
-        Self::malformed(error)
+        match error.message().starts_with("unexpected end") {
+            true => Self::malformed(format!("{error}: was the file written whole?")),
+            false => Self::malformed(error),
+        }
     }
 }
 
@@ -207,8 +217,9 @@ mod tests {
 
     #[test]
     fn what_is_no_component_is_refused_before_it_is_compiled() {
-        refused(b"", "not a WebAssembly component");
-        refused(b"\x7fELF", "not a WebAssembly component");
+        refused(b"", "not a WebAssembly component: the file is empty");
+        refused(b"\x7fELF", "not a WebAssembly component: the file does not begin with `\\0asm`: is it another file?");
+        refused(b"\0asm\x0d\0\x01\0\x01\x20", "was the file written whole?");
         refused(b"\0asm\x01\0\0\0", "build it for the target wasm32-wasip2");
     }
 

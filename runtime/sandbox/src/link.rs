@@ -41,7 +41,7 @@ impl Linkers {
         let linker = if settings.publish.is_empty() { &self.silent } else { &self.publishing };
         for import in module.imports() {
             if let Some(hint) = missing(import, settings) {
-                return Err(LoadError::MissingImport { import: short(import.clone()), hint });
+                return Err(LoadError::MissingImport { import: short(import), hint });
             }
         }
         let unfit = |error: wasmtime::Error| LoadError::Unfit { reason: short(format!("{error:#}")) };

@@ -13,15 +13,21 @@ pub(super) fn cut(text: &mut String, bytes_max: usize) {
     text.push_str(MARK);
 }
 
-/// Cuts a text that quotes the module.
-pub(super) fn short(mut text: String) -> String {
-    cut(&mut text, REASON_BYTES_MAX);
-    text
+/// One sentence of a text of a parser or compiler that quotes the module: they break lines where values are long.
+pub(super) fn short(text: impl AsRef<str>) -> String {
+    let mut sentence = text.as_ref().split_whitespace().collect::<Vec<_>>().join(" ");
+    cut(&mut sentence, REASON_BYTES_MAX);
+    sentence
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_of_several_lines_is_one_sentence() {
+        assert_eq!(short("expected [\n    0x0,\n\t0x61,\n]\n"), "expected [ 0x0, 0x61, ]");
+    }
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {

@@ -1,6 +1,7 @@
 //! Talks to a running host over HTTP, blocking: a command does one thing at a time.
 
 use super::failure::{Exit, Failure};
+use super::output::note;
 use crate::config;
 use clap::Args;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -70,8 +71,17 @@ impl HostArgs {
         let file = self.config();
         match (FromSettings::read(&file), self.is_config_typed()) {
             (Some(settings), _) => Ok(settings),
-            // Nobody typed it: it may be missing or broken.
-            (None, false) => Ok(FromSettings::default()),
+            // Nobody typed it: it may be missing or broken. What is broken once said where the host listens.
+            (None, false) => {
+                if self.named_url().is_none() && file.exists() {
+                    note(format!(
+                        "`{}` cannot be read (`sluicebox check` says why), so the host is looked for at {URL_DEFAULT}: \
+                         name it with --url",
+                        file.display()
+                    ));
+                }
+                Ok(FromSettings::default())
+            }
             (None, true) => {
                 let error = format!(
                     "failed to read the settings `{}`, which say which host to ask: `sluicebox check -c {0}` says what \

@@ -6,7 +6,7 @@ mod sources;
 
 use super::failure::{Exit, Failure};
 use super::output::{Output, note};
-use super::run::{Hangup, host};
+use super::run::{Hangup, guarantee, host};
 use super::settings::AboveArgs;
 use crate::config::{self, HandlerSettings};
 use crate::service::{Service, Source};
@@ -25,37 +25,51 @@ pub struct DevArgs {
     /// The folder with sluicebox.toml and the crates of the handlers
     #[arg(default_value = ".")]
     dir: PathBuf,
+    /// Say in full what the log guarantees, and why
+    #[arg(long, short)]
+    verbose: bool,
     #[command(flatten)]
     above: AboveArgs,
 }
 
 pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
+    // What else is wrong with it may be that a module is not built yet.
+    if !source.file.exists() {
+        return Err(Failure::new(
+            Exit::BadSettings,
+            anyhow::anyhow!(
+                "there is no {} in `{}`: go to the folder of the handlers, name it, or make one with `sluicebox new`",
+                config::FILE_NAME,
+                args.dir.display()
+            ),
+        ));
+    }
     note(format!("building the handlers in {}", args.dir.display()));
     // Until it is good there is nothing to stop: a signal ends the process as any other.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let built = runtime.block_on(first::first_build(&args.dir))?;
     drop(runtime);
     built.iter().for_each(|built| note(format!("built {}", built.module.display())));
-    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
     let loaded =
         config::load(&source.file, &source.overrides).map_err(|problems| Failure::new(Exit::BadSettings, problems))?;
     let handlers = loaded.settings.handlers.clone();
     host(loaded, source, Hangup::Stops, metrics, output, |service, output| {
         // It ends with the process: a build that is cut short leaves the modules as they were.
         tokio::spawn(rebuild::rebuild(args.dir.clone()));
-        show(service, &handlers, output)
+        show(service, &handlers, args.verbose, output)
     })
 }
 
-fn show(service: &Service, handlers: &[HandlerSettings], output: &mut Output) -> Result<(), Failure> {
+fn show(service: &Service, handlers: &[HandlerSettings], verbose: bool, output: &mut Output) -> Result<(), Failure> {
     let url = format!("http://{}", service.address());
     if output.json {
         let names: Vec<&str> = handlers.iter().map(|handler| handler.name.as_str()).collect();
-        output.json(&json!({ "url": url, "guarantee": service.guarantee(), "handlers": names }))?;
+        output.json(&json!({ "url": url, "guarantee": service.guarantees().summary, "handlers": names }))?;
         return Ok(());
     }
     output.line(format!("\nready at {url}"))?;
-    output.line(format!("guarantee: {}", service.guarantee()))?;
+    output.line(format!("guarantee: {}", guarantee(service, verbose)))?;
     for handler in handlers {
         let patterns: Vec<&str> = handler.subscribe.iter().map(|pattern| pattern.as_str()).collect();
         output.line(format!("  {:12} listens to {}", handler.name.as_str(), patterns.join(", ")))?;

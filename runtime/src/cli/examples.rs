@@ -9,6 +9,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("new shop", "a workspace `shop` with one handler, its tests and its settings"),
             ("new shop --path services/shop", "the same in another folder"),
+            ("new word-count", "inside a workspace: the handler `word-count` in it"),
         ],
     ),
     (
@@ -96,8 +97,11 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("dead list", &[("dead list", "the newest"), ("dead list --handler order --limit 100", "more of one handler")]),
     ("dead show", &[("dead show 7", "one with its message and error")]),
     ("dead count", &[("dead count --handler order", "how many there are")]),
-    ("dead retry", &[("dead retry --handler order --all", "all of one handler, after asking")]),
-    ("dead drop", &[("dead drop --number 7 --yes", "one, without asking")]),
+    (
+        "dead retry",
+        &[("dead retry 7", "one, after asking"), ("dead retry --handler order --all", "all of one handler")],
+    ),
+    ("dead drop", &[("dead drop 7 --yes", "one, without asking")]),
     ("state list", &[("state list order --prefix user/", "the keys that begin so")]),
     (
         "state get",

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 pub(super) const COLUMNS: &str = "\
 Columns:
   WAITING  messages of the handler that are not settled: open, behind an open one of their key,
-           or not taken up yet; >= where counting reached its bound
+           or not taken up yet; >= where counting reached its bound, ? where it found none before
   OLDEST   for how long the oldest of them is in the log
   OPEN     messages that were taken up and are not settled, one for each key; `handlers waiting`
            lists them

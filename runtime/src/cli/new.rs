@@ -1,4 +1,4 @@
-//! `sluicebox new`: a workspace with one handler, which builds and tests itself.
+//! `sluicebox new`: a workspace with one handler, which builds and tests itself; inside one, a handler more.
 //!
 //! The SDK is not on crates.io. Its sources are carried in the program and written beside the handlers, so that a new
 //! workspace needs nothing but Rust, and the SDK is that of the program that will run the handlers. `--sdk` names another
@@ -6,6 +6,7 @@
 //!
 //! Nothing is overwritten, and nothing half-made is left: the workspace is made under another name and then renamed.
 
+mod handler;
 mod sdk;
 
 use super::failure::{Exit, Failure};
@@ -16,12 +17,12 @@ use serde_json::json;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Make a workspace with one handler, its tests and its settings.
+/// Make a workspace with one handler, its tests and its settings; inside one, add a handler to it.
 #[derive(Debug, Args)]
 pub struct NewArgs {
-    /// The name: of the folder, and of the namespace in its settings
+    /// The name: of the folder, and of the namespace in its settings or of the handler
     name: String,
-    /// Make it in this folder instead of one called NAME
+    /// Make a workspace in this folder instead of one called NAME, also inside another one
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
     /// Use the SDK in this folder instead of writing its sources to `sdk`
@@ -32,7 +33,7 @@ pub struct NewArgs {
 /// Why there is no new workspace.
 #[derive(Debug, thiserror::Error)]
 pub enum NewError {
-    #[error("`{name}` is not a name for a workspace: use a-z, then up to 62 of a-z 0-9 _ -{}", near(name))]
+    #[error("`{name}` is not a name for a workspace or a handler: use a-z, then up to 62 of a-z 0-9 _ -{}", near(name))]
     Name { name: String },
     #[error(
         "`{path}` is there already and is not empty: nothing was changed; choose another name, or another folder with --path"
@@ -46,6 +47,10 @@ pub enum NewError {
     SdkPath { path: PathBuf },
     #[error("failed to make `{path}`")]
     Write { path: PathBuf, source: io::Error },
+    #[error("failed to read `{path}`")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("failed to add the handler to `{path}`: {reason}")]
+    Add { path: PathBuf, reason: String },
 }
 
 /// A name that is probably meant, as the end of a sentence.
@@ -60,11 +65,24 @@ fn near(name: &str) -> String {
 }
 
 pub(super) fn run(args: &NewArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let folder = args.path.clone().unwrap_or_else(|| PathBuf::from(&args.name));
-    let files = make(&args.name, &folder, args.sdk.as_deref()).map_err(|error| match error {
+    let failed = |error| match error {
         NewError::Name { .. } => Failure::new(Exit::Usage, error),
         error => Failure::from(error),
-    })?;
+    };
+    let here = std::env::current_dir()?;
+    if let (None, Some(root)) = (&args.path, handler::enclosing(&here)) {
+        if args.sdk.is_some() {
+            return Err(Failure::usage(format!(
+                "the workspace in `{}` says itself which SDK its handlers use: leave --sdk out, or make a workspace of its \
+                 own with --path",
+                root.display()
+            )));
+        }
+        let files = handler::add(&args.name, &root).map_err(failed)?;
+        return added(&args.name, &root, &files, output);
+    }
+    let folder = args.path.clone().unwrap_or_else(|| PathBuf::from(&args.name));
+    let files = make(&args.name, &folder, args.sdk.as_deref()).map_err(failed)?;
     let shown = folder.display();
     let next = [format!("cd {shown}"), "cargo test".into(), "sluicebox dev".into()];
     if output.json {
@@ -77,6 +95,20 @@ pub(super) fn run(args: &NewArgs, output: &mut Output) -> Result<Exit, Failure> 
         output.line(format!("  {command:28}{effect}").trim_end())?;
     }
     output.line("\nor step by step: sluicebox build, sluicebox check, sluicebox run")?;
+    Ok(Exit::Done)
+}
+
+/// Says what was added to a workspace, and what is next.
+fn added(name: &str, root: &Path, files: &[PathBuf], output: &mut Output) -> Result<Exit, Failure> {
+    let next = [format!("cargo test --package {name}"), format!("sluicebox dev {}", root.display())];
+    if output.json {
+        output.json(&json!({ "path": root.join(name), "workspace": root, "files": files, "next": next }))?;
+        return Ok(Exit::Done);
+    }
+    let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    output.line(format!("added the handler `{name}` to the workspace in {}: {}", root.display(), files.join(", ")))?;
+    output.line(format!("\nnext:\n  {}\n  {}\n", next[0], next[1]))?;
+    output.line(format!("it listens to {name}.event: say in sluicebox.toml what else it should"))?;
     Ok(Exit::Done)
 }
 
@@ -103,7 +135,7 @@ pub fn make(name: &str, folder: &Path, sdk: Option<&Path>) -> Result<Vec<PathBuf
     };
     std::fs::create_dir_all(parent).map_err(failed(parent))?;
     let making = parent.join(format!(".{namespace}.new-{}", std::process::id()));
-    let made = write_all(&making, &files).and_then(|()| {
+    let made = write_all(&making, folder, &files).and_then(|()| {
         // Onto an empty folder, or onto nothing; a folder that was filled meanwhile refuses.
         std::fs::rename(&making, folder).map_err(failed(folder))
     });
@@ -115,14 +147,15 @@ pub fn make(name: &str, folder: &Path, sdk: Option<&Path>) -> Result<Vec<PathBuf
     Ok(files.into_iter().map(|(path, _)| path).collect())
 }
 
-fn write_all(root: &Path, files: &[(PathBuf, String)]) -> Result<(), NewError> {
-    for (path, content) in files {
-        let path = root.join(path);
+/// Writes files below `root`, which will be called `shown`: its own name would say nothing to anyone.
+fn write_all(root: &Path, shown: &Path, files: &[(PathBuf, String)]) -> Result<(), NewError> {
+    for (file, content) in files {
+        let path = root.join(file);
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(root))?;
             std::fs::write(&path, content)
         };
-        write().map_err(|source| NewError::Write { path: path.clone(), source })?;
+        write().map_err(|source| NewError::Write { path: shown.join(file), source })?;
     }
     Ok(())
 }
@@ -197,6 +230,15 @@ mod tests {
         let left: Vec<_> =
             std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.iter().all(|name| !name.to_str().unwrap().starts_with('.')), "{left:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_named_as_it_would_be_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let taken = directory.path().join("taken");
+        std::fs::write(&taken, "").unwrap();
+        let error = write_all(&taken, Path::new("shop"), &[("Cargo.toml".into(), String::new())]).unwrap_err();
+        assert_eq!(error.to_string(), "failed to make `shop/Cargo.toml`");
     }
 
     #[test]

@@ -72,6 +72,17 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
+/// Text that may have several lines, behind what announces it: one line goes on there, several go below it.
+pub(super) fn told_behind(announced: &str, text: &str) -> String {
+    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(printable).collect();
+    match lines.len() {
+        0 | 1 => format!("{announced} {}", lines.concat()),
+        _ => {
+            [announced.trim_end()].into_iter().chain(lines.iter().map(String::as_str)).collect::<Vec<_>>().join("\n  ")
+        }
+    }
+}
+
 /// Ends the process once nobody can read its standard output any more, as in `sluicebox tail … | head`: a command that
 /// waits would only find out with its next line, which may never come.
 pub(super) fn end_when_unread() {
@@ -159,6 +170,13 @@ mod tests {
     #[test]
     fn control_characters_of_messages_do_not_reach_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc é"), "a\\u{1b}[2Jb\\nc é");
+    }
+
+    #[test]
+    fn a_text_of_several_lines_is_shown_as_lines() {
+        assert_eq!(told_behind("problem  ", "one\x1b"), "problem   one\\u{1b}");
+        let shown = "problem\n  error: a\n    --> b:1\n  1 error";
+        assert_eq!(told_behind("problem  ", "error: a\n  --> b:1\n\n1 error\n"), shown);
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub struct RunArgs {
     /// Take the machine's clock as it is, however far from the host's time: the times in the log are moved along
     #[arg(long)]
     accept_clock: bool,
+    /// Say in full what the log guarantees, and why
+    #[arg(long, short)]
+    verbose: bool,
 }
 
 pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
@@ -30,10 +33,16 @@ pub(super) fn run(args: &RunArgs, metrics: Arc<Metrics>, output: &mut Output) ->
     host(args.settings.load_with(&source.overrides)?, source, Hangup::Reloads, metrics, output, |service, output| {
         let url = format!("http://{}", service.address());
         match output.json {
-            true => output.json(&json!({ "url": url, "guarantee": service.guarantee() })),
-            false => output.line(format!("ready at {url}: {}", service.guarantee())),
+            true => output.json(&json!({ "url": url, "guarantee": service.guarantees().summary })),
+            false => output.line(format!("ready at {url}: {}", guarantee(service, args.verbose))),
         }
     })
+}
+
+/// The guarantee in force, for people.
+pub(super) fn guarantee(service: &Service, verbose: bool) -> String {
+    let guarantees = service.guarantees();
+    if verbose { guarantees.summary.clone() } else { guarantees.short() }
 }
 
 /// What SIGHUP means.

@@ -16,6 +16,9 @@ pub struct StatusArgs {
     /// Show every shard
     #[arg(long)]
     shards: bool,
+    /// Say in full what the log guarantees, and why
+    #[arg(long, short)]
+    verbose: bool,
     #[command(flatten)]
     host: HostArgs,
     #[command(flatten)]
@@ -49,7 +52,12 @@ pub(super) fn run(args: &StatusArgs, output: &mut Output) -> Result<Exit, Failur
     if let Some(full) = &log.full {
         output.line(format!("log is full: {}", printable(full)))?;
     }
-    output.line(format!("guarantee: {}", printable(&log.guarantee)))?;
+    // A host of an earlier version has no short one.
+    let guarantee = match args.verbose || log.guarantee_short.is_empty() {
+        true => &log.guarantee,
+        false => &log.guarantee_short,
+    };
+    output.line(format!("guarantee: {}", printable(guarantee)))?;
     notices.iter().try_for_each(|notice| output.line(format!("look: {}", printable(notice))))?;
     if handlers.is_empty() {
         output.line("no handlers")?;

@@ -94,6 +94,26 @@ fn a_host_that_does_not_run_is_named_with_how_to_start_it() {
 }
 
 #[test]
+fn dev_misses_the_settings_before_it_builds() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("Cargo.toml"), "[workspace\n").unwrap();
+    check(&["dev", directory.path().to_str().unwrap()], Exit::BadSettings, "there is no sluicebox.toml in `");
+}
+
+#[test]
+fn lines_that_were_never_sent_are_not_said_to_be_in_the_log_perhaps() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(lines.path(), "{}\n{}\n").unwrap();
+    let url = format!("http://127.0.0.1:{port}");
+    let command = ["publish", "a", "--ndjson", lines.path().to_str().unwrap(), "--json", "--url", &url];
+    let (exit, text, error) = sluicebox(&command);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((exit, &answer["unknown_lines"], &answer["from_line"]), (Exit::Unreachable, &0.into(), &1.into()));
+    assert!(!error.contains("may be in the log"), "{error}");
+}
+
+#[test]
 fn check_says_good_or_refused_for_people_and_programs() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("sluicebox.toml");
@@ -253,7 +273,7 @@ fn what_a_tail_writes_can_be_published_again() {
     let path = directory.path().join("tail.ndjson");
     std::fs::write(&path, tail).unwrap();
     let (exit, text, _) = host.run(&["publish", "b", "--messages", "--ndjson", path.to_str().unwrap()]);
-    assert_eq!((exit, text.as_str()), (Exit::Done, "published 1 messages to b\n"));
+    assert_eq!((exit, text.as_str()), (Exit::Done, "published 1 message to b\n"));
     let messages = host.messages();
     let shown = |at: usize| {
         let message = &messages[at];
@@ -266,6 +286,23 @@ fn what_a_tail_writes_can_be_published_again() {
     };
     assert_eq!(shown(0), shown(1));
     assert_eq!(messages[1].topic.as_str(), "b");
+}
+
+#[test]
+fn the_guarantee_is_one_short_line_and_in_full_when_asked_for() {
+    use crate::log::Log as _;
+    let host = Host::start();
+    let guarantees = host.log.guarantees();
+    let shown = |arguments: &[&str]| {
+        let text = host.run(arguments).1;
+        text.lines().find_map(|line| line.strip_prefix("guarantee: ")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(shown(&["status"]), guarantees.short());
+    assert!(guarantees.short().chars().count() <= 80, "{}", guarantees.short());
+    assert_eq!(shown(&["status", "--verbose"]), guarantees.summary);
+    let answer: serde_json::Value = serde_json::from_str(&host.run(&["status", "--json"]).1).unwrap();
+    assert_eq!(answer["log"]["guarantee"].as_str(), Some(&*guarantees.summary));
+    assert_eq!(answer["log"]["guarantee_short"].as_str(), Some(&*guarantees.short()));
 }
 
 #[test]

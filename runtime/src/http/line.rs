@@ -73,9 +73,15 @@ impl Default for LineHeaders {
     }
 }
 
+/// The parser's words about one line of many: it takes each for the first.
+pub(super) fn within_line(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
 /// The body of the message, and what else is said of it on top of what `envelope` says of all.
 pub(super) fn message(mut envelope: Envelope, text: &[u8]) -> Result<(Envelope, Bytes), String> {
-    let line: LineMessage<'_> = serde_json::from_slice(text).map_err(|error| format!("not a message: {error}"))?;
+    let line: LineMessage<'_> =
+        serde_json::from_slice(text).map_err(|error| format!("not a message: {}", within_line(&error)))?;
     if let Some(key) = line.key {
         envelope.key = Key::parse(&key).map_err(|error| error.to_string())?.or(envelope.key);
     }
@@ -97,4 +103,16 @@ pub(super) fn message(mut envelope: Envelope, text: &[u8]) -> Result<(Envelope, 
         (Some(_), Some(_)) => return Err("it has both `body` and `body_base64`".into()),
     };
     Ok((envelope, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_line_is_not_said_to_be_the_first() {
+        let error = serde_json::from_str::<LineMessage<'_>>("{\"boddy\":1}").err().unwrap();
+        let words = within_line(&error);
+        assert!(words.starts_with("unknown field `boddy`") && words.ends_with(" at column 8"), "{words}");
+    }
 }

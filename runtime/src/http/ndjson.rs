@@ -156,7 +156,7 @@ impl Import<'_> {
         let (envelope, body) = match self.kind {
             LineKind::Body => {
                 let checked = serde_json::from_slice::<serde::de::IgnoredAny>(&text);
-                checked.map_err(|error| format!("not JSON: {error}"))?;
+                checked.map_err(|error| format!("not JSON: {}", line::within_line(&error)))?;
                 (self.envelope.clone(), text)
             }
             LineKind::Message => line::message(self.envelope.clone(), &text)?,

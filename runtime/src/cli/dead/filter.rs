@@ -26,7 +26,7 @@ pub struct FilterArgs {
     kind: Option<String>,
     /// Only these; may be given several times
     #[arg(long = "number", value_name = "NUMBER", value_delimiter = ',')]
-    numbers: Vec<u64>,
+    pub(super) numbers: Vec<u64>,
 }
 
 pub(in crate::cli) fn parse_handler(text: &str) -> Result<HandlerName, String> {

@@ -21,6 +21,9 @@ const STALLED: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct OrderArgs {
+    /// The numbers of dead letters that are meant, as with --number
+    #[arg(value_name = "NUMBER")]
+    these: Vec<u64>,
     #[command(flatten)]
     filter: FilterArgs,
     /// Every dead letter there is, or every one that the other flags mean
@@ -75,10 +78,11 @@ pub(super) fn drop(args: &OrderArgs, output: &mut Output) -> Result<Exit, Failur
 }
 
 fn run(action: Action, args: &OrderArgs, to: Option<&HandlerName>, output: &mut Output) -> Result<Exit, Failure> {
-    let filter = args.filter.filter();
+    let mut filter = args.filter.filter();
+    filter.numbers.extend(&args.these);
     if !args.all && filter == DeadFilter::default() {
         return Err(Failure::usage(format!(
-            "say which dead letters to {}: --handler, --shard, --key, --topic, --kind, --number, or --all",
+            "say which dead letters to {}: their numbers, --handler, --shard, --key, --topic, --kind, or --all",
             action.name()
         )));
     }
@@ -99,7 +103,8 @@ fn run(action: Action, args: &OrderArgs, to: Option<&HandlerName>, output: &mut 
     if counted.letters == 0 {
         match output.json {
             true => output.json(&counted)?,
-            false => output.line("no dead letters are meant")?,
+            false if filter.numbers.is_empty() => output.line("no dead letters are meant")?,
+            false => output.line("no dead letters are meant: `sluicebox dead list` shows their numbers")?,
         }
         return Ok(Exit::Done);
     }

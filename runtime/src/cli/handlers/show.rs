@@ -4,7 +4,7 @@ use super::super::client::{Client, HostArgs, encoded};
 use super::super::data::{DataArgs, look};
 use super::super::dead::parse_handler;
 use super::super::failure::{Exit, Failure};
-use super::super::output::{Output, grouped, printable};
+use super::super::output::{Output, grouped, printable, told_behind};
 use super::state::{Source, backlog, failure_text, state_of};
 use crate::clock;
 use crate::handler::HandlerName;
@@ -113,7 +113,7 @@ fn show_running(running: &RunningHandler, output: &mut Output) -> Result<(), Fai
     output.line(format!("breaker     {breaker}"))?;
     output.line(format!("runs        {} of {} at a time", running.running, running.concurrency))?;
     if let Some(problem) = &running.problem {
-        output.line(format!("problem     {}", printable(problem)))?;
+        output.line(told_behind("problem    ", problem))?;
     }
     for version in &running.versions {
         let mut notes = vec![];

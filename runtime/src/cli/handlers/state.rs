@@ -1,6 +1,6 @@
 //! How a handler fares, in few words.
 
-use super::super::output::{grouped, printable};
+use super::super::output::{grouped, printable, told_behind};
 use crate::clock::Timestamp;
 use crate::handler::Digest;
 use crate::http::rfc3339;
@@ -79,8 +79,10 @@ pub(in crate::cli) fn backlog(waiting: &BacklogView, now: Timestamp) -> String {
 
 /// How many messages wait, in a column.
 pub(in crate::cli) fn waiting_cell(waiting: Option<&BacklogView>) -> String {
-    waiting.map_or("-".into(), |waiting| {
-        format!("{}{}", if waiting.at_least { ">=" } else { "" }, grouped(waiting.messages))
+    waiting.map_or("-".into(), |waiting| match (waiting.at_least, waiting.messages) {
+        (true, 0) => "?".into(),
+        (true, messages) => format!(">={}", grouped(messages)),
+        (false, messages) => grouped(messages),
     })
 }
 
@@ -124,15 +126,33 @@ pub(in crate::cli) fn failures(handlers: &[HandlerView]) -> impl Iterator<Item =
     })
 }
 
-/// One line for each handler whose last change was refused.
+/// Why the last change of handlers was refused. Settings that are broken are the problem of all, which is said once.
 pub(in crate::cli) fn problems(handlers: &[HandlerView]) -> impl Iterator<Item = String> {
-    handlers.iter().filter_map(|handler| {
-        let problem = handler.running.as_ref()?.problem.as_ref()?;
-        Some(format!("problem of {}: {}", handler.name, printable(problem)))
-    })
+    let mut of: Vec<(&str, Vec<&str>)> = vec![];
+    for handler in handlers {
+        let Some(problem) = handler.running.as_ref().and_then(|running| running.problem.as_deref()) else { continue };
+        match of.iter_mut().find(|(found, _)| *found == problem) {
+            Some((_, names)) => names.push(&handler.name),
+            None => of.push((problem, vec![&handler.name])),
+        }
+    }
+    of.into_iter().map(|(problem, names)| told_behind(&format!("problem of {}:", names.join(", ")), problem))
 }
 
 /// The beginning of a digest.
 pub(super) fn short(digest: Digest) -> String {
     digest.to_string().chars().take(SHORT_DIGITS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_reached_its_bound_says_so_and_none_within_it_is_not_none() {
+        let shown = |messages, at_least| waiting_cell(Some(&BacklogView { messages, at_least, oldest: None }));
+        assert_eq!([shown(0, false), shown(1200, false)], ["0", "1,200"]);
+        assert_eq!([shown(1200, true), shown(0, true)], [">=1,200", "?"]);
+        assert_eq!(waiting_cell(None), "-");
+    }
 }

@@ -61,6 +61,19 @@ impl Done {
         self.sent_lines = 0;
     }
 
+    /// Takes up that a part could not be sent. Only of the first it is known that none of it was: later ones go over a
+    /// connection that was there.
+    fn not_connected(&mut self, failure: &Failure) {
+        let refused = |error: &ureq::Error| match error {
+            ureq::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+            ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+            _ => false,
+        };
+        if self.accepted + self.bad == 0 && failure.error.downcast_ref().is_some_and(refused) {
+            self.sent_lines = 0;
+        }
+    }
+
     fn next_line(&self) -> u64 {
         self.settled_line + 1
     }
@@ -100,7 +113,8 @@ impl Done {
         if more > 0 {
             note(format!("and {} more bad lines", grouped(more)));
         }
-        output.line(format!("published {} messages to {topic}", grouped(self.accepted)))?;
+        let messages = if self.accepted == 1 { "message" } else { "messages" };
+        output.line(format!("published {} {messages} to {topic}", grouped(self.accepted)))?;
         Ok(())
     }
 }
@@ -164,7 +178,8 @@ fn publish_parts(
         let (part, count, end) = next_part(lines);
         if count > 0 {
             done.lock().sent_lines = count;
-            let (status, answer) = client.post(path, headers, SendBody::from_owned_reader(Cursor::new(part)))?;
+            let sent = client.post(path, headers, SendBody::from_owned_reader(Cursor::new(part)));
+            let (status, answer) = sent.inspect_err(|failure| done.lock().not_connected(failure))?;
             let is_report = answer["settled_line"].is_u64();
             if is_report {
                 done.lock().add(&answer);

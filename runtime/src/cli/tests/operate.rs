@@ -84,7 +84,7 @@ fn wrong_usage_of_an_operators_command_says_what_is_right() {
         (
             &["dead", "retry"],
             Exit::Usage,
-            "say which dead letters to retry: --handler, --shard, --key, --topic, --kind, --number, or --all",
+            "say which dead letters to retry: their numbers, --handler, --shard, --key, --topic, --kind, or --all",
         ),
         (&["dead", "drop", "--yes"], Exit::Usage, "say which dead letters to drop"),
     ];
@@ -218,6 +218,20 @@ fn an_order_about_dead_letters_returns_when_the_shards_have_executed_it() {
     assert_eq!(host.run(&["dead", "count", "--json"]).1, "{\"letters\":1,\"newest\":2408}\n");
     let (exit, text, _) = host.run(&["dead", "retry", "--handler", "order", "--all", "--yes"]);
     assert_eq!((exit, text.as_str()), (Exit::Done, "no dead letters are meant\n"));
+}
+
+#[test]
+fn dead_letters_are_named_by_the_numbers_that_the_list_shows() {
+    let host = host(|_| {});
+    bury(&host, &[("order", 0, 4)]);
+    with_shards(&host);
+    let list: serde_json::Value = serde_json::from_str(&host.run(&["dead", "list", "--json"]).1).unwrap();
+    let number = |at: usize| list["letters"][at]["number"].to_string();
+    let (exit, text, error) = host.run(&["dead", "drop", &number(0), "--number", &number(2), "--yes"]);
+    assert_eq!((exit, text.as_str()), (Exit::Done, "dropped 2 dead letters: 2 of order\n"), "{error}");
+    let (exit, text, _) = host.run(&["dead", "retry", "999999", "--yes"]);
+    assert_eq!(exit, Exit::Done);
+    assert!(text.starts_with("no dead letters are meant: `sluicebox dead list`"), "{text}");
 }
 
 #[test]

@@ -26,8 +26,11 @@ pub struct StatusView {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogView {
     pub kind: String,
-    /// The guarantee in force.
+    /// The guarantee in force, and why.
     pub guarantee: String,
+    /// The same in one short line.
+    #[serde(default)]
+    pub guarantee_short: String,
     /// Offset of the last message.
     pub end: u64,
     /// What it takes; absent: it cannot say.
@@ -56,6 +59,7 @@ impl StatusView {
             namespace: namespace.map(Into::into),
             log: LogView {
                 kind: guarantees.kind.into(),
+                guarantee_short: guarantees.short(),
                 guarantee: guarantees.summary,
                 end: end.0,
                 bytes: (usage.bytes > 0).then_some(usage.bytes),
