@@ -239,8 +239,7 @@ mod tests {
         let followed = Arc::new(Followed { known: Arc::default(), handlers: Mutex::default(), pins: Pins::default() });
         let stop = CancellationToken::new();
         let vital = Vital::default();
-        let follower =
-            Follower { followed: followed.clone(), vital: vital.clone(), _stop: stop.clone().drop_guard() };
+        let follower = Follower { followed: followed.clone(), vital: vital.clone(), _stop: stop.clone().drop_guard() };
         let commands = follower.commands(&name());
         tokio::spawn(follow(followed, log, Box::new(Script(tail.into())), vital, stop));
         (follower, commands)

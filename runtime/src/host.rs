@@ -118,8 +118,7 @@ impl Host {
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());
         let works = Works { log, reader, committer, follower, metrics, holders: watch::Sender::default() };
-        let host =
-            Self { works, changing: Mutex::new(owned), running: RwLock::default(), vital: Vital::default() };
+        let host = Self { works, changing: Mutex::new(owned), running: RwLock::default(), vital: Vital::default() };
         host.apply(handlers).await?;
         Ok(host)
     }

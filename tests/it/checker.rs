@@ -89,9 +89,8 @@ pub fn check(history: &History) -> Result<(), String> {
 fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     let name = &handler.routing.handler;
     let life = handler.life;
-    let is_input = |message: &&Arc<Message>| {
-        message.offset >= life.earliest && own::subscribes(&handler.routing, message)
-    };
+    let is_input =
+        |message: &&Arc<Message>| message.offset >= life.earliest && own::subscribes(&handler.routing, message);
     let inputs: Vec<&Arc<Message>> = history.messages.iter().filter(is_input).collect();
     let outputs = |topic: &str| -> Vec<&Arc<Message>> {
         let is_output = |message: &&Arc<Message>| message.offset > life.born && message.topic.as_str() == topic;

@@ -55,12 +55,7 @@ async fn history(log: &dyn Log, handlers: &[Handler], outputs: &[&str], keys: us
             life: Default::default(),
         });
     }
-    History {
-        messages: everything(log).await,
-        dead: dead_letters(log).await,
-        handlers: checked,
-        ..History::default()
-    }
+    History { messages: everything(log).await, dead: dead_letters(log).await, handlers: checked, ..History::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,8 @@ pub type Identity = (Option<String>, String);
 
 /// Whether the handler is to get the message, by the subscription that held where the message is.
 pub fn subscribes(routing: &Routing, message: &Message) -> bool {
-    let Some(span) = routing.spans.iter().filter(|span| span.after < message.offset).max_by_key(|span| span.after) else {
+    let Some(span) = routing.spans.iter().filter(|span| span.after < message.offset).max_by_key(|span| span.after)
+    else {
         return false;
     };
     let topic = message.topic.as_str();
