@@ -37,21 +37,32 @@ sandbox = "warm"
 config = { output = "out.second" }
 "#;
 
-/// Publishes until the host is gone; returns the ids that it said were durable.
+/// Key and body of the message with this id: whoever sends it again sends the same.
+fn message(round: usize, number: usize) -> (String, String) {
+    let mut rng = StdRng::seed_from_u64((round * 1_000_000 + number) as u64);
+    let body = match rng.random_range(0..100) {
+        0..4 => "fail 2",
+        4 => "fail 9",
+        5 => "reject",
+        6 => "trap",
+        7 if number.is_multiple_of(50) => "spin",
+        _ => "ok",
+    };
+    (format!("k{}", rng.random_range(0..KEYS)), body.to_owned())
+}
+
+/// Publishes until the host is gone, one message in ten again that it or an earlier host may have; returns the ids that it
+/// said were durable.
 pub async fn load(host: &Process, round: usize, messages: usize, seed: u64) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut lines = vec![];
     for number in 0..messages {
-        let id = format!("{round}-{number}");
-        let body = match rng.random_range(0..100) {
-            0..4 => "fail 2".to_owned(),
-            4 => "fail 9".to_owned(),
-            5 => "reject".to_owned(),
-            6 => "trap".to_owned(),
-            7 if number % 50 == 0 => "spin".to_owned(),
-            _ => "ok".to_owned(),
+        let (round, number) = match rng.random_bool(0.1) {
+            true => (rng.random_range(0..=round), rng.random_range(0..messages)),
+            false => (round, number),
         };
-        lines.push((format!("k{}", rng.random_range(0..KEYS)), id, body));
+        let (key, body) = message(round, number);
+        lines.push((key, format!("{round}-{number}"), body));
     }
     // Several clients at once, so that appends and commits are merged.
     let clients = lines.chunks(messages.div_ceil(8)).map(|share| async move {
@@ -128,12 +139,20 @@ async fn kill_9_under_load_loses_nothing_and_does_nothing_twice() {
 
     let history = settled(&place, &acknowledged).await;
     let known = history.messages.iter().filter(|message| message.topic.as_str() == "in").count();
+    let again = known - ids(&history).len();
     println!(
-        "{crashes} kills, {} messages acknowledged, {known} in the log, {} dead letters: 0 lost, 0 twice, 0 out of order",
+        "{crashes} kills, {again} sent again, {} messages acknowledged, {known} in the log, {} dead letters: 0 lost, 0 twice, 0 out of order",
         acknowledged.len(),
         history.dead.len()
     );
+    assert!(again > 50, "too few were sent again to show anything: {again}");
     assert!(acknowledged.len() > 1000, "the load was too small to show anything: {}", acknowledged.len());
+}
+
+/// The ids of all that was published.
+fn ids(history: &History) -> BTreeSet<&str> {
+    let published = history.messages.iter().filter(|message| message.topic.as_str() == "in");
+    published.filter_map(|message| message.id.as_deref()).collect()
 }
 
 /// Lets a host finish what is left, and checks what there is then.
@@ -150,8 +169,7 @@ pub async fn settled(place: &Place, acknowledged: &BTreeSet<String>) -> History 
 
     let history = history(place).await;
     checker::check(&history).unwrap();
-    let ids = history.messages.iter().filter(|message| message.topic.as_str() == "in");
-    let known: BTreeSet<&str> = ids.filter_map(|message| message.id.as_deref()).collect();
+    let known = ids(&history);
     let lost: Vec<&String> = acknowledged.iter().filter(|id| !known.contains(id.as_str())).collect();
     assert!(lost.is_empty(), "acknowledged and not in the log: {lost:?}");
     history

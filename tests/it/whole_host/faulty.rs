@@ -1,6 +1,7 @@
 //! A log that answers late and in any order, fails, forgets whether it wrote, and loses its tails.
 
-use super::{World, pass};
+use super::pass;
+use super::world::World;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -18,6 +19,7 @@ use sluicebox::log::{
 };
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::routing::Routing;
+use sluicebox::routing::reserved::OFFSET_HEADER;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,18 +32,37 @@ struct Inner {
     log: MemoryLog,
     random: Mutex<StdRng>,
     faulty: AtomicBool,
+    tails_end: AtomicBool,
+    routing_answer_lost: AtomicBool,
     world: Arc<World>,
 }
 
 impl FaultyLog {
     pub fn new(seed: u64, world: Arc<World>) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Self(Arc::new(Inner { log: MemoryLog::new(), random, faulty: AtomicBool::new(true), world }))
+        let [tails_end, routing_answer_lost] = [false; 2].map(AtomicBool::new);
+        let (log, faulty) = (MemoryLog::new(), AtomicBool::new(true));
+        Self(Arc::new(Inner { log, random, faulty, tails_end, routing_answer_lost, world }))
     }
 
     /// Shows the world what is in the log now.
     pub async fn keep(&self) {
         self.0.world.keep(&self.0.log).await;
+    }
+
+    /// The log below, which keeps every promise and takes no time.
+    pub fn kept(&self) -> &MemoryLog {
+        &self.0.log
+    }
+
+    /// Every tail ends, as when the log is closed.
+    pub fn end_tails(&self) {
+        self.0.tails_end.store(true, Ordering::Relaxed);
+    }
+
+    /// The next routings are written, and the answer is lost.
+    pub fn lose_next_routing_answer(&self) {
+        self.0.routing_answer_lost.store(true, Ordering::Relaxed);
     }
 
     /// It fails no more and loses nothing more, but still takes its time.
@@ -99,7 +120,10 @@ impl Inner {
             // It arrives when its shard has perhaps claimed again.
             self.takes_time().await;
         }
-        let dropped = self.letters(&commit).await;
+        let mut dropped = self.letters(&commit).await;
+        // One whose place another took while it was about to return is no letter any more, and returns.
+        let returned = commit.outputs.iter().filter_map(|output| output.headers.get(OFFSET_HEADER)?.parse().ok());
+        dropped.extend(returned.map(Offset));
         self.world.keep(&self.log).await;
         let (handler, committed) = (commit.shard.handler.clone(), self.log.commit(commit).await);
         if committed.is_ok() {
@@ -202,7 +226,10 @@ impl Log for FaultyLog {
         Box::pin(self.0.look(async move || {
             self.0.log.put_routings(version, routings.clone()).await?;
             self.0.world.routed(&routings);
-            Ok(())
+            match self.0.routing_answer_lost.swap(false, Ordering::Relaxed) || self.0.chance(10.0) {
+                true => Err(LogError::Unknown { reason: "the connection was lost".into() }),
+                false => Ok(()),
+            }
         }))
     }
 
@@ -276,6 +303,9 @@ impl Tail for FaultyTail {
                 if lost > 0 {
                     return Some(Err(Lagged));
                 }
+            }
+            if self.log.tails_end.load(Ordering::Relaxed) || self.log.chance(0.2) {
+                return None;
             }
             let next = self.tail.next().await;
             self.late = true;

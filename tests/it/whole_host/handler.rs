@@ -10,7 +10,8 @@ use sluicebox::topic::Topic;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// `ok`, `fail <times>`, `reject`, `boom` (its output cannot be committed), `wait` (a while).
+/// `ok`, `fail <times>`, `bad` (never done), `reject`, `boom` (its output cannot be committed), `wait` (a while), `later`
+/// (publishes a second, delayed message, whose id says of what it is).
 fn handle(handler: &str, call: &Call) -> Result<Effects, Failure> {
     let body = String::from_utf8(call.message.body.to_vec()).unwrap();
     let mut words = body.split(' ');
@@ -18,12 +19,23 @@ fn handle(handler: &str, call: &Call) -> Result<Effects, Failure> {
         "fail" if call.attempt <= words.next().unwrap().parse().unwrap() => {
             Err(Failure::Retry { reason: "not yet".into(), after: None })
         }
+        "bad" => Err(Failure::Retry { reason: "as always".into(), after: None }),
         "reject" => Err(Failure::Reject { reason: "never".into() }),
         kind => {
             let mut effects = count(call, &format!("out.{handler}"));
             if kind == "boom" {
                 let boom = Outgoing { topic: Topic::parse("boom").unwrap(), ..effects.outputs[0].clone() };
                 effects.outputs.push(boom);
+            }
+            if kind == "later" {
+                let source = call.message.offset.to_string();
+                effects.outputs.push(Outgoing {
+                    topic: Topic::parse(&format!("later.{handler}")).unwrap(),
+                    id: Some(source.as_str().into()),
+                    body: source.into(),
+                    delay: Some(Duration::from_secs(2)),
+                    ..effects.outputs[0].clone()
+                });
             }
             Ok(effects)
         }

@@ -1,0 +1,105 @@
+//! What an onlooker saw who misses nothing: `retain` deletes in the log what is kept here.
+
+use crate::checker::{self, History, Life};
+use crate::harness::{after, counts, dead_letters};
+use sluicebox::handler::{HandlerName, OnFailure, Policy};
+use sluicebox::log::Log as _;
+use sluicebox::log::memory::MemoryLog;
+use sluicebox::message::{Key, Message, Offset};
+use sluicebox::routing::{Routing, Span};
+use sluicebox::topic::Pattern;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+#[derive(Default)]
+pub struct World(Mutex<Seen>);
+
+#[derive(Default)]
+struct Seen {
+    archive: BTreeMap<Offset, Arc<Message>>,
+    removed: BTreeSet<(HandlerName, Offset)>,
+    cancelled: BTreeSet<(HandlerName, Offset)>,
+    lives: BTreeMap<HandlerName, Life>,
+    /// Every subscription that ever held: the log forgets those that no shard needs.
+    spans: BTreeMap<HandlerName, BTreeMap<Offset, Vec<Pattern>>>,
+}
+
+impl World {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.0.lock().unwrap()
+    }
+
+    /// How many messages there ever were.
+    pub fn story(&self) -> usize {
+        self.seen().archive.len()
+    }
+
+    pub fn messages(&self) -> Vec<Arc<Message>> {
+        self.seen().archive.values().cloned().collect()
+    }
+
+    /// Keeps what the log holds now.
+    pub async fn keep(&self, log: &MemoryLog) {
+        let last = self.seen().archive.keys().next_back().copied().unwrap_or(Offset::START);
+        let (messages, _) = after(log, last).await;
+        self.seen().archive.extend(messages.into_iter().map(|message| (message.offset, message)));
+    }
+
+    pub fn routed(&self, routings: &[Routing]) {
+        let spans = &mut self.seen().spans;
+        for routing in routings {
+            let known = spans.entry(routing.handler.clone()).or_default();
+            known.extend(routing.spans.iter().map(|span| (span.after, span.subscribe.clone())));
+        }
+    }
+
+    /// A routing with every subscription that ever held.
+    fn whole(&self, routing: Routing) -> Routing {
+        let span = |(after, subscribe): (&Offset, &Vec<Pattern>)| Span { after: *after, subscribe: subscribe.clone() };
+        Routing { spans: self.seen().spans[&routing.handler].iter().map(span).collect(), ..routing }
+    }
+
+    pub fn removed(&self, handler: &HandlerName, offsets: Vec<Offset>) {
+        self.seen().removed.extend(offsets.into_iter().map(|offset| (handler.clone(), offset)));
+    }
+
+    /// The delayed message of this input may never come.
+    pub fn cancelled(&self, handler: &HandlerName, source: Offset) {
+        self.seen().cancelled.insert((handler.clone(), source));
+    }
+
+    /// A handler was forgotten: what it did is no longer its own, and it begins with the oldest message that is there.
+    pub async fn forgotten(&self, handler: &HandlerName, log: &MemoryLog) {
+        self.keep(log).await;
+        let (messages, _) = after(log, Offset::START).await;
+        let mut seen = self.seen();
+        let born = seen.archive.keys().next_back().copied().unwrap_or(Offset::START);
+        let earliest = messages.first().map_or(born, |message| message.offset);
+        seen.lives.insert(handler.clone(), Life { born, earliest });
+        seen.spans.remove(handler);
+        let others = |(of, _): &(HandlerName, Offset)| of != handler;
+        seen.removed.retain(others);
+        seen.cancelled.retain(others);
+    }
+
+    /// What is in the log now and what was there before, for the checker.
+    pub async fn history(&self, log: &MemoryLog, keys: &[Key], policy: impl Fn(&HandlerName) -> Policy) -> History {
+        let mut handlers = vec![];
+        for routing in log.routings().await.unwrap().routings {
+            let policy = policy(&routing.handler);
+            let life = self.seen().lives.get(&routing.handler).copied().unwrap_or_default();
+            handlers.push(checker::Handler {
+                state: counts(log, &routing, keys).await,
+                output: format!("out.{}", routing.handler),
+                ordered: policy.on_failure == OnFailure::Park,
+                life,
+                routing: self.whole(routing),
+                policy,
+            });
+        }
+        let (messages, dead) = (self.messages(), dead_letters(log).await);
+        let seen = self.seen();
+        let (removed, cancelled) = (seen.removed.clone(), seen.cancelled.clone());
+        History { messages, dead, handlers, removed, cancelled, ..History::default() }
+    }
+}
