@@ -306,13 +306,11 @@ impl Run {
             if begun.elapsed() > SETTLED_WITHIN {
                 let open: Vec<String> = status
                     .iter()
-                    .map(|shard| format!("{} {} open {:?}", shard.shard, shard.open, shard.control))
+                    .map(|shard| format!("{} read {} open {} {:?}", shard.shard, shard.read, shard.open, shard.control))
                     .collect();
-                return Err(format!(
-                    "it does not settle at {}: {checked:?}, {open:?}, {}",
-                    clock::now().0,
-                    self.heads().await
-                ));
+                let hosts: Vec<_> = self.hosts.iter().flatten().map(Host::overview).collect();
+                let (now, heads) = (clock::now().0, self.heads().await);
+                return Err(format!("it does not settle at {now}: {checked:?}, {open:?}, {heads}, {hosts:?}"));
             }
             pass(Duration::from_secs(1)).await;
         }

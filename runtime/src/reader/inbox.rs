@@ -224,7 +224,6 @@ impl Queue {
 
     fn take(&self) -> Result<Delivery, Empty> {
         let mut held = self.held();
-        let had_room = held.has_room(self.capacity);
         let Some(delivery) = held.deliveries.pop_front() else {
             return Err(if held.ended { Empty::Ended } else { Empty::ForNow });
         };
@@ -233,7 +232,8 @@ impl Queue {
         held.passed = held.passed.max(delivery.upto);
         let left = held.bytes;
         held.lease.cover(left);
-        if held.awaited && !had_room && held.has_room(self.capacity) {
+        // Whether there was room before says nothing: others may have given memory back since a message was refused.
+        if held.awaited && held.has_room(self.capacity) {
             self.drained.notify_one();
         }
         Ok(delivery)
@@ -286,5 +286,43 @@ impl Held {
             || (self.messages <= capacity.messages_max / 2
                 && self.bytes <= bytes_max / 2
                 && self.bytes + self.refused_bytes <= bytes_max)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::memory::Budget;
+    use crate::message::{Message, NewMessage};
+    use crate::routing::Routing;
+    use crate::topic::Topic;
+    use futures_util::FutureExt as _;
+
+    fn batch(first: u64, count: u64) -> ShardBatch {
+        let mut batch = ShardBatch::default();
+        for number in first..first + count {
+            let new = NewMessage::new(Topic::parse("in").unwrap(), vec![0; 100_000]);
+            let message = Arc::new(Message::from_new(new, Offset(number), Timestamp(0)));
+            let hash = Routing::lane_hash(None, message.offset);
+            batch.push(Routed { message, hash, key: None, id: None, unroutable: None, deaths: None });
+        }
+        batch
+    }
+
+    #[test]
+    fn who_waits_for_room_hears_of_it_although_others_made_it() {
+        let budget = Budget::new(4 * 1024 * 1024);
+        let drained = Arc::new(Notify::new());
+        let capacity = Capacity { messages_max: 100, bytes_max: 1024 * 1024 };
+        let queue = Queue::new(capacity, Lease::of_inbox(budget.clone()), drained.clone());
+        let mut other = Lease::of_shard(budget);
+        other.cover(4 * 1024 * 1024);
+        // There is no memory: an empty inbox takes one message, and the rest waits for room.
+        assert_eq!(queue.offer(&mut batch(1, 3), Offset(0), Offset(3)), Some(Offset(1)));
+        other.cover(0);
+        assert!(drained.notified().now_or_never().is_none());
+        assert_eq!(queue.take().ok().unwrap().upto, Offset(1));
+        assert!(drained.notified().now_or_never().is_some());
     }
 }
