@@ -88,6 +88,12 @@ impl Counter {
         self.lock().bytes += bytes;
     }
 
+    /// What the log says before anything was counted here.
+    pub fn begins(&self, usage: DeadUsage, bytes_max: Option<u64>) {
+        self.lock().dropped_for_bytes = usage.dropped_for_bytes;
+        self.counted(Some(usage), bytes_max);
+    }
+
     /// What the log says of the letters, and how many bytes they may take. Whether that made room.
     pub fn counted(&self, usage: Option<DeadUsage>, bytes_max: Option<u64>) -> bool {
         let mut inner = self.lock();

@@ -244,7 +244,7 @@ impl Gate {
             events::host_fault(&self.metrics, reason, times);
         }
         let mut inner = self.lock();
-        if let Some(fault) = HostFault::after(inner.host_fault, now, rand::random::<f64>()) {
+        if let Some(fault) = HostFault::after(inner.host_fault, now, chance::fraction()) {
             inner.host_fault = Some(fault);
             self.has_host_fault.store(true, Ordering::Release);
         }
@@ -300,9 +300,14 @@ impl Gate {
         self.changed.send_replace(());
     }
 
-    /// A durable commit added and removed dead letters.
+    /// A durable commit added so many bytes of dead letters.
     pub fn dead_grew(&self, bytes: u64) {
         self.dead_box.grew(bytes);
+    }
+
+    /// What the log says when the gate is made.
+    pub fn dead_begins(&self, usage: DeadUsage, bytes_max: Option<u64>) {
+        self.dead_box.begins(usage, bytes_max);
     }
 
     /// What the log says of the handler's dead letters, and how many bytes they may take.
@@ -312,6 +317,7 @@ impl Gate {
         }
     }
 
+    /// A durable commit added and removed dead letters.
     pub fn dead_changed(&self, added: u64, removed: u64) {
         if added == 0 && removed == 0 {
             return;

@@ -222,7 +222,8 @@ impl Host {
     /// Gates for the handlers that do not run yet.
     async fn gates(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, Arc<Gate>>, StartError> {
         let mut gates = HashMap::new();
-        let dead_bytes_max = self.works.log.usage().await?.dead_bytes_max;
+        let log_usage = self.works.log.usage().await?;
+        let dead_bytes_max = log_usage.dead_bytes_max;
         for handler in handlers {
             if self.read().contains_key(&handler.name) {
                 continue;
@@ -231,8 +232,10 @@ impl Host {
             let dead = self.works.log.dead_count(filter).await?;
             let metrics = self.works.metrics.handler(&handler.name);
             let gate = Gate::new(&handler.policy, dead.letters, metrics);
-            let usage = DeadUsage { letters: dead.letters, bytes: dead.bytes, dropped_for_bytes: 0 };
-            gate.dead_counted(Some(usage), dead_bytes_max);
+            // What went before this gate was made is not among the letters counted here.
+            let dropped_for_bytes = log_usage.dead.get(&handler.name).map_or(0, |usage| usage.dropped_for_bytes);
+            let usage = DeadUsage { letters: dead.letters, bytes: dead.bytes, dropped_for_bytes };
+            gate.dead_begins(usage, dead_bytes_max);
             gates.insert(handler.name.clone(), Arc::new(gate));
         }
         Ok(gates)

@@ -43,11 +43,11 @@ async fn dead_letters_take_no_more_than_their_share_of_the_log() {
     host.until("all are dead", async |host| outcome(host, "dead").await == 200).await;
     let dropped = r#"dead_letters_dropped_total{handler="first"}"#;
     host.until("each is kept or counted", async |host| {
-        let kept = host.metric(r#"dead_letters{handler="first"}"#).await;
-        kept > 0 && kept + host.metric(dropped).await == 200
+        let (kept, gone) = (host.metric(r#"dead_letters{handler="first"}"#).await, host.metric(dropped).await);
+        // 64 MiB / 4 / 400 KiB is 40; that the rest is gone is seen a little later.
+        kept > 0 && gone >= 150 && kept + gone == 200
     })
     .await;
-    assert!(host.metric(dropped).await >= 150, "64 MiB / 4 / 400 KiB is 40");
     host.until("there is room", async |host| host.metric("retained_bytes").await < 60 << 20).await;
     assert_eq!(host.metric("retained_bytes_max").await, 64 << 20);
 }

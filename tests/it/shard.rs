@@ -390,6 +390,27 @@ fn commit_next(shard: &mut Shard, log: &mut MemoryCore, poison: Option<&str>) ->
 }
 
 #[test]
+fn an_order_about_the_letters_of_one_shard_leaves_those_of_others() {
+    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, Bounds::default()), 1);
+    shard.offer(messages.pop_front().unwrap());
+    let run = shard.next_run(NOW).unwrap();
+    shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
+    record(&mut shard, &mut log);
+    for (offset, index, dropped) in [(100, 1, 0), (101, 0, 1)] {
+        let filter = DeadFilter { shard: Some(index), upto: Some(u64::MAX), ..DeadFilter::default() };
+        shard.command(Offset(offset), Command::DropDead { filter }, NOW);
+        if let Some(query) = shard.take_needs().dead {
+            shard.dead_found(log.dead(&query));
+        }
+        let commit = shard.stage();
+        assert_eq!(commit.as_ref().map_or(0, |commit| commit.dead_drop.len()), dropped, "shard {index}");
+        if commit.is_some() {
+            shard.committed();
+        }
+    }
+}
+
+#[test]
 fn a_letter_that_another_order_still_saw_returns_once() {
     let setup = setup(OnFailure::Park, Bounds::default());
     let (mut shard, mut log, mut messages) = shard(setup, 1);

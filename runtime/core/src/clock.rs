@@ -117,8 +117,10 @@ impl HostTime {
     }
 
     fn look_for_suspend(&self) {
+        // In this order: a pause between both looks makes the suspend seem shorter, never longer.
+        let since_boot = since_boot();
         let awake = instant().saturating_duration_since(self.instant);
-        let suspended = since_boot().saturating_sub(self.since_boot).saturating_sub(awake);
+        let suspended = since_boot.saturating_sub(self.since_boot).saturating_sub(awake);
         self.suspended_ms.fetch_max(millis(suspended), Ordering::Relaxed);
     }
 

@@ -57,6 +57,9 @@ pub enum Command {
     CancelDelayed {
         shard: u16,
         number: u64,
+        /// The message's id: numbers of messages that are gone may be given again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<String>,
     },
     /// An earlier module, instead of the one in the file while that does not change.
     Rollback {
@@ -151,7 +154,7 @@ mod tests {
             Command::RetryDead { filter, to: Some(HandlerName::parse("other").unwrap()) },
             Command::RetryNow { key: None, offset: None },
             Command::RetryNow { key: Some(key("k")), offset: Some(7) },
-            Command::CancelDelayed { shard: 3, number: 17 },
+            Command::CancelDelayed { shard: 3, number: 17, id: Some("i".into()) },
             Command::Rollback { pin: Pin { digest, over: Digest::of(b"b") } },
         ] {
             let message = Message::from_new(command.message(&handler), Offset(1), Timestamp(0));

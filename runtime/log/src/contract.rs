@@ -133,7 +133,7 @@ impl fmt::Display for Held {
         };
         let (state, command) = match (paused, tripped) {
             (true, _) => (" (the handler is paused)", "resume"),
-            (false, true) => (" (its breaker was opened by hand)", "reset"),
+            (false, true) => (" (its breaker was opened by hand)", "breaker reset"),
             (false, false) => ("", "show"),
         };
         let verb = if command == "show" { "see" } else { "let it go on with" };

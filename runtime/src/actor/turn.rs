@@ -97,7 +97,11 @@ impl<'p> Actor<'p> {
             let first = if gate.is_half_open(started) { self.next_run(Shard::next_first_try, steady) } else { None };
             let Some(run) = first.or_else(|| self.next_run(Shard::next_run, steady)) else { return Turn::Idle };
             let pass = match gate.pass(run.tries, started) {
-                Ok(pass) => pass,
+                Ok(pass) => {
+                    // At its rate it is shut after each run, and is not shut for long.
+                    self.shut_since = None;
+                    pass
+                }
                 Err(shut) => {
                     self.shard.withdraw(run.lane);
                     return Turn::Shut(shut);
@@ -221,7 +225,7 @@ impl<'p> Actor<'p> {
     fn tell_failure(&self, lane: usize, failure: &Failure, now: Instant) {
         let Some((routed, failed)) = self.shard.running(lane) else { return };
         let run = FailedRun {
-            time: clock::now(),
+            time: clock::steady(),
             kind: failure.kind(),
             error: pipeline::clip(failure.to_string()).into(),
             topic: routed.message.topic.clone(),

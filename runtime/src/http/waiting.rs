@@ -92,10 +92,12 @@ pub(super) async fn cancel(State(face): State<Arc<Face>>, PathText(name): PathTe
     let One { shard, number } = read(&face, request).await?;
     let handler = HandlerName::parse(&name).map_err(ApiError::bad_request)?;
     let filter = DelayedFilter { shard: Some(shard), number: Some(number), ..DelayedFilter::default() };
-    if face.log.delayed(DelayedQuery { handler, filter, after: None, delayed_max: 1 }).await?.is_empty() {
+    let found = face.log.delayed(DelayedQuery { handler, filter, after: None, delayed_max: 1 }).await?.pop();
+    let Some(found) = found else {
         let error =
             format!("handler `{name}` has no delayed message {shard}/{number}: it was sent, or never was there");
         return Err(ApiError::new(StatusCode::NOT_FOUND, error));
-    }
-    command(&face, &name, |_| Ok(Command::CancelDelayed { shard, number })).await
+    };
+    command(&face, &name, |_| Ok(Command::CancelDelayed { shard, number, id: found.id.as_deref().map(str::to_owned) }))
+        .await
 }

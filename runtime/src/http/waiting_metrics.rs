@@ -29,9 +29,10 @@ pub(super) async fn count(face: &Face) {
             vec![]
         }
     };
-    let now = clock::now();
+    let now = clock::steady();
     face.metrics.show_waiting(handlers.iter().filter_map(|handler| {
-        let waiting = handler.waiting.as_ref()?;
+        // Unknown is not 0: whoever is furthest behind may be the one for whom there was no time to count.
+        let waiting = handler.waiting.as_ref().filter(|waiting| waiting.messages > 0 || !waiting.at_least)?;
         let oldest = waiting.oldest.as_deref().and_then(rfc3339::parse).map(|oldest| now.since(oldest));
         Some((handler.name.as_str(), waiting.messages, oldest))
     }));

@@ -35,8 +35,11 @@ pub(super) async fn fill(
     let mut all = Control { paused_keys: Default::default(), jobs: vec![], ..slowest.control.clone() };
     let controls = || old.records.iter().map(|record| &record.control);
     for job in controls().flat_map(|control| &control.jobs) {
-        // A later one is read again.
-        if job.command <= controlled.0 && !all.jobs.iter().any(|known| known.command == job.command) {
+        // A later one is read again. One that names a shard means letters that are elsewhere now: it ends here.
+        if job.filter.shard.is_none()
+            && job.command <= controlled.0
+            && !all.jobs.iter().any(|known| known.command == job.command)
+        {
             all.jobs.push(job.clone());
         }
     }

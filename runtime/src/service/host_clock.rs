@@ -36,7 +36,9 @@ pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSett
     shift_for_tests();
     let (file, boot_id) = (host_data.clock(), std::fs::read_to_string(BOOT_ID).unwrap_or_default());
     let last = opening.last_time().map_err(StartError::ClockLog)?;
-    let boot = read(&file).filter(|note| note.boot_id == boot_id).map(|note| Timestamp(note.boot_ms));
+    // Where the machine does not name its boots no two are known to be the same.
+    let boot =
+        read(&file).filter(|note| !boot_id.is_empty() && note.boot_id == boot_id).map(|note| Timestamp(note.boot_ms));
     let (wall, since_boot) = (clock::now(), clock::since_boot());
     let compared = Left { last, boot }.compare(wall, since_boot);
     let (skew, goes_on_at) = (compared.skew, compared.goes_on_at);

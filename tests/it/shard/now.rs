@@ -85,7 +85,7 @@ fn a_delayed_message_that_is_cancelled_never_comes_and_the_others_do() {
         if durable {
             assert_eq!(record(&mut shard, &mut log).delayed.len(), 2);
         }
-        let cancel = |shard, number| Command::CancelDelayed { shard, number };
+        let cancel = |shard, number| Command::CancelDelayed { shard, number, id: None };
         shard.command(Offset(50), cancel(0, 1), NOW);
         shard.command(Offset(51), cancel(1, 2), NOW);
         shard.command(Offset(52), cancel(0, 99), NOW);

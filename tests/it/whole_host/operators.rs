@@ -43,7 +43,7 @@ impl Run {
         let source = chosen.id.as_deref().and_then(|id| id.parse().ok()).unwrap();
         self.world.cancelled(&name, Offset(source));
         let (shard, number) = (chosen.place.shard, chosen.place.number);
-        self.command(handler, Command::CancelDelayed { shard, number }).await;
+        self.command(handler, Command::CancelDelayed { shard, number, id: None }).await;
     }
 
     /// It is taken out of the settings, forgotten, and put in again: it begins with the oldest message.

@@ -70,9 +70,11 @@ impl DelayedQueue {
         Some((number, message))
     }
 
-    /// Lets a message go before it is due; false: it is not held any more.
-    pub fn cancel(&mut self, number: u64) -> bool {
-        let Some(place) = self.by_due.keys().find(|(_, held)| *held == number).copied() else { return false };
+    /// Lets a message go before it is due, if it has this id or none is given; false: it is not held any more.
+    pub fn cancel(&mut self, number: u64, id: Option<&str>) -> bool {
+        let is_it = |held: u64, message: &NewMessage| held == number && (id.is_none() || id == message.id.as_deref());
+        let found = self.by_due.iter().find(|((_, held), message)| is_it(*held, message));
+        let Some(place) = found.map(|(place, _)| *place) else { return false };
         self.bytes -= self.by_due.remove(&place).map_or(0, |message| message.bytes());
         true
     }
@@ -105,7 +107,7 @@ mod tests {
         let first = queue.hold(Timestamp(5), message(100)).number;
         let second = queue.hold(Timestamp(4), message(200)).number;
         assert_eq!(queue.room(bound).messages, 0);
-        assert!(queue.cancel(first) && !queue.cancel(first));
+        assert!(!queue.cancel(first, Some("another")) && queue.cancel(first, None) && !queue.cancel(first, None));
         assert_eq!(queue.take_due(Timestamp(9)).unwrap().0, second);
         assert_eq!(queue.room(bound), DelayedRoom { messages: 2, bytes: 9000 });
     }

@@ -65,7 +65,7 @@ impl Held {
 
     /// What begins to wait gives its memory back at once, and lanes that hold something are not filled.
     pub fn is_tight(&self) -> bool {
-        self.allowed.is_tight || self.bytes() >= self.limit() / 2
+        self.allowed.is_tight || self.bytes() >= self.wide_limit() / 2
     }
 
     pub fn take(&mut self, item: &Item) {
@@ -104,7 +104,7 @@ impl Held {
             0 => MESSAGE_BYTES_MAX.min(self.bytes_max / 8),
             bytes => bytes,
         };
-        let fits = !self.is_full() && (self.expected == 0 || self.expected + bytes <= self.limit() / 2);
+        let fits = !self.is_full() && (self.expected == 0 || self.expected + bytes <= self.wide_limit() / 2);
         (fits || at_any_rate).then(|| {
             self.expected += bytes;
             bytes
@@ -126,5 +126,10 @@ impl Held {
 
     fn limit(&self) -> usize {
         self.bytes_max.min(self.allowed.bytes_max)
+    }
+
+    /// What there will be while the host has plenty: what it allows at a time is only taken ahead for a turn.
+    fn wide_limit(&self) -> usize {
+        if self.allowed.is_tight { self.limit() } else { self.bytes_max }
     }
 }

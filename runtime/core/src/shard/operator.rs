@@ -32,12 +32,19 @@ impl Shard {
         {
             return Applied::Done;
         }
+        if let Command::RetryDead { filter, .. } | Command::DropDead { filter } = &command
+            && filter.shard.is_some_and(|shard| shard != self.setup.id.index)
+        {
+            return Applied::Done;
+        }
         let applied = self.orders.apply(offset, command.clone());
         match command {
             Command::ResumeKey { key } => self.resume_key(&key),
             Command::RetryNow { key, offset } => self.retry_now(key.as_ref(), offset.map(Offset), now),
             // One that was due already is in the log, or in the commit to come.
-            Command::CancelDelayed { shard, number } if shard == self.setup.id.index && self.delayed.cancel(number) => {
+            Command::CancelDelayed { shard, number, id }
+                if shard == self.setup.id.index && self.delayed.cancel(number, id.as_deref()) =>
+            {
                 self.staged.drop_delayed(number);
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! What operators asked of a shard: what is in force, and the dead letters that the command under way is about.
 
-use crate::commit::{Control, DeadAction, DeadFilter, DeadOrder, DeadQuery, NumberedDeadLetter};
+use crate::commit::{Control, DeadAction, DeadFilter, DeadJob, DeadOrder, DeadQuery, NumberedDeadLetter};
 use crate::control::{Applied, Command};
 use crate::handler::ShardId;
 use crate::message::{NewMessage, Offset};
@@ -65,6 +65,11 @@ impl Orders {
         if self.reading {
             return None;
         }
+        // An earlier version took letters of every shard for a job that names one.
+        let is_others = |job: &DeadJob| job.filter.shard.is_some_and(|index| index != shard.index);
+        let jobs = self.control.jobs.len();
+        self.control.jobs.retain(|job| !is_others(job));
+        self.changed |= self.control.jobs.len() < jobs;
         let job = self.control.jobs.first()?;
         self.reading = true;
         Some(DeadQuery {

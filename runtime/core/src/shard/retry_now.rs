@@ -15,7 +15,7 @@ impl Shard {
         let lanes = self.lanes.iter().filter(|(_, lane)| key.is_none_or(|key| lane.key.as_ref() == Some(key)));
         let lanes = lanes.filter(|(_, lane)| {
             lane.items.front().is_some_and(|first| {
-                first.attempt > 0 && first.due > now && offset.is_none_or(|offset| first.work == offset.into())
+                first.has_failed() && first.due > now && offset.is_none_or(|offset| first.work == offset.into())
             })
         });
         let lanes: Vec<usize> = lanes.map(|(at, _)| at).collect();

@@ -204,9 +204,12 @@ impl<'c> Tables<'c> {
         if let Err(reason) = check_commit(commit, shard.read, shard.controlled) {
             return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
         }
-        if let Some(bytes_max) = self.room.bounds.topics_bytes_max() {
+        // What was delayed had its topic looked at when it was taken: refused now it would be refused for ever.
+        let releases = !commit.delayed_drop.is_empty();
+        if let Some(bytes_max) = self.room.bounds.topics_bytes_max().filter(|_| !releases) {
             // The work under way has as much again.
-            let topics = commit.outputs.iter().map(|output| &output.topic);
+            let delayed = commit.delayed_put.iter().map(|delayed| &delayed.message.topic);
+            let topics = commit.outputs.iter().map(|output| &output.topic).chain(delayed);
             if let Some(reason) = self.topics.refusal(&mut self.sql, topics, 2 * bytes_max)? {
                 return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
             }

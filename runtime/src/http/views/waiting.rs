@@ -292,7 +292,7 @@ impl WaitingPage {
             Some(routing) => backlog::behind(log, routing, heads, log.end().await?, &mut Budget::default()).await?,
             None => Default::default(),
         };
-        let now = clock::now();
+        let now = clock::steady();
         for found in heads {
             let OpenHead { shard, head, message } = found;
             let key = head.key.as_ref().map(ToString::to_string);
