@@ -83,7 +83,7 @@ impl Counter {
         !inner.is_full()
     }
 
-    /// A durable commit is about to be told that added letters of so many bytes.
+    /// A durable commit added letters of so many bytes; how many letters is told next.
     pub fn grew(&self, bytes: u64) {
         self.lock().bytes += bytes;
     }

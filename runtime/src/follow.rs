@@ -9,7 +9,6 @@ mod pins;
 pub use self::pins::{LastPin, Pins};
 
 use crate::control::Command;
-
 use crate::handler::HandlerName;
 use crate::log::{Log, LogError, ReadRequest, Tail};
 use crate::message::{Message, Offset};

@@ -1,7 +1,7 @@
 //! A shard: takes messages up, keeps the lanes of their keys, and turns runs into commits.
 //!
 //! [`Shard`] is a state machine without IO: time, randomness, messages, run results and commit answers are handed in,
-//! calls, reads and commits come out. the actor of the program drives it against the real log; the simulation steps it from a seed.
+//! calls, reads and commits come out. The actor of the program drives it against the real log; the simulation steps it from a seed.
 //!
 //! It guarantees:
 //! - one run at a time per lane, in log order, across retries (unless the handler gives order up: `skip`);

@@ -193,11 +193,12 @@ impl Queue {
         held.passed
     }
 
-    /// Whether a catch-up read is worth while: at most half full, and a message that was refused would fit.
+    /// Whether nothing is in it, not even a position.
     pub(super) fn is_empty(&self) -> bool {
         self.held().deliveries.is_empty()
     }
 
+    /// Whether a catch-up read is worth while: at most half full, and a message that was refused would fit.
     pub(super) fn has_room(&self) -> bool {
         self.held().has_room(self.capacity)
     }

@@ -27,7 +27,7 @@ impl Shard {
         };
         let work = item.work;
         if item.has_failed() && !item.alone {
-            // Timers compare with the wall clock; a due time in the past fires at the next look.
+            // Timers go by the host's time; a due time in the past fires at the next look.
             lane.phase = Phase::Waiting;
             self.timers.set(item.due, Timer::Lane(at, work));
             return;

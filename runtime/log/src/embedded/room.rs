@@ -2,7 +2,8 @@
 //! commits and operators' commands still fit, which make room.
 //!
 //! Inside `max_bytes` dead letters and topics have bounds of their own, so that neither can fill a log for good: a quarter
-//! for the letters of all handlers, each with an equal share, and an eighth for the names of topics.
+//! for the letters of all handlers, each with an equal share (kept here for those that drop the oldest, by the host for those
+//! that stop), and an eighth for the names of topics.
 
 use super::failure::Failure;
 use super::trim::used_bytes;
