@@ -8,7 +8,7 @@
 use crate::clock;
 use crate::config::Retain;
 use crate::handler::{HandlerName, ShardId};
-use crate::log::{Log, LogError, Trim, Trimmed, Usage};
+use crate::log::{Held, Log, LogError, Trim, Trimmed, Usage};
 use crate::telemetry::{Metrics, RetentionMetrics, events};
 use crate::vital::Vital;
 use std::sync::Arc;
@@ -35,11 +35,24 @@ pub struct Retained {
     /// Messages deleted since the start.
     pub deleted: u64,
     /// The shard that keeps messages which should go.
-    pub held_by: Option<ShardId>,
-    /// What it keeps them for and what can be done, once it has had the time to write down how far it is.
-    pub held: Option<String>,
+    pub held: Option<Held>,
+    /// Looks in a row that found it in the way, up to as many as make it worth saying.
+    held_looks: u32,
     /// How full the log is.
     pub usage: Usage,
+}
+
+impl Retained {
+    /// The shard that keeps messages which should go.
+    pub fn held_by(&self) -> Option<&ShardId> {
+        self.held.as_ref().map(|held| &held.shard)
+    }
+
+    /// What it keeps them for and what can be done, once it has had the time to write down how far it is: a shard that has
+    /// nothing to do writes that when it is asked to, and is in nobody's way.
+    pub fn in_the_way(&self) -> Option<&Held> {
+        self.held.as_ref().filter(|_| self.held_looks >= HELD_LOOKS)
+    }
 }
 
 /// The task that trims; it ends by `stop`, and a step that was begun is completed.
@@ -62,8 +75,7 @@ impl Retention {
     ) -> Self {
         let (tell, retained) = watch::channel(Retained::default());
         let hurry = Box::new(hurry);
-        let trimmer =
-            Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false, held_looks: 0 };
+        let trimmer = Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false };
         let vital = Vital::default();
         Self { task: tokio::spawn(vital.guard("retention", trimmer.run(stop))), vital, retained }
     }
@@ -95,8 +107,6 @@ struct Trimmer {
     tell: watch::Sender<Retained>,
     /// The last step failed, which was said.
     failing: bool,
-    /// Looks in a row that found the same shard in the way.
-    held_looks: u32,
 }
 
 impl Trimmer {
@@ -122,10 +132,10 @@ impl Trimmer {
                     self.failing = false;
                     went |= trimmed.deleted > 0;
                     let more = trimmed.more;
-                    if let Some(shard) = trimmed.held_by.as_ref().filter(|_| !more) {
+                    if let Some(shard) = trimmed.held_by().filter(|_| !more) {
                         (self.hurry)(shard);
                         // The next one in the way is known when this one is out of it.
-                        went |= Some(shard) != self.tell.borrow().held_by.as_ref();
+                        went |= Some(shard) != self.tell.borrow().held_by();
                     }
                     self.note(trimmed);
                     if !more {
@@ -164,26 +174,20 @@ impl Trimmer {
     }
 
     fn note(&mut self, trimmed: Trimmed) {
-        let Trimmed { deleted, bytes, held_by, held, .. } = trimmed;
-        self.metrics.trimmed(bytes, deleted);
-        // A step that was cut short does not know who stands in the way of the next one.
-        let is_held_known = !trimmed.more;
-        if is_held_known {
-            let same = held_by.is_some() && held_by == self.tell.borrow().held_by;
-            self.held_looks = if same { self.held_looks.saturating_add(1) } else { 0 };
-        }
-        // A shard that has nothing to do writes how far it is when it is asked to, and is in nobody's way.
-        let held = held.filter(|_| self.held_looks >= HELD_LOOKS).map(|held| held.to_string());
+        self.metrics.trimmed(trimmed.bytes, trimmed.deleted);
         self.tell.send_if_modified(|retained| {
             let before = retained.clone();
-            retained.bytes = bytes;
-            retained.deleted += deleted;
-            if is_held_known {
-                if held != retained.held {
-                    events::retention_held(held.as_deref());
+            retained.bytes = trimmed.bytes;
+            retained.deleted += trimmed.deleted;
+            // A step that was cut short does not know who stands in the way of the next one.
+            if !trimmed.more {
+                let same = trimmed.held.is_some() && trimmed.held_by() == retained.held_by();
+                retained.held_looks = if same { (retained.held_looks + 1).min(HELD_LOOKS) } else { 0 };
+                self.metrics.show_held(trimmed.held_by());
+                retained.held = trimmed.held;
+                if retained.in_the_way() != before.in_the_way() {
+                    events::retention_held(retained.in_the_way().map(ToString::to_string).as_deref());
                 }
-                self.metrics.show_held(held_by.as_ref());
-                (retained.held_by, retained.held) = (held_by, held);
             }
             *retained != before
         });

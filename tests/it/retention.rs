@@ -76,16 +76,16 @@ async fn what_is_too_old_goes_when_its_handler_has_settled_it() {
     let id = shard("h", 3);
     let term = log.claim(id.clone(), offsets[3]).await.unwrap().term;
     let running = Running::start(&log, Retain::default(), "h");
-    let retained = running.until(|retained| retained.held_by.is_some()).await;
-    assert_eq!((retained.deleted, retained.held_by), (4, Some(id.clone())));
+    let retained = running.until(|retained| retained.held_by().is_some()).await;
+    assert_eq!((retained.deleted, retained.held_by()), (4, Some(&id)));
     assert_eq!(everything(&*log).await.len(), 6);
     assert_eq!((running.metric("trimmed_messages_total"), running.metric("retention_held")), (4, 1));
 
     let moved = ShardCommit { read: offsets[7], ..commit(&id, term, 1) };
     assert_eq!(log.commit(moved).await, Ok(Committed::default()));
-    running.until(|retained| retained.deleted == 8 && retained.held_by.is_some()).await;
+    running.until(|retained| retained.deleted == 8 && retained.held_by().is_some()).await;
     running.holders.send(vec![]).unwrap();
-    running.until(|retained| retained.deleted == 10 && retained.held_by.is_none()).await;
+    running.until(|retained| retained.deleted == 10 && retained.held_by().is_none()).await;
     assert_eq!(everything(&*log).await, []);
     assert_eq!((running.metric("trimmed_messages_total"), running.metric("retention_held")), (10, 0));
     running.stop.cancel();
@@ -154,7 +154,7 @@ async fn handlers_that_hear_nothing_do_not_fill_a_log_with_a_bound() {
     for _ in 0..100 {
         running.append(&*log, bytes_max).await;
     }
-    running.until(|retained| retained.bytes <= bytes_max / 10 * 9 && retained.held_by.is_none()).await;
+    running.until(|retained| retained.bytes <= bytes_max / 10 * 9 && retained.held_by().is_none()).await;
     running.stop.cancel();
     running.retention.ended().await;
     host.stop().await;

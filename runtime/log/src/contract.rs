@@ -95,9 +95,14 @@ pub struct Trimmed {
     /// Bytes the log takes now; whether it can say is among the [`Guarantees`].
     pub bytes: u64,
     /// The shard that kept messages which would have gone otherwise.
-    pub held_by: Option<ShardId>,
-    /// The same, with what it needs them for.
     pub held: Option<Held>,
+}
+
+impl Trimmed {
+    /// The shard that kept messages, without what it needs them for.
+    pub fn held_by(&self) -> Option<&ShardId> {
+        self.held.as_ref().map(|held| &held.shard)
+    }
 }
 
 /// A shard that keeps old messages in the log.

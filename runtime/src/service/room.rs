@@ -15,7 +15,9 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(super) async fn tell(mut retained: watch::Receiver<Retained>, host: Arc<Host>, readiness: Readiness) {
     let mut full = None;
     loop {
-        let Retained { usage, held, .. } = retained.borrow_and_update().clone();
+        let looked = retained.borrow_and_update().clone();
+        let held = looked.in_the_way().map(|held| format!("old messages stay in the log: {held}"));
+        let Retained { usage, .. } = looked;
         host.dead_counted(&usage);
         let now_full = usage.full;
         // How many bytes are used changes all the time; that it is full is said once.
@@ -24,7 +26,7 @@ pub(super) async fn tell(mut retained: watch::Receiver<Retained>, host: Arc<Host
         }
         readiness.in_the_way("log", now_full.as_ref().map(|full| format!("the log is full: {full}")));
         full = now_full;
-        readiness.notice("retain", held.map(|held| format!("old messages stay in the log: {held}")));
+        readiness.notice("retain", held);
         tokio::select! {
             // Safe to cancel, both: what changed is looked at again.
             changed = retained.changed() => if changed.is_err() { return },

@@ -253,7 +253,7 @@ async fn a_full_log_says_who_holds_it_and_how_to_free_it() {
     fill(&log).await;
     let trim = Trim { older_than: None, bytes_max, holders: vec![id.handler.clone()], messages_max: 1000 };
     let trim = Trim { bytes_max: Some(1024 * 1024), ..trim };
-    assert_eq!(log.trim(trim.clone()).await.unwrap().held_by, Some(id.clone()));
+    assert_eq!(log.trim(trim.clone()).await.unwrap().held_by(), Some(&id));
     let reason = fill(&log).await;
     for part in ["`max_bytes`", "h/3", "`sluicebox handlers show h`", "`sluicebox handlers forget h`"] {
         assert!(reason.contains(part), "{part} is not in: {reason}");

@@ -55,7 +55,7 @@ on_every_kind! {
         let young = append(&*log, 2).await;
         let older_than = Some(everything(&*log).await[3].time);
         let trimmed = log.trim(Trim { older_than, ..all(&[]) }).await.unwrap();
-        assert_eq!((trimmed.deleted, trimmed.more, trimmed.held_by), (3, false, None));
+        assert_eq!((trimmed.deleted, trimmed.more, trimmed.held), (3, false, None));
         assert_eq!(offsets(&*log).await, young);
         let again = log.trim(Trim { older_than, ..all(&[]) }).await.unwrap();
         assert_eq!((again.deleted, again.more), (0, false));
@@ -78,7 +78,7 @@ on_every_kind! {
     async fn what_was_deleted_is_gone_and_its_offsets_are_not_used_again(log) {
         let gone = append(&*log, 5).await;
         let mut tail = log.tail().await.unwrap();
-        assert_eq!(to_the_end(&*log, &all(&[])).await.held_by, None);
+        assert_eq!(to_the_end(&*log, &all(&[])).await.held, None);
         assert_eq!(log.end().await.unwrap(), gone[4]);
         assert_eq!(log.fetch(gone.clone()).await.unwrap(), vec![None; 5]);
         let read = log.read(read_all(">")).await.unwrap();
@@ -109,10 +109,10 @@ on_every_kind! {
             log.claim(id.clone(), read).await.unwrap();
         }
         let trimmed = to_the_end(&*log, &all(&["slow"])).await;
-        assert_eq!(trimmed.held_by, Some(slow.clone()));
+        assert_eq!(trimmed.held_by(), Some(&slow));
         assert_eq!(offsets(&*log).await, messages[3..]);
         // It holds nothing when nobody runs it any more.
-        assert_eq!(to_the_end(&*log, &all(&["other"])).await.held_by, None);
+        assert_eq!(to_the_end(&*log, &all(&["other"])).await.held, None);
         assert_eq!(offsets(&*log).await, []);
     }
 
@@ -123,16 +123,16 @@ on_every_kind! {
         let open_put = vec![head(messages[4]), head(messages[1])];
         let read = messages[5];
         assert_eq!(log.commit(ShardCommit { read, open_put, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
-        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
+        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by(), Some(&id));
         assert_eq!(offsets(&*log).await, messages[1..]);
         let open_drop = vec![messages[1]];
         assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 2) }).await, Ok(Committed::default()));
-        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
+        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by(), Some(&id));
         assert_eq!(offsets(&*log).await, messages[4..]);
         let open_drop = vec![messages[4]];
         assert_eq!(log.commit(ShardCommit { read, open_drop, ..commit(&id, term, 3) }).await, Ok(Committed::default()));
         let trimmed = to_the_end(&*log, &all(&["h"])).await;
-        assert_eq!((trimmed.held_by, offsets(&*log).await), (None, vec![]));
+        assert_eq!((trimmed.held_by(), offsets(&*log).await), (None, vec![]));
     }
 
     async fn no_command_goes_before_it_is_applied(log) {
@@ -141,7 +141,7 @@ on_every_kind! {
         let messages = append(&*log, 4).await;
         let (read, controlled) = (messages[3], messages[0]);
         assert_eq!(log.commit(ShardCommit { read, controlled, ..commit(&id, term, 1) }).await, Ok(Committed::default()));
-        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(id.clone()));
+        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by(), Some(&id));
         assert_eq!(offsets(&*log).await, messages[1..]);
     }
 
@@ -158,11 +158,11 @@ on_every_kind! {
         };
         log.put_routings(0, vec![routing]).await.unwrap();
         let trimmed = to_the_end(&*log, &all(&["h"])).await;
-        assert_eq!((trimmed.held_by, offsets(&*log).await), (Some(shard("h", 0)), messages[2..].to_vec()));
+        assert_eq!((trimmed.held_by(), offsets(&*log).await), (Some(&shard("h", 0)), messages[2..].to_vec()));
         log.claim(shard("h", 0), messages[3]).await.unwrap();
-        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(shard("h", 1)));
+        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by(), Some(&shard("h", 1)));
         log.claim(shard("h", 1), messages[2]).await.unwrap();
-        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by, Some(shard("h", 1)));
+        assert_eq!(to_the_end(&*log, &all(&["h"])).await.held_by(), Some(&shard("h", 1)));
         assert_eq!(offsets(&*log).await, messages[3..]);
     }
 
@@ -189,7 +189,7 @@ on_every_kind! {
         let id = shard("h", 0);
         log.claim(id.clone(), left[9]).await.unwrap();
         let held = Trim { bytes_max: Some(bytes / 4), ..all(&["h"]) };
-        assert_eq!(to_the_end(&*log, &Trim { older_than: None, ..held }).await.held_by, Some(id));
+        assert_eq!(to_the_end(&*log, &Trim { older_than: None, ..held }).await.held_by(), Some(&id));
         assert_eq!(offsets(&*log).await, left[10..]);
         // Less than what the log takes without any message: all go, and it ends.
         to_the_end(&*log, &Trim { bytes_max: Some(0), ..unlimited }).await;
@@ -232,7 +232,7 @@ async fn with_trimming_a_log_of_bounded_size_takes_appends_for_ever() {
         let handled = ShardCommit { read, outputs, ..commit(&id, term, number) };
         assert_eq!(log.commit(handled).await, Ok(Committed::default()));
         let trimmed = to_the_end(&log, &trim).await;
-        assert!(trimmed.bytes <= bytes_max / 10 * 9 && trimmed.held_by.is_none(), "{trimmed:?}");
+        assert!(trimmed.bytes <= bytes_max / 10 * 9 && trimmed.held_by().is_none(), "{trimmed:?}");
     }
     drop(log);
     let file_bytes = std::fs::metadata(directory.path().join("sluicebox.db")).unwrap().len();

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::queries::{Reader, message, shard};
 use super::rows::{self, uint};
+use super::statements::letter_bytes;
 use rusqlite::types::Value;
 use rusqlite::{Row, params_from_iter};
 use sluicebox_core::clock::Timestamp;
@@ -11,10 +12,6 @@ use std::sync::Arc;
 
 /// Most letters looked at in one snapshot: while one is open the write-ahead log cannot start over.
 const LETTERS_PER_SNAPSHOT: i64 = 10_000;
-
-/// What a letter takes, about, as SQL: SQLite knows the length of a body without reading it.
-pub(super) const LETTER_BYTES: &str =
-    "(length(dead.body) + coalesce(length(dead.headers), 0) + length(dead.error) + length(dead.topic) + 200)";
 
 /// Conditions on `dead` that SQLite checks, with their values. The topic's pattern is left to the caller.
 struct Conditions {
@@ -90,7 +87,8 @@ impl Reader {
 
     pub(super) fn dead_count(&self, filter: &DeadFilter) -> Result<DeadCount, Failure> {
         let mut count = DeadCount::default();
-        self.each_dead(&format!("topic, number, {LETTER_BYTES}"), filter, DeadOrder::Oldest { above: 0 }, |row| {
+        let columns = concat!("topic, number, ", letter_bytes!());
+        self.each_dead(columns, filter, DeadOrder::Oldest { above: 0 }, |row| {
             count = DeadCount { letters: count.letters + 1, bytes: count.bytes + uint(row, 2)?, newest: uint(row, 1)? };
             Ok(true)
         })?;

@@ -1,13 +1,12 @@
 //! The dead letters of the handlers, as the writer adds, deletes and bounds them: by number, as the handler's settings say,
 //! and by bytes, so that they never fill a log with `max_bytes`.
 
-use super::dead::LETTER_BYTES;
 use super::failure::Failure;
 use super::room::Bounds;
 use super::rows::{self, int, uint};
 use super::statements::Statements;
 use crate::contract::DeadUsage;
-use rusqlite::{Connection, Statement, params};
+use rusqlite::{Statement, params};
 use sluicebox_core::commit::{DeadLetter, Deaths, ShardCommit};
 use sluicebox_core::handler::HandlerName;
 use std::collections::HashMap;
@@ -48,7 +47,6 @@ impl DeadBoxes {
     /// Writes what a commit of a shard does to the letters of its handler. Returns how many took the place of another.
     pub(super) fn write(
         &mut self,
-        connection: &Connection,
         sql: &mut Statements<'_>,
         bounds: &Bounds,
         handler_id: i64,
@@ -65,7 +63,8 @@ impl DeadBoxes {
         }
         let mut count = match known {
             Some(known) => known,
-            None => count(connection, handler_id)?,
+            // Of before this transaction too, which changes nothing of a handler before it is counted.
+            None => *self.counts.entry(handler_id).insert_entry(count(sql, handler_id)?).get(),
         };
         for number in &commit.dead_drop {
             let mut dropped = sql.dead_drop.query(params![shard_id, int(*number)])?;
@@ -114,10 +113,8 @@ impl DeadUsage {
     }
 }
 
-fn count(connection: &Connection, handler_id: i64) -> Result<DeadUsage, Failure> {
-    let sql = format!("SELECT count(*), coalesce(sum({LETTER_BYTES}), 0) FROM dead WHERE handler_id = ?1");
-    let mut select = connection.prepare_cached(&sql)?;
-    let counted = select.query_row([handler_id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+fn count(sql: &mut Statements<'_>, handler_id: i64) -> Result<DeadUsage, Failure> {
+    let counted = sql.dead_count.query_row([handler_id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
     Ok(DeadUsage { letters: counted.0.cast_unsigned(), bytes: counted.1.cast_unsigned(), dropped_for_bytes: 0 })
 }
 

@@ -2,10 +2,10 @@
 
 use super::failure::Failure;
 use super::rows::{self, int};
-use rusqlite::{Connection, named_params, params};
-use sluicebox_core::clock::Timestamp;
+use crate::routings;
+use rusqlite::{Connection, OptionalExtension as _, named_params, params};
+use sluicebox_core::clock::{Timestamp, millis};
 use sluicebox_core::skew::Redate;
-use std::time::Duration;
 
 /// [`Redate::time`] for a column, and which rows it changes.
 const TIME_BACK: (&str, &str) = ("min({}, :now)", "{} > :now");
@@ -41,8 +41,30 @@ pub(super) fn redate(connection: &Connection, redate: &Redate) -> Result<(), Fai
     Ok(transaction.commit()?)
 }
 
-fn millis(by: Duration) -> u64 {
-    u64::try_from(by.as_millis()).unwrap_or(u64::MAX)
+/// Since when the rules of identity of today hold, which is compared with the times of messages.
+fn identities(connection: &Connection, redate: &Redate) -> Result<(), Failure> {
+    let (version, text): (i64, String) =
+        connection.query_row("SELECT version, routings FROM routings", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if version == 0 {
+        return Ok(());
+    }
+    let mut all = routings::decode(&text).map_err(Failure::Broken)?;
+    all.iter_mut().for_each(|routing| routing.identity.time = redate.time(routing.identity.time));
+    connection.execute("UPDATE routings SET routings = ?1", [routings::encode(&all)])?;
+    Ok(())
+}
+
+/// What an operator accepted and no host has taken note of.
+pub(super) fn accepted(connection: &Connection) -> Result<Option<HostBoot>, Failure> {
+    let found = connection.query_row("SELECT boot_id, boot FROM accepted_clock", [], |row| {
+        Ok(HostBoot { boot_id: row.get(0)?, boot: Timestamp(row.get::<_, i64>(1)?.cast_unsigned()) })
+    });
+    Ok(found.optional()?)
+}
+
+pub(super) fn forget_accepted(connection: &Connection) -> Result<(), Failure> {
+    connection.execute("DELETE FROM accepted_clock", [])?;
+    Ok(())
 }
 
 fn marks(connection: &Connection, redate: &Redate) -> Result<(), Failure> {

@@ -2,8 +2,16 @@
 
 use rusqlite::{Connection, Statement};
 
+/// What a dead letter takes, about, as SQL: SQLite knows the length of a body without reading it.
+macro_rules! letter_bytes {
+    () => {
+        "(length(dead.body) + coalesce(length(dead.headers), 0) + length(dead.error) + length(dead.topic) + 200)"
+    };
+}
+pub(super) use letter_bytes;
+
 macro_rules! statements {
-    ($($name:ident: $sql:literal,)*) => {
+    ($($name:ident: $sql:expr,)*) => {
         /// Every statement the writer runs.
         pub(super) struct Statements<'c> {
             $(pub(super) $name: Statement<'c>,)*
@@ -48,13 +56,20 @@ statements! {
     state_drop: "DELETE FROM state WHERE handler_id = ?1 AND key = ?2 AND entry = ?3",
     delayed_put: "REPLACE INTO delayed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     delayed_drop: "DELETE FROM delayed WHERE shard_id = ?1 AND number = ?2",
-    dead_add: "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, headers, body, handler_id, identity, deaths, first_offset, first_given_up, returns) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) \
-               RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
-    dead_drop: "DELETE FROM dead WHERE number = ?2 AND shard_id = ?1 \
-                RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
-    dead_drop_oldest: "DELETE FROM dead WHERE number = (SELECT min(number) FROM dead WHERE handler_id = ?1) \
-                       RETURNING length(body) + coalesce(length(headers), 0) + length(error) + length(topic) + 200",
+    dead_add: concat!(
+        "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, \
+         headers, body, handler_id, identity, deaths, first_offset, first_given_up, returns) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21) RETURNING ",
+        letter_bytes!()
+    ),
+    dead_drop: concat!("DELETE FROM dead WHERE number = ?2 AND shard_id = ?1 RETURNING ", letter_bytes!()),
+    dead_drop_oldest: concat!(
+        "DELETE FROM dead WHERE number = (SELECT min(number) FROM dead WHERE handler_id = ?1) RETURNING ",
+        letter_bytes!()
+    ),
+    dead_count: concat!(
+        "SELECT count(*), coalesce(sum(", letter_bytes!(), "), 0) FROM dead WHERE handler_id = ?1"
+    ),
     handlers_count: "SELECT count(*) FROM handlers WHERE NOT forgotten",
     topics_bytes: "SELECT coalesce(sum(2 * length(name) + 48), 0) FROM topics",
     dead_same: "SELECT number, deaths, first_offset, first_given_up, returns FROM dead \

@@ -218,7 +218,7 @@ impl<'c> Tables<'c> {
         shard.write(&mut self.sql, commit)?;
         let (handler_id, shard_id) = (shard.handler_id, shard.id);
         let bounds = &self.room.bounds;
-        let dead_joined = self.dead.write(self.connection, &mut self.sql, bounds, handler_id, shard_id, commit)?;
+        let dead_joined = self.dead.write(&mut self.sql, bounds, handler_id, shard_id, commit)?;
         self.append_checked(&commit.outputs)?;
         Ok(Ok(Committed { dead_joined }))
     }

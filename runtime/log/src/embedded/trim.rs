@@ -150,7 +150,6 @@ pub(super) fn step(connection: &Connection, trim: &Trim, floor: &Floor) -> Resul
     if !trimmed.more {
         trimmed.more = give_back(connection)?;
     }
-    trimmed.held_by = trimmed.held.as_ref().map(|held| held.shard.clone());
     Ok(trimmed)
 }
 

@@ -350,13 +350,7 @@ impl MemoryCore {
         }
         let deleted = going.min(trim.messages_max);
         self.gone.extend(self.messages.drain(..deleted).map(|message| message.offset));
-        Trimmed {
-            deleted: deleted as u64,
-            more: going > deleted,
-            bytes,
-            held_by: held.as_ref().map(|held| held.shard.clone()),
-            held,
-        }
+        Trimmed { deleted: deleted as u64, more: going > deleted, bytes, held }
     }
 
     /// The first offset that these handlers need, and who needs it.
