@@ -1,7 +1,7 @@
 //! A task of the host that panics is heard of: by `/readyz`, and by the exit code where the host cannot go on without it.
 
-use crate::harness::guests;
 use crate::harness::process::Place;
+use crate::harness::{PATIENCE, guests};
 
 fn place() -> Place {
     let handler = "[handlers.first]\nmodule = \"ledger.wasm\"\nsubscribe = [\"in\"]\npublish = [\"out\"]\n";
@@ -19,6 +19,30 @@ fn a_host_whose_messages_or_commands_are_not_delivered_any_more_ends() {
         assert_eq!(host.ended().code(), Some(1), "{task}: {}", place.heard());
         assert!(place.heard().contains(&format!("{task} panicked")), "{}", place.heard());
     }
+}
+
+#[tokio::test]
+async fn a_host_whose_log_is_not_cared_for_any_more_ends() {
+    let place = place();
+    let host = place.start_by(&[], &[("SLUICEBOX_PANIC", "the checkpointer")]);
+    // It has work after some 16 MiB. What came before the panic may have been taken, and nothing has to come after it.
+    let body = "x".repeat(400 * 1024);
+    let mut published = 0;
+    while !place.heard().contains("panicked") && host.publish("in", Some("a"), None, &body).await {
+        published += 1;
+        assert!(published < 1000, "the checkpointer has nothing to do: {}", place.heard());
+    }
+    let pid = rustix::process::Pid::from_raw(host.pid() as i32).unwrap();
+    let mut ended = tokio::task::spawn_blocking(|| host.ended().code());
+    let code = match tokio::time::timeout(PATIENCE, &mut ended).await {
+        Ok(code) => code.unwrap(),
+        Err(_) => {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            panic!("it goes on: {}", place.heard());
+        }
+    };
+    assert_eq!(code, Some(1), "{}", place.heard());
+    assert!(place.heard().contains("its checkpointer panicked"), "{}", place.heard());
 }
 
 #[tokio::test]

@@ -9,9 +9,10 @@
 //! checkpointer copies the whole backlog before the writer starts over, so that no commit waits for it, and then the
 //! file is cut after all.
 
+use super::crash::panic_if_asked;
 use super::failure::Failure;
 use super::format::PAGE_BYTES;
-use super::log_state::LogState;
+use super::log_state::{LogState, StopOnPanic};
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -145,7 +146,9 @@ impl Drop for Checkpoints {
 }
 
 fn run(connection: &Connection, woken: &Receiver<()>, copied: &AtomicU32, state: &LogState) {
+    let _stop_on_panic = StopOnPanic { state, thread: "checkpointer" };
     while let Ok(()) = woken.recv() {
+        panic_if_asked("the checkpointer");
         match checkpoint(connection, "PASSIVE") {
             Ok(checkpointed) => copied.store(checkpointed.copied, Ordering::Relaxed),
             Err(failure) => return state.stop(format!("failed to move pages into the database: {failure}")),

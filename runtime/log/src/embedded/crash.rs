@@ -1,7 +1,8 @@
 //! Points at which a test makes the process die, to see what a restart finds.
 //!
 //! `SLUICEBOX_CRASH_POINT=after-commit:3` aborts after the third transaction is durable and before anyone hears of it;
-//! `before-commit` aborts when everything is written but the commit. Builds with debug assertions only.
+//! `before-commit` aborts when everything is written but the commit, `after-redate` when the times of the log were moved.
+//! `SLUICEBOX_PANIC=NAME` makes the thread of this name panic at its first work. Builds with debug assertions only.
 
 /// Counts transactions towards the crash that was asked for.
 #[derive(Debug)]
@@ -40,4 +41,14 @@ impl CrashPoint {
     }
 
     pub(super) fn reach(&mut self, _point: &str) {}
+}
+
+/// Panics if this is the thread that was asked to.
+pub(super) fn panic_if_asked(thread: &str) {
+    #[cfg(debug_assertions)]
+    if std::env::var("SLUICEBOX_PANIC").is_ok_and(|wanted| wanted == thread) {
+        panic!("as a test asked");
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = thread;
 }

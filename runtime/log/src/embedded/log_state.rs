@@ -45,3 +45,18 @@ impl LogState {
         Ok(self.check()?)
     }
 }
+
+/// A panic of one of the threads must not leave tails and callers waiting for what nobody does any more.
+pub(super) struct StopOnPanic<'s> {
+    pub(super) state: &'s LogState,
+    /// Who panicked then.
+    pub(super) thread: &'static str,
+}
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.state.stop(format!("its {} panicked (a bug: please report it)", self.thread));
+        }
+    }
+}

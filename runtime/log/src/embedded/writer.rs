@@ -4,7 +4,7 @@ use super::checkpoint::{self, Checkpoints};
 use super::crash::CrashPoint;
 use super::failure::Failure;
 use super::lock::Lock;
-use super::log_state::LogState;
+use super::log_state::{LogState, StopOnPanic};
 use super::requests::{Reply, Request, Written};
 use super::room::Room;
 use super::tables::{Stamper, Tables, Unwritten};
@@ -90,7 +90,7 @@ impl Drop for Writer {
 
 fn run(resources: WriterResources, mut queue: mpsc::Receiver<Request>) {
     let state = resources.state.clone();
-    let _stop_on_panic = StopOnPanic(&state);
+    let _stop_on_panic = StopOnPanic { state: &state, thread: "writer" };
     match write(resources, &mut queue) {
         Ok(()) => state.live.close(),
         Err(failure) => {
@@ -99,17 +99,6 @@ fn run(resources: WriterResources, mut queue: mpsc::Receiver<Request>) {
             while let Some(request) = queue.blocking_recv() {
                 request.refuse(&stopped);
             }
-        }
-    }
-}
-
-/// A panic of the writer must not leave tails and callers waiting.
-struct StopOnPanic<'s>(&'s LogState);
-
-impl Drop for StopOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.stop("its writer panicked".into());
         }
     }
 }
