@@ -16,11 +16,13 @@ use std::time::Duration;
 /// lowered does not delay one commit for long. The next ones delete the rest.
 const LETTERS_DROPPED_MAX: u64 = 1024;
 
-/// How many letters each handler has: counted once, then kept.
+/// How many letters each handler has: counted once, then kept. Counting goes through all of them.
 #[derive(Default)]
 pub(super) struct DeadBoxes {
     /// By the number of the handler; absent: not known.
     counts: HashMap<i64, DeadUsage>,
+    /// What was known before this transaction, of those that it changed.
+    before: HashMap<i64, Option<DeadUsage>>,
     /// What this transaction changed.
     changed: HashMap<HandlerName, DeadUsage>,
     /// By handler, since the log was opened.
@@ -28,20 +30,38 @@ pub(super) struct DeadBoxes {
 }
 
 impl DeadBoxes {
-    /// After an undone transaction, or when letters went otherwise.
-    pub(super) fn forget_counts(&mut self) {
-        self.counts.clear();
+    /// The transaction is undone: all is as it was before.
+    pub(super) fn undo(&mut self) {
+        for (handler_id, before) in self.before.drain() {
+            match before {
+                Some(before) => self.counts.insert(handler_id, before),
+                None => self.counts.remove(&handler_id),
+            };
+        }
         self.changed.clear();
+    }
+
+    /// The letters of this handler go, and its number may be given out again afterwards.
+    pub(super) fn forget(&mut self, handler_id: i64) {
+        let before = self.counts.remove(&handler_id);
+        self.before.entry(handler_id).or_insert(before);
     }
 
     /// The transaction is durable.
     pub(super) fn tell(&mut self, bounds: &Bounds) {
+        self.before.clear();
         for (handler, mut usage) in self.changed.drain() {
             let dropped = self.dropped_for_bytes.entry(handler.clone()).or_default();
             *dropped += usage.dropped_for_bytes;
             usage.dropped_for_bytes = *dropped;
             bounds.note_dead(&handler, usage);
         }
+    }
+
+    /// What is known, by the number of the handler.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> Vec<(i64, DeadUsage)> {
+        self.counts.iter().map(|(handler_id, usage)| (*handler_id, *usage)).collect()
     }
 
     /// Writes what a commit of a shard does to the letters of its handler. Returns how many took the place of another.
@@ -100,7 +120,8 @@ impl DeadBoxes {
                 count.dropped_for_bytes += u64::from(!too_many);
             }
         }
-        self.counts.insert(handler_id, DeadUsage { dropped_for_bytes: 0, ..count });
+        let before = self.counts.insert(handler_id, DeadUsage { dropped_for_bytes: 0, ..count });
+        self.before.entry(handler_id).or_insert(before);
         self.changed.insert(commit.shard.handler.clone(), count);
         Ok(joined)
     }

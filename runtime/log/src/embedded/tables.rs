@@ -2,7 +2,7 @@
 //!
 //! Everything is decided before it is written: terms, numbers and limits are checked against what the writer remembers,
 //! so a statement only fails when the disk does. Then the whole transaction is rolled back and what was remembered is
-//! read again.
+//! read again, but for what takes long to count: that is set back.
 
 use super::dead_box::DeadBoxes;
 use super::failure::Failure;
@@ -85,12 +85,8 @@ impl<'c> Tables<'c> {
         Ok(tables)
     }
 
-    /// Reads the end again and forgets the rest.
+    /// Reads what the transactions up to now have made durable.
     fn remember(&mut self) -> Result<(), Failure> {
-        self.topics.forget();
-        self.handlers.clear();
-        self.shards.clear();
-        self.dead.forget_counts();
         (self.end, self.time) = self.sql.end.query_row([], |row| {
             Ok((Offset(row.get::<_, i64>(0)?.cast_unsigned()), Timestamp(row.get::<_, i64>(1)?.cast_unsigned())))
         })?;
@@ -119,6 +115,7 @@ impl<'c> Tables<'c> {
             busy @ Failure::Busy(_) => Unwritten::Nothing(busy),
             broken @ Failure::Broken(_) => Unwritten::Unknown(broken),
         })?;
+        self.topics.keep();
         self.dead.tell(&self.room.bounds);
         Ok(Stamper { last: self.before, time: self.time })
     }
@@ -129,6 +126,10 @@ impl<'c> Tables<'c> {
         if !self.connection.is_autocommit() {
             self.sql.rollback.execute([])?;
         }
+        self.topics.undo();
+        self.dead.undo();
+        self.handlers.clear();
+        self.shards.clear();
         self.remember()
     }
 
@@ -278,8 +279,6 @@ impl<'c> Tables<'c> {
 
     /// Deletes some rows of forgotten handlers; true when nothing is left.
     pub(super) fn erase(&mut self) -> Result<bool, Failure> {
-        // The number of a handler that is gone may be given out again.
-        self.dead.forget_counts();
         forget::erase(self.connection)
     }
 
@@ -318,3 +317,6 @@ impl<'c> Tables<'c> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,8 +31,10 @@ const STEP_MAX: usize = 512;
 #[derive(Default)]
 pub(super) struct Topics {
     known: HashMap<Topic, Known>,
-    /// What all topics of the log take, about; `None`: not known.
+    /// What all topics of the log take, about; `None`: not known. Going through them takes seconds in a large log.
     bytes: Option<u64>,
+    /// By how much this transaction changed that.
+    changed: i64,
 }
 
 struct Known {
@@ -41,10 +43,28 @@ struct Known {
 }
 
 impl Topics {
-    /// After an undone transaction.
-    pub(super) fn forget(&mut self) {
+    /// The transaction is undone: all is as it was before.
+    pub(super) fn undo(&mut self) {
         self.known.clear();
-        self.bytes = None;
+        // A count made meanwhile has the changes in it too.
+        self.bytes = self.bytes.map(|bytes| bytes.saturating_add_signed(self.changed.saturating_neg()));
+        self.changed = 0;
+    }
+
+    /// The transaction is durable.
+    pub(super) fn keep(&mut self) {
+        self.changed = 0;
+    }
+
+    fn change_bytes(&mut self, by: i64) {
+        self.bytes = self.bytes.map(|bytes| bytes.saturating_add_signed(by));
+        self.changed = self.changed.saturating_add(by);
+    }
+
+    /// What all topics take, as far as is known.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> Option<u64> {
+        self.bytes
     }
 
     /// The number of the topic of a message that is written at this offset.
@@ -57,7 +77,7 @@ impl Topics {
             Some((id, used_until)) => Known { id, used_until: used_until.cast_unsigned() },
             // Many topics have one message and no more.
             None => {
-                self.bytes = self.bytes.map(|bytes| bytes + topic_bytes(topic));
+                self.change_bytes(topic_bytes(topic).cast_signed());
                 Known { id: sql.topic_add.insert(params![topic.as_str(), int(at.0)])?, used_until: at.0 }
             }
         };
@@ -117,7 +137,7 @@ impl Topics {
             let name: Option<String> = delete.query_row(params![id, oldest], |row| row.get(0)).optional()?;
             if let Some(name) = name {
                 let topic = rows::topic(&name)?;
-                self.bytes = self.bytes.map(|bytes| bytes.saturating_sub(topic_bytes(&topic)));
+                self.change_bytes(-topic_bytes(&topic).cast_signed());
                 self.known.remove(&topic);
                 deleted += 1;
             }
