@@ -243,7 +243,7 @@ pub trait Log: Send + Sync + 'static {
     fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>>;
 
     /// Takes the shard over: raises its term and returns its record. A shard the log does not know starts with
-    /// `read = start`.
+    /// `read = start`. No term of a shard is ever given again, also not when its handler was forgotten meanwhile.
     fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>>;
 
     /// The state of these keys, which belong to this shard, in the same order; never older than the shard's last

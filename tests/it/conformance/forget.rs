@@ -5,7 +5,7 @@ use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{
     CommitError, Committed, Control, DeadFilter, DeadLetter, Deaths, Delayed, Head, HeadScope, KeyWrites, Mark, Record,
-    ShardCommit,
+    ShardCommit, Term,
 };
 use sluicebox::effects::StateWrite;
 use sluicebox::handler::ShardId;
@@ -117,6 +117,46 @@ on_every_kind! {
         assert_eq!(log.dead_count(DeadFilter::default()).await.unwrap().letters, 1);
         assert_eq!(log.status().await.unwrap()[0].open, 1);
     }
+
+    async fn no_term_of_a_forgotten_handler_is_given_to_the_next_one_of_its_name(log) {
+        let id = shard("h", 0);
+        for _ in 0..2 {
+            log.claim(id.clone(), Offset::START).await.unwrap();
+        }
+        let before = log.claim(id.clone(), Offset::START).await.unwrap().term;
+        log.forget(id.handler.clone()).await.unwrap();
+        // A new term for each claim comes to the old one, unless it began beyond it.
+        for _ in 0..2 {
+            log.claim(id.clone(), Offset::START).await.unwrap();
+        }
+        check_terms_go_on(&*log, &id, before).await;
+    }
+}
+
+/// That a holder of the forgotten handler's shard commits nothing to the one of today.
+async fn check_terms_go_on(log: &dyn Log, id: &ShardId, before: Term) {
+    let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+    assert!(claim.term > before, "{:?} after {before:?}", claim.term);
+    // The number is the next one here too.
+    assert_eq!(log.commit(commit(id, before, 1)).await, Err(CommitError::Fenced { shard: id.clone() }));
+    assert_eq!(log.commit(commit(id, claim.term, 1)).await, Ok(Committed::default()));
+}
+
+#[tokio::test]
+async fn terms_of_a_forgotten_handler_are_not_given_again_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || EmbeddedLog::open(directory.path(), Options::default()).unwrap();
+    let id = shard("h", 0);
+    let log = open();
+    for _ in 0..3 {
+        log.claim(id.clone(), Offset::START).await.unwrap();
+    }
+    log.forget(id.handler.clone()).await.unwrap();
+    // Another one that is forgotten and had fewer takes nothing back.
+    log.claim(shard("other", 0), Offset::START).await.unwrap();
+    log.forget(shard("other", 0).handler).await.unwrap();
+    drop(log);
+    check_terms_go_on(&open(), &id, Term(3)).await;
 }
 
 /// State entries of the handler that is forgotten: it takes several steps.

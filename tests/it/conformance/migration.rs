@@ -4,7 +4,7 @@ use super::dead::letter;
 use crate::harness::everything;
 use crate::harness::logs::{commit, key, message, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{Committed, Control, DeadFilter, DeadLetter, DeadQuery, Deaths, LogId, ShardCommit};
+use sluicebox::commit::{Committed, Control, DeadFilter, DeadLetter, DeadQuery, Deaths, LogId, ShardCommit, Term};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, Trim};
 use sluicebox::message::Offset;
@@ -78,6 +78,13 @@ fn format_1(directory: &Path) {
     database.execute_batch(CONTENT).unwrap();
 }
 
+/// What format 5 added, taken back.
+const BACK_TO_FORMAT_4: &str = "
+DROP TABLE accepted_clock;
+DROP TABLE terms;
+PRAGMA user_version = 4;
+";
+
 /// What format 4 added, taken back.
 const BACK_TO_FORMAT_3: &str = "
 UPDATE routings SET routings = (
@@ -115,6 +122,7 @@ async fn what_a_log_of_format_3_took_up_keeps_its_place_and_what_comes_follows_t
     let written = letter(&id, "it broke");
     log.commit(ShardCommit { dead: vec![written.clone()], ..commit(&id, term, 1) }).await.unwrap();
     drop(log);
+    database(directory.path()).execute_batch(BACK_TO_FORMAT_4).unwrap();
     database(directory.path()).execute_batch(BACK_TO_FORMAT_3).unwrap();
 
     let log = open();
@@ -124,6 +132,28 @@ async fn what_a_log_of_format_3_took_up_keeps_its_place_and_what_comes_follows_t
     let letters = log.dead(DeadQuery::newest(DeadFilter::default(), 10)).await.unwrap();
     let deaths = Deaths::first(written.message.offset, written.time);
     assert_eq!(letters[0].letter, DeadLetter { identity: None, deaths, ..written });
+    drop(log);
+    let fresh = tempfile::tempdir().unwrap();
+    drop(EmbeddedLog::open(fresh.path(), Options::default()).unwrap());
+    assert_eq!(shape(directory.path()), shape(fresh.path()));
+}
+
+#[tokio::test]
+async fn a_log_of_format_4_goes_on_and_gives_no_term_again_from_then_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || EmbeddedLog::open(directory.path(), Options::default()).unwrap();
+    let id = shard("h", 0);
+    let log = open();
+    for _ in 0..3 {
+        log.claim(id.clone(), Offset::START).await.unwrap();
+    }
+    drop(log);
+    database(directory.path()).execute_batch(BACK_TO_FORMAT_4).unwrap();
+    let log = open();
+    let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+    assert_eq!(term, Term(4));
+    log.forget(id.handler.clone()).await.unwrap();
+    assert!(log.claim(id.clone(), Offset::START).await.unwrap().term > term);
     drop(log);
     let fresh = tempfile::tempdir().unwrap();
     drop(EmbeddedLog::open(fresh.path(), Options::default()).unwrap());

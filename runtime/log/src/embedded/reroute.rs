@@ -59,7 +59,7 @@ fn write_record(
     let known = sql.shard.query_row(params![handler_id, index], |row| row.get::<_, i64>(0)).optional()?;
     let id = match known {
         Some(id) => id,
-        None => sql.shard_add.insert(params![handler_id, index, int(record.read.0), int(record.controlled.0)])?,
+        None => sql.shard_add.insert(params![handler_id, index, int(record.read.0), int(record.controlled.0), 0])?,
     };
     for head in &record.open {
         shard::put_head(&mut sql.open_put, id, head)?;

@@ -1,4 +1,4 @@
--- Format 4. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 5. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
@@ -7,6 +7,10 @@ INSERT INTO log_end VALUES (1, 0, 0);
 -- Tells this log from every other: 128 random bits.
 CREATE TABLE log_id (one INTEGER PRIMARY KEY CHECK (one = 1), id BLOB NOT NULL);
 INSERT INTO log_id VALUES (1, randomblob(16));
+
+-- A machine's clock that an operator accepted and no host has taken note of yet: which boot of the machine, and the host's
+-- time then.
+CREATE TABLE accepted_clock (one INTEGER PRIMARY KEY CHECK (one = 1), boot_id TEXT NOT NULL, boot INTEGER NOT NULL);
 
 CREATE TABLE topics (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
@@ -23,6 +27,10 @@ CREATE TABLE log (
 -- A forgotten handler keeps its row, under a name that no handler can have, until everything of it is deleted: its
 -- number must not be given out again before.
 CREATE TABLE handlers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, forgotten INTEGER NOT NULL DEFAULT 0);
+
+-- Terms up to here are gone with handlers that were forgotten, and are not given again.
+CREATE TABLE terms (one INTEGER PRIMARY KEY CHECK (one = 1), gone INTEGER NOT NULL);
+INSERT INTO terms VALUES (1, 0);
 
 CREATE TABLE shards (
     id INTEGER PRIMARY KEY, handler_id INTEGER NOT NULL, shard_index INTEGER NOT NULL,

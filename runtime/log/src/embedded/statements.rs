@@ -42,7 +42,9 @@ statements! {
     handler_add: "INSERT INTO handlers (name) VALUES (?1)",
     shard: "SELECT id, term, commit_number, read, marks, controlled FROM shards WHERE handler_id = ?1 AND shard_index = ?2",
     shard_add: "INSERT INTO shards (handler_id, shard_index, term, commit_number, read, marks, controlled) \
-                VALUES (?1, ?2, 0, 0, ?3, 0, ?4)",
+                VALUES (?1, ?2, ?5, 0, ?3, 0, ?4)",
+    terms: "SELECT gone FROM terms",
+    terms_set: "UPDATE terms SET gone = max(gone, (SELECT coalesce(max(term), 0) FROM shards WHERE handler_id = ?1))",
     shard_term: "UPDATE shards SET term = ?2 WHERE id = ?1",
     shard_commit: "UPDATE shards SET commit_number = ?2, read = ?3, marks = ?4, controlled = ?5 WHERE id = ?1",
     shard_control: "UPDATE shards SET control = ?2 WHERE id = ?1",

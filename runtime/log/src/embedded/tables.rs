@@ -37,6 +37,8 @@ pub(super) struct Tables<'c> {
     topics: Topics,
     handlers: HashMap<HandlerName, i64>,
     shards: HashMap<ShardId, Shard>,
+    /// Shards that the log does not know begin beyond it.
+    terms_gone: Term,
     dead: DeadBoxes,
     /// The end before this transaction.
     before: Offset,
@@ -77,6 +79,7 @@ impl<'c> Tables<'c> {
             topics: Topics::default(),
             handlers: HashMap::new(),
             shards: HashMap::new(),
+            terms_gone: Term::default(),
             dead: DeadBoxes::default(),
             before: Offset::START,
             room,
@@ -90,6 +93,7 @@ impl<'c> Tables<'c> {
         (self.end, self.time) = self.sql.end.query_row([], |row| {
             Ok((Offset(row.get::<_, i64>(0)?.cast_unsigned()), Timestamp(row.get::<_, i64>(1)?.cast_unsigned())))
         })?;
+        self.terms_gone = Term(self.sql.terms.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
         Ok(())
     }
 
@@ -186,7 +190,8 @@ impl<'c> Tables<'c> {
                 None => self.sql.handler_add.insert([id.handler.as_str()])?,
             };
             let end = int(self.end.0);
-            self.sql.shard_add.execute(params![handler_id, id.index, int(start.0), end])?;
+            let (start, term) = (int(start.0), int(self.terms_gone.0));
+            self.sql.shard_add.execute(params![handler_id, id.index, start, end, term])?;
         }
         let shard = self.find(id)?.ok_or_else(|| Failure::damaged("a shard just written is not there"))?;
         let (id, term) = (shard.id, Term(shard.term.0 + 1));
@@ -270,6 +275,11 @@ impl<'c> Tables<'c> {
 
     /// From here on nobody finds the handler; its rows are left to [`Tables::erase`].
     pub(super) fn forget(&mut self, handler: &HandlerName) -> Result<(), Failure> {
+        if let Some(handler_id) = self.handler_id(handler)? {
+            self.dead.forget(handler_id);
+            self.sql.terms_set.execute([handler_id])?;
+        }
+        self.terms_gone = Term(self.sql.terms.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
         forget::hide(self.connection, handler)?;
         self.handlers.remove(handler);
         self.shards.retain(|id, _| id.handler != *handler);

@@ -34,6 +34,8 @@ pub struct MemoryCore {
     dead: Vec<NumberedDeadLetter>,
     dead_last: u64,
     routings: Routings,
+    /// Handlers that were forgotten had terms up to here: later ones begin beyond.
+    terms_gone: Term,
     /// Those that were trimmed.
     gone: Vec<Offset>,
 }
@@ -127,9 +129,9 @@ impl MemoryCore {
 
     /// Raises the shard's term and returns its record.
     pub fn claim(&mut self, shard: &ShardId, start: Offset) -> Claim {
-        let end = self.end();
+        let (end, term) = (self.end(), self.terms_gone);
         let shard = self.shards.entry(shard.clone()).or_insert_with(|| Shard {
-            term: Term(0),
+            term,
             commit_number: 0,
             read: start,
             open: BTreeMap::new(),
@@ -383,6 +385,8 @@ impl MemoryCore {
 
     /// See [`Log::forget`](crate::contract::Log::forget).
     pub fn forget(&mut self, handler: &HandlerName) {
+        let mine = self.shards.iter().filter(|(id, _)| id.handler == *handler);
+        self.terms_gone = mine.map(|(_, shard)| shard.term).fold(self.terms_gone, Term::max);
         self.shards.retain(|id, _| id.handler != *handler);
         self.state.remove(handler);
         self.dead.retain(|dead| dead.letter.shard.handler != *handler);
