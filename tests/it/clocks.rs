@@ -1,10 +1,14 @@
 //! The machine's clock is set, by a year and in either direction, while the program runs and across restarts: nothing is
 //! lost, nothing runs twice inside its window, nothing is stuck. No real clock is set: the program is told to see another one.
 
+use crate::harness::logs::{commit, message, shard};
 use crate::harness::process::{Place, Process};
 use crate::harness::{PATIENCE, everything, guests};
 use sluicebox::clock;
-use sluicebox::log::embedded::EmbeddedLog;
+use sluicebox::commit::{Committed, Head, HeadScope, ShardCommit};
+use sluicebox::log::embedded::{EmbeddedLog, Options};
+use sluicebox::log::{HeadFilter, HeadQuery, Log};
+use sluicebox::message::Offset;
 use std::time::Duration;
 
 const YEAR_MS: i64 = 365 * 24 * 3_600_000;
@@ -118,6 +122,64 @@ async fn after_a_clock_that_was_a_year_behind_no_id_runs_twice() {
     assert!(host.publish("in", Some("a"), Some("id"), "ok").await);
     outcomes(&host, "duplicate", 1).await;
     assert_eq!(clocked.handled().await.0, 1);
+}
+
+/// When the retry of the prepared log is due.
+async fn due(clocked: &Clocked) -> clock::Timestamp {
+    let log = EmbeddedLog::open_read_only(&clocked.place.data()).unwrap();
+    let heads = log
+        .heads(HeadQuery {
+            handler: shard("away", 0).handler,
+            filter: HeadFilter::default(),
+            after: Offset::START,
+            heads_max: 9,
+        })
+        .await;
+    heads.unwrap()[0].head.due
+}
+
+#[tokio::test]
+async fn a_clock_that_was_accepted_is_not_accepted_again_when_the_host_dies_before_it_took_note() {
+    for shift_ms in [600_000, -600_000] {
+        let clocked = Clocked::new(0);
+        // The log's last message is older than the step: by the log alone nobody could tell that it was redated.
+        let an_hour_ago = || clock::now().before(Duration::from_secs(3600));
+        let options = Options { clock: an_hour_ago, ..Options::default() };
+        let log = EmbeddedLog::open(&clocked.place.data(), options).unwrap();
+        let offset = log.append(vec![message("in", "ok")]).await.unwrap()[0];
+        let id = shard("away", 0);
+        let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+        let head = Head {
+            offset,
+            key: None,
+            attempt: 1,
+            due: clock::now().after(Duration::from_secs(3600)),
+            error: "".into(),
+            digest: None,
+            scope: HeadScope::Message,
+        };
+        let waits = ShardCommit { read: offset, open_put: vec![head], ..commit(&id, term, 1) };
+        assert_eq!(log.commit(waits).await, Ok(Committed::default()));
+        drop(log);
+        clocked.start(&[]).stop();
+        let before = due(&clocked).await;
+
+        clocked.set(shift_ms);
+        let crash = [("SLUICEBOX_CLOCK_SHIFT", clocked.file.as_str()), ("SLUICEBOX_CRASH_POINT", "after-redate")];
+        let dies = clocked.place.start_by(&["--accept-clock"], &crash);
+        assert_eq!(dies.url, "", "it must die");
+        assert!(!dies.ended().success());
+        let moved = due(&clocked).await;
+        let by = i128::from(moved.0) - i128::from(before.0);
+        assert!((by - i128::from(shift_ms)).abs() < 60_000, "{by} ms, not {shift_ms}");
+        for arguments in [&["--accept-clock"][..], &[]] {
+            let host = clocked.start(arguments);
+            assert_ne!(host.url, "", "{}", clocked.place.heard());
+            assert!(!host.get("/v1/status").await.contains("the host's time"), "the clock is the accepted one");
+            host.stop();
+            assert_eq!(due(&clocked).await, moved, "it was moved already");
+        }
+    }
 }
 
 #[tokio::test]

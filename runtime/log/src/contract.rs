@@ -48,7 +48,7 @@ pub struct ReadRequest {
 }
 
 /// The routings in the log and the version they were read at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Routings {
     pub version: u64,
     pub routings: Vec<Routing>,

@@ -37,6 +37,7 @@ mod writer;
 
 pub use self::backup::{BackupError, Copied};
 pub use self::opening::Opening;
+pub use self::redate::HostBoot;
 
 use self::failure::Failure;
 use self::file_system::{FileSystem, Keeps};

@@ -10,7 +10,7 @@ use super::host_data::HostData;
 use crate::clock::{self, Timestamp};
 use crate::config::HostSettings;
 use crate::http::Readiness;
-use crate::log::embedded::Opening;
+use crate::log::embedded::{HostBoot, Opening};
 use crate::sandbox::atomic_file;
 use crate::skew::{Left, Skew, WARN_ABOVE};
 use crate::telemetry::{ClockMetrics, events};
@@ -22,12 +22,11 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Between two looks at the machine's clock.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What a host leaves for the next one of the same boot.
+/// What a host leaves for the next one of the same boot, as it is written.
 #[derive(Serialize, Deserialize)]
 struct Note {
-    /// Names the boot of the machine.
     boot_id: String,
-    /// The host's time when the machine booted, in milliseconds since 1970. It is the same as long as the process lives.
+    /// In milliseconds since 1970.
     boot_ms: u64,
 }
 
@@ -36,16 +35,17 @@ pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSett
     shift_for_tests();
     let (file, boot_id) = (host_data.clock(), std::fs::read_to_string(BOOT_ID).unwrap_or_default());
     let last = opening.last_time().map_err(StartError::ClockLog)?;
-    // Where the machine does not name its boots no two are known to be the same.
-    let boot =
-        read(&file).filter(|note| !boot_id.is_empty() && note.boot_id == boot_id).map(|note| Timestamp(note.boot_ms));
+    let accepted = opening.accepted().map_err(StartError::ClockLog)?;
+    // A host that accepted the clock and died had not written its own note yet: that one is of before.
+    let left = [accepted.as_ref(), read(&file).as_ref()].map(|known| boot_of(known, &boot_id));
     let (wall, since_boot) = (clock::now(), clock::since_boot());
-    let compared = Left { last, boot }.compare(wall, since_boot);
+    let compared = Left { last, boot: left[0].or(left[1]) }.compare(wall, since_boot);
     let (skew, goes_on_at) = (compared.skew, compared.goes_on_at);
     let begin = match compared.redate() {
         None => goes_on_at,
         Some(redate) if settings.accept_clock => {
-            opening.redate(&redate).map_err(StartError::ClockLog)?;
+            let accepted = HostBoot { boot_id: boot_id.clone(), boot: wall.before(since_boot) };
+            opening.redate(&redate, &accepted).map_err(StartError::ClockLog)?;
             tracing::warn!("{}; it is taken as it is, and the times in the log were moved along", describe(wall, skew));
             wall
         }
@@ -61,23 +61,34 @@ pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSett
         }
     };
     clock::begin_at(begin);
-    let note = Note { boot_id, boot_ms: begin.before(since_boot).0 };
-    if let Err(error) = write(&file, &note) {
-        tracing::warn!(path = %file.display(), %error, "cannot keep where the host's time is: after a restart a clock that was set ahead is not noticed");
+    match write(&file, &HostBoot { boot_id, boot: begin.before(since_boot) }) {
+        Ok(()) => opening.accepted_is_noted().map_err(StartError::ClockLog)?,
+        Err(error) => tracing::warn!(
+            path = %file.display(), %error,
+            "cannot keep where the host's time is: after a restart a clock that was set ahead is not noticed"
+        ),
     }
     Ok(())
+}
+
+/// The host's time when the machine booted, as far as it is known of this boot.
+fn boot_of(known: Option<&HostBoot>, boot_id: &str) -> Option<Timestamp> {
+    // Where the machine does not name its boots no two are known to be the same.
+    known.filter(|known| !boot_id.is_empty() && known.boot_id == boot_id).map(|known| known.boot)
 }
 
 const GOES_ON: &str = "the host goes on by its own time; to take the clock as it is, restart with \
                        `sluicebox run --accept-clock`";
 
-fn read(file: &Path) -> Option<Note> {
-    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+fn read(file: &Path) -> Option<HostBoot> {
+    let Note { boot_id, boot_ms } = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    Some(HostBoot { boot_id, boot: Timestamp(boot_ms) })
 }
 
-fn write(file: &Path, note: &Note) -> std::io::Result<()> {
+fn write(file: &Path, host: &HostBoot) -> std::io::Result<()> {
     let temporary: PathBuf = file.with_extension("tmp");
-    atomic_file::write(file, &temporary, &serde_json::to_vec(note)?)
+    let note = Note { boot_id: host.boot_id.clone(), boot_ms: host.boot.0 };
+    atomic_file::write(file, &temporary, &serde_json::to_vec(&note)?)
 }
 
 /// Tells people about the machine's clock, as it changes. Ends when it is dropped.
@@ -138,3 +149,17 @@ fn shift_for_tests() {
 
 #[cfg(not(debug_assertions))]
 fn shift_for_tests() {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_without_a_name_is_never_the_one_before() {
+        let known = |boot_id: &str| HostBoot { boot_id: boot_id.into(), boot: Timestamp(7) };
+        assert_eq!(boot_of(Some(&known("a")), "a"), Some(Timestamp(7)));
+        assert_eq!(boot_of(Some(&known("a")), "b"), None);
+        assert_eq!(boot_of(Some(&known("")), ""), None);
+        assert_eq!(boot_of(None, "a"), None);
+    }
+}

@@ -4,22 +4,42 @@ use crate::harness::logs::{commit, key, message, shard};
 use crate::harness::{dead_letters, everything};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{Committed, DeadLetter, Deaths, Delayed, Head, HeadScope, Mark, Record, ShardCommit};
-use sluicebox::log::Log;
-use sluicebox::log::embedded::{EmbeddedLog, Opening, Options};
+use sluicebox::log::embedded::{EmbeddedLog, HostBoot, Opening, Options};
+use sluicebox::log::memory::MemoryCore;
+use sluicebox::log::{Log, Routings};
 use sluicebox::message::{IdHash, Message, Offset};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use sluicebox::skew::Redate;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The log as everyone sees it.
-async fn look(directory: &Path) -> (Vec<Message>, Record, Vec<DeadLetter>) {
+async fn look(directory: &Path) -> (Vec<Message>, Record, Vec<DeadLetter>, Routings) {
     let log = EmbeddedLog::open(directory, Options::default()).unwrap();
     let messages = everything(&log).await.iter().map(|message| (**message).clone()).collect();
     let mut record = log.claim(shard("h", 0), Offset::START).await.unwrap().record;
     record.open.sort_by_key(|head| head.offset);
     record.delayed.sort_by_key(|delayed| delayed.number);
-    (messages, record, dead_letters(&log).await)
+    (messages, record, dead_letters(&log).await, log.routings().await.unwrap())
+}
+
+/// Handlers whose rules of identity hold since these times, as after a migration.
+fn routings() -> Vec<Routing> {
+    let routing = |(index, time)| Routing {
+        handler: shard(&format!("h{index}"), 0).handler,
+        key: KeyFrom::All,
+        id: IdFrom::Message,
+        shards: 1,
+        recorded: Offset::START,
+        identity: Since { after: Offset(1), time: Timestamp(time) },
+        spans: vec![Span { after: Offset::START, subscribe: vec![] }],
+    };
+    [0, 1_000, 5_000, 9_000].into_iter().enumerate().map(routing).collect()
+}
+
+fn redate_routings(routings: &mut [Routing], redate: &Redate) {
+    routings.iter_mut().for_each(|routing| routing.identity.time = redate.time(routing.identity.time));
 }
 
 async fn fill(directory: &Path) {
@@ -61,17 +81,27 @@ async fn fill(directory: &Path) {
             ..commit(&shard("h", 0), claim.term, claim.record.commit_number + 1)
         };
         assert_eq!(log.commit(full).await, Ok(Committed::default()));
+        if at == 0 {
+            log.put_routings(0, routings()).await.unwrap();
+        }
     }
 }
 
 async fn check(redate: Redate) {
     let directory = tempfile::tempdir().unwrap();
     fill(directory.path()).await;
-    let (mut messages, mut record, mut dead) = look(directory.path()).await;
+    let (mut messages, mut record, mut dead, mut routings) = look(directory.path()).await;
     let opening = Opening::begin(directory.path(), Options::default()).unwrap();
     assert_eq!(opening.last_time().unwrap(), Timestamp(9_000));
-    opening.redate(&redate).unwrap();
+    let accepted = HostBoot { boot_id: "a boot".into(), boot: Timestamp(7) };
+    assert_eq!(opening.accepted().unwrap(), None);
+    opening.redate(&redate, &accepted).unwrap();
     assert_eq!(opening.last_time().unwrap(), redate.time(Timestamp(9_000)));
+    drop(opening);
+    let opening = Opening::begin(directory.path(), Options::default()).unwrap();
+    assert_eq!(opening.accepted().unwrap(), Some(accepted), "until the host took note of it");
+    opening.accepted_is_noted().unwrap();
+    assert_eq!(opening.accepted().unwrap(), None);
     drop(opening);
 
     messages.iter_mut().for_each(|message| message.time = redate.time(message.time));
@@ -83,7 +113,15 @@ async fn check(redate: Redate) {
         letter.deaths.first_time = redate.time(letter.deaths.first_time);
         letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
     }
-    assert_eq!(look(directory.path()).await, (messages, record, dead), "{redate:?}");
+    redate_routings(&mut routings.routings, &redate);
+    assert_eq!(look(directory.path()).await, (messages, record, dead, routings), "{redate:?}");
+
+    let mut core = MemoryCore::default();
+    core.put_routings(0, self::routings()).unwrap();
+    let mut expected = core.routings();
+    redate_routings(&mut expected.routings, &redate);
+    core.redate(&redate);
+    assert_eq!(core.routings(), expected, "{redate:?}");
 }
 
 #[tokio::test]

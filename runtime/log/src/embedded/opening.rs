@@ -1,9 +1,11 @@
 //! A log that is open and not yet at work: nobody else can open it, and what it was left with can be looked at and set
 //! right first.
 
+use super::crash::CrashPoint;
 use super::failure::Failure;
 use super::lock::Lock;
-use super::{EmbeddedLog, Options, format, redate};
+use super::redate::{self, HostBoot};
+use super::{EmbeddedLog, Options, format};
 use crate::error::LogError;
 use rusqlite::Connection;
 use sluicebox_core::clock::Timestamp;
@@ -34,9 +36,22 @@ impl Opening {
         Ok(Timestamp(last.map_err(Failure::from)?.cast_unsigned()))
     }
 
-    /// Moves all times of the log, as the host's is set; whole or not at all.
-    pub fn redate(&self, redate: &Redate) -> Result<(), LogError> {
-        Ok(redate::redate(&self.connection, redate)?)
+    /// Moves all times of the log, as the host's is set; whole or not at all. That they are those of `accepted` now is
+    /// kept until [`Opening::accepted_is_noted`]: moved twice they would be wrong.
+    pub fn redate(&self, redate: &Redate, accepted: &HostBoot) -> Result<(), LogError> {
+        redate::redate(&self.connection, redate, accepted)?;
+        CrashPoint::from_environment().reach("after-redate");
+        Ok(())
+    }
+
+    /// What the times of the log were moved to, if no host has taken note of it.
+    pub fn accepted(&self) -> Result<Option<HostBoot>, LogError> {
+        Ok(redate::accepted(&self.connection)?)
+    }
+
+    /// The host's own note is on the disk.
+    pub fn accepted_is_noted(&self) -> Result<(), LogError> {
+        Ok(redate::forget_accepted(&self.connection)?)
     }
 
     /// Starts its threads.

@@ -19,7 +19,16 @@ const TIMES: [(&str, &str); 5] =
     [("log", "time"), ("log_end", "time"), ("dead", "time"), ("dead", "given_up"), ("dead", "first_given_up")];
 const DUES: [(&str, &str); 2] = [("open", "due"), ("delayed", "due")];
 
-pub(super) fn redate(connection: &Connection, redate: &Redate) -> Result<(), Failure> {
+/// The host's time in one boot of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostBoot {
+    /// Names the boot.
+    pub boot_id: String,
+    /// The host's time when the machine booted. It is the same as long as nobody sets it.
+    pub boot: Timestamp,
+}
+
+pub(super) fn redate(connection: &Connection, redate: &Redate, accepted: &HostBoot) -> Result<(), Failure> {
     let (times, dues, now, since, by) = match *redate {
         Redate::Back { now, by } => (TIME_BACK, DUE_BACK, now, Timestamp(0), by),
         Redate::Forward { now, since, by } => (TIME_FORWARD, DUE_FORWARD, now, since, by),
@@ -37,7 +46,11 @@ pub(super) fn redate(connection: &Connection, redate: &Redate) -> Result<(), Fai
         transaction.execute(&sql, named_params! { ":now": int(now.0), ":since": int(since.0), ":by": by })?;
     }
     marks(&transaction, redate)?;
-    // DURABLE: all times move together; after a crash before this line the next start finds the old ones.
+    identities(&transaction, redate)?;
+    let HostBoot { boot_id, boot } = accepted;
+    transaction.execute("REPLACE INTO accepted_clock VALUES (1, ?1, ?2)", params![boot_id, int(boot.0)])?;
+    // DURABLE: all times move together, and the next start knows that they did; after a crash before this line it finds
+    // the old ones.
     Ok(transaction.commit()?)
 }
 

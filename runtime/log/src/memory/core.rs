@@ -212,6 +212,9 @@ impl MemoryCore {
             letter.deaths.first_time = redate.time(letter.deaths.first_time);
             letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
         }
+        for routing in &mut self.routings.routings {
+            routing.identity.time = redate.time(routing.identity.time);
+        }
     }
 
     /// All routings and their version.
