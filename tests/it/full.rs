@@ -53,6 +53,40 @@ async fn dead_letters_take_no_more_than_their_share_of_the_log() {
 }
 
 #[tokio::test]
+async fn letters_that_went_for_their_bytes_are_counted_once_although_their_handler_leaves_and_comes_back() {
+    let place = place("");
+    let settings = std::fs::read_to_string(place.path().join("sluicebox.toml")).unwrap();
+    let host = place.start_heard();
+    let dead = async |host: &Process, count: u64| {
+        for _ in 0..count {
+            publish(host, &large("reject")).await;
+        }
+    };
+    let (kept, gone) = (r#"dead_letters{handler="first"}"#, r#"dead_letters_dropped_total{handler="first"}"#);
+    let adds_up = async |host: &Process, count: u64| {
+        let what = format!("each of {count} is kept or counted");
+        host.until(&what, async |host| {
+            let (kept, gone) = (host.metric(kept).await, host.metric(gone).await);
+            gone > 0 && kept + gone == count
+        })
+        .await;
+    };
+    dead(&host, 60).await;
+    host.until("all are dead", async |host| outcome(host, "dead").await == 60).await;
+    adds_up(&host, 60).await;
+    let before = host.metric(gone).await;
+    place.put("sluicebox.toml", settings.split("[handlers.first]").next().unwrap());
+    host.until("it left", async |_| place.heard().contains("the handler left")).await;
+    place.put("sluicebox.toml", &settings);
+    // It is there again when it handles something, and what went then is what the log says after that.
+    dead(&host, 3).await;
+    host.until("three more are dead", async |host| outcome(host, "dead").await == 63).await;
+    host.until("it is counted", async |host| host.metric(gone).await > before).await;
+    adds_up(&host, 63).await;
+    assert_eq!(host.metric(gone).await, before + 3, "the box was full, and one went for each that came");
+}
+
+#[tokio::test]
 async fn a_handler_that_stops_at_a_full_box_stops_when_its_letters_take_their_share() {
     let place = place("dead = { full = \"stop\" }\n");
     let host = place.start_heard();

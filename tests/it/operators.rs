@@ -4,6 +4,7 @@
 mod answers;
 mod bounds;
 mod breaker;
+mod cancelled;
 mod dead;
 mod forget;
 mod pause;

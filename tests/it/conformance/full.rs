@@ -2,7 +2,9 @@
 
 use crate::harness::logs::{commit, message, shard};
 use sluicebox::clock::Timestamp;
-use sluicebox::commit::{CommitError, Committed, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Deaths, ShardCommit};
+use sluicebox::commit::{
+    CommitError, Committed, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Deaths, Delayed, ShardCommit,
+};
 use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::{Log, LogError};
 use sluicebox::message::{Message, Offset};
@@ -96,11 +98,47 @@ async fn letters_of_a_handler_that_stops_at_a_full_box_stay() {
     assert_eq!(letters(&log, "h").await.len(), 40);
 }
 
+/// A topic as a publisher makes it who puts an id into it.
+fn long(number: u64) -> String {
+    format!("{number}.{}", vec!["t".repeat(60); 14].join("."))
+}
+
+#[tokio::test]
+async fn what_was_delayed_comes_although_its_topic_is_new_and_has_no_room_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    let id = shard("h", 0);
+    let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+    let delayed = |number: u64| Delayed { number, due: Timestamp(1), message: message(&long(number), "") };
+    let hold = |number: u64, held: u64| {
+        let delayed_put = vec![delayed(held)];
+        log.commit(ShardCommit { delayed_put, ..commit(&id, term, number) })
+    };
+    assert_eq!(hold(1, 7).await, Ok(Committed::default()));
+    let mut number = 2;
+    while number < 2000 {
+        let outputs = vec![message(&long(10_000 + number), "")];
+        match log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await {
+            Ok(_) => number += 1,
+            Err(CommitError::Refused { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    // One that begins to wait is refused while its handler can still be told.
+    let refused = hold(number, 8).await;
+    assert!(
+        matches!(&refused, Err(CommitError::Refused { reason, .. }) if reason.contains("new topic")),
+        "{refused:?}"
+    );
+    // One that was taken is not: the shard would try the same commit for ever.
+    let due = ShardCommit { delayed_drop: vec![7], outputs: vec![delayed(7).message], ..commit(&id, term, number) };
+    assert_eq!(log.commit(due).await, Ok(Committed::default()));
+}
+
 #[tokio::test]
 async fn new_topics_are_refused_when_their_names_fill_their_part_and_others_go_on() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
-    let long = |number: u32| format!("{number}.{}", vec!["t".repeat(60); 14].join("."));
     let mut topics = 0;
     let reason = loop {
         match log.append(vec![message(&long(topics), "")]).await {
@@ -128,7 +166,7 @@ async fn new_topics_are_refused_when_their_names_fill_their_part_and_others_go_o
     let mut number = 0;
     let error = loop {
         number += 1;
-        if let Err(error) = publish(number, long(10_000 + u32::try_from(number).unwrap())).await {
+        if let Err(error) = publish(number, long(10_000 + number)).await {
             break error;
         }
     };
