@@ -53,6 +53,8 @@ struct Run {
     log: FaultyLog,
     world: Arc<World>,
     handlers: Vec<Handler>,
+    /// It is not in the settings: it is about to be forgotten.
+    taken_out: Option<HandlerName>,
     /// What operators of either host would start again.
     hosts: Vec<Option<Host>>,
     published: u64,
@@ -82,6 +84,7 @@ impl Run {
             log,
             world,
             handlers: handlers.into(),
+            taken_out: None,
             hosts: (0..hosts).map(|_| None).collect(),
             published: 0,
             round: 0,
@@ -117,11 +120,17 @@ impl Run {
                     waiting: Budget::new(self.random.random_range(0..16) * 1024 * 1024),
                     ..Options::default()
                 };
-                let (handlers, metrics) = (self.handlers.clone(), Arc::new(Metrics::new()));
+                let (handlers, metrics) = (self.settings(), Arc::new(Metrics::new()));
                 let owned = self.owned(index, self.round);
                 self.hosts[index] = Host::start_as_owner(self.log(), handlers, metrics, options, owned).await.ok();
             }
         }
+    }
+
+    /// Of two hosts one still goes on under the old subscription while the other has the new one: one settings file for
+    /// both is not there yet.
+    fn topic(&mut self) -> &'static str {
+        if self.hosts.len() == 1 && self.random.random_bool(0.2) { "elsewhere" } else { "in.a" }
     }
 
     async fn publish(&mut self) {
@@ -140,7 +149,7 @@ impl Run {
             let message = NewMessage {
                 key: self.random.random_bool(0.9).then(|| key(self.random.random_range(0..KEYS))),
                 id: has_id.then(|| self.published.to_string().into()),
-                ..NewMessage::new(Topic::parse("in.a").unwrap(), kind)
+                ..NewMessage::new(Topic::parse(self.topic()).unwrap(), kind)
             };
             // Who does not know says it again, if that can be told.
             let times = if has_id && self.random.random_bool(0.2) { 2 } else { 1 };
@@ -179,15 +188,20 @@ impl Run {
             }
             _ => {}
         }
-        self.apply(self.handlers.clone()).await;
+        self.apply().await;
     }
 
-    async fn apply(&mut self, handlers: Vec<Handler>) {
+    /// What the settings say now.
+    fn settings(&self) -> Vec<Handler> {
+        self.handlers.iter().filter(|handler| Some(&handler.name) != self.taken_out.as_ref()).cloned().collect()
+    }
+
+    async fn apply(&mut self) {
         for index in 0..self.hosts.len() {
             // A log that does not answer leaves everything as it was: whoever changed the file tries again, and meanwhile
             // others publish.
             while let Some(host) = &self.hosts[index] {
-                if host.apply(handlers.clone()).await.is_ok() {
+                if host.apply(self.settings()).await.is_ok() {
                     break;
                 }
                 self.publish().await;
@@ -212,7 +226,7 @@ impl Run {
 
     async fn step(&mut self) {
         self.replace_failed().await;
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..102) {
             0..35 => self.publish().await,
             35..65 => pass(Duration::from_millis(self.random.random_range(0..400))).await,
             65..73 => self.operate().await,
@@ -246,6 +260,7 @@ impl Run {
                 self.hosts[index] = None;
                 self.start().await;
             }
+            100..102 => self.forget().await,
             _ => {
                 let index = self.random.random_range(0..self.hosts.len());
                 if let Some(host) = self.hosts[index].take() {
