@@ -10,6 +10,7 @@ mod faulty;
 mod handler;
 mod liveness;
 mod operators;
+mod turns;
 mod world;
 
 use self::faulty::FaultyLog;
@@ -23,7 +24,7 @@ use sluicebox::chance;
 use sluicebox::clock;
 use sluicebox::config::Start;
 use sluicebox::control::Command;
-use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
+use sluicebox::handler::{BreakerSettings, Dedup, DelayedBound, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::host::{Handler, Host, Owned};
 use sluicebox::log::{HeadFilter, HeadQuery, Log, Trim};
 use sluicebox::memory::Budget;
@@ -39,6 +40,7 @@ const SEEDS: u64 = 1000;
 /// How often one seed is run.
 const AGAIN: usize = 100;
 const STEPS: usize = 40;
+const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 const KEYS: usize = 6;
 const NAMES: [&str; 2] = ["first", "second"];
 /// Of the time that stands still: with no faults left, all is settled by then.
@@ -226,14 +228,14 @@ impl Run {
 
     async fn step(&mut self) {
         self.replace_failed().await;
-        match self.random.random_range(0..102) {
+        match self.random.random_range(0..105) {
             0..35 => self.publish().await,
             35..65 => pass(Duration::from_millis(self.random.random_range(0..400))).await,
             65..73 => self.operate().await,
             73..80 => self.change().await,
             80..86 => {
                 let holders = self.handlers.iter().map(|handler| handler.name.clone()).collect();
-                let older_than = Some(clock::now().before(Duration::from_millis(self.random.random_range(0..2000))));
+                let older_than = Some(clock::steady().before(Duration::from_millis(self.random.random_range(0..2000))));
                 let _ = self.log.trim(Trim { older_than, bytes_max: None, holders, messages_max: 20 }).await;
             }
             86..92 => {
@@ -259,6 +261,11 @@ impl Run {
                 let index = self.random.random_range(0..self.hosts.len());
                 self.hosts[index] = None;
                 self.start().await;
+            }
+            97..100 => {
+                // Someone sets the machine's clock.
+                let shift = self.random.random_range(-YEAR_MS..YEAR_MS);
+                clock::simulated::shift([shift, shift / 1_000_000, 0][self.random.random_range(0..3)]);
             }
             100..102 => self.forget().await,
             _ => {
@@ -317,7 +324,7 @@ impl Run {
                     .map(|shard| format!("{} read {} open {} {:?}", shard.shard, shard.read, shard.open, shard.control))
                     .collect();
                 let hosts: Vec<_> = self.hosts.iter().flatten().map(Host::overview).collect();
-                let (now, heads) = (clock::now().0, self.heads().await);
+                let (now, heads) = (clock::steady().0, self.heads().await);
                 return Err(format!("it does not settle at {now}: {checked:?}, {open:?}, {heads}, {hosts:?}"));
             }
             pass(Duration::from_secs(1)).await;
@@ -347,6 +354,8 @@ fn policy(random: &mut StdRng) -> Policy {
         retry: Retry { attempts: ATTEMPTS, min: Duration::from_millis(20), max: Duration::from_secs(3) },
         on_failure: if random.random_bool(0.6) { OnFailure::Park } else { OnFailure::Skip },
         concurrency: random.random_range(1..6),
+        // So few that the next one often has to wait.
+        delayed: DelayedBound { messages_max: random.random_range(1..6), ..DelayedBound::default() },
         breaker: random.random_bool(0.7).then(|| BreakerSettings {
             trip: Trip::Consecutive { failures: random.random_range(1..5) },
             wait: Duration::from_millis(random.random_range(1..500)),
