@@ -5,6 +5,7 @@
 //! it runs. What concerns a handler as a whole it takes from the log, so it knows as much without a shard of it.
 
 mod owned;
+mod recording;
 mod running;
 
 pub use self::owned::Owned;
@@ -19,7 +20,7 @@ use crate::invoke::Invoke;
 use crate::log::{DeadUsage, Log, LogError, Usage};
 use crate::message::Offset;
 use crate::reader::{self, Reader};
-use crate::routing::reconcile::{Fixed, Wanted, reconcile};
+use crate::routing::reconcile::Fixed;
 use crate::routing::{IdFrom, KeyFrom, Routing};
 use crate::telemetry::{FailedRun, Metrics, events};
 use crate::topic::Pattern;
@@ -27,16 +28,7 @@ use crate::vital::Vital;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 use tokio::sync::{Mutex, watch};
-
-/// Tries to record a routing that someone else changed meanwhile.
-const ROUTING_TRIES: usize = 5;
-/// Tries to find out whether a routing was recorded: about a minute.
-const FIND_OUT_TRIES: usize = 64;
-/// Between two of them.
-const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A handler ready to run.
 #[derive(Clone)]
@@ -133,7 +125,7 @@ impl Host {
         let owned = self.changing.lock().await;
         let missed = self.missed(&handlers).await?;
         // Refused before anything stops, and from here on only the recording can fail.
-        self.wanted_routings(&handlers).await?;
+        self.check_routings(&handlers).await?;
         let mut gates = self.gates(&handlers).await?;
         // Asked for before the records are read: what operators say from here on is heard.
         handlers.iter().for_each(|handler| drop(self.works.follower.commands(&handler.name)));
@@ -326,75 +318,10 @@ impl Host {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<HandlerName, Running>> {
         self.running.write().unwrap_or_else(PoisonError::into_inner)
     }
-
-    /// The routings to record, and the version they replace.
-    async fn wanted_routings(&self, handlers: &[Handler]) -> Result<(u64, bool, Vec<Routing>), StartError> {
-        let log = &self.works.log;
-        let recorded = log.routings().await?;
-        let now = log.end().await?;
-        let mut wanted = Vec::with_capacity(handlers.len());
-        for handler in handlers {
-            let start = match handler.start {
-                Start::Earliest => Offset::START,
-                Start::Latest => now,
-                Start::At(time) => log.offset_before(time).await?,
-            };
-            wanted.push(Wanted {
-                handler: handler.name.clone(),
-                subscribe: handler.subscribe.clone(),
-                key: handler.key.clone(),
-                id: handler.id.clone(),
-                shards: handler.shards,
-                start,
-            });
-        }
-        let routings = reconcile(&recorded.routings, &wanted, now).map_err(StartError::Routing)?;
-        Ok((recorded.version, routings != recorded.routings, routings))
-    }
-
-    /// Brings the routings in the log in line with the handlers and returns them.
-    async fn record_routings(&self, handlers: &[Handler]) -> Result<HashMap<HandlerName, Arc<Routing>>, StartError> {
-        for _ in 0..ROUTING_TRIES {
-            let (version, changed, routings) = self.wanted_routings(handlers).await?;
-            if changed {
-                match self.works.log.put_routings(version, routings.clone()).await {
-                    Err(LogError::Conflict) => continue,
-                    Err(LogError::Unknown { reason }) => {
-                        self.find_out(version, &routings, reason).await?;
-                        continue;
-                    }
-                    put => put?,
-                }
-            }
-            return Ok(by_handler(routings));
-        }
-        Err(LogError::Conflict.into())
-    }
-
-    /// Routings were perhaps recorded: returns when it is certain that something was. Without that nothing may run: a
-    /// shard that goes on with the old one passes over messages which the log says are its own.
-    async fn find_out(&self, version: u64, routings: &[Routing], mut reason: String) -> Result<(), LogError> {
-        let mut pause = PAUSE_MIN;
-        for _ in 0..FIND_OUT_TRIES {
-            tracing::warn!(reason, "it is not known whether changed handlers were recorded, asking the log");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_MAX);
-            match self.works.log.put_routings(version, routings.to_vec()).await {
-                // Whoever recorded something: the caller looks again.
-                Ok(()) | Err(LogError::Conflict) => return Ok(()),
-                Err(error) => reason = error.to_string(),
-            }
-        }
-        Err(LogError::Unknown { reason })
-    }
 }
 
 /// What operators went back to, as the log recorded it.
 pub async fn recorded_pins(log: &dyn Log) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
     let recorded = LastPin::recorded(log).await?;
     Ok(recorded.into_iter().filter_map(|(handler, last)| Some((handler, last.pin?))).collect())
-}
-
-fn by_handler(routings: Vec<Routing>) -> HashMap<HandlerName, Arc<Routing>> {
-    routings.into_iter().map(|routing| (routing.handler.clone(), Arc::new(routing))).collect()
 }

@@ -10,6 +10,7 @@ mod faulty;
 mod handler;
 mod liveness;
 mod operators;
+mod turns;
 mod world;
 
 use self::faulty::FaultyLog;
@@ -23,7 +24,7 @@ use sluicebox::chance;
 use sluicebox::clock;
 use sluicebox::config::Start;
 use sluicebox::control::Command;
-use sluicebox::handler::{BreakerSettings, Dedup, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
+use sluicebox::handler::{BreakerSettings, Dedup, DelayedBound, HandlerName, OnFailure, Policy, Retry, ShardId, Trip};
 use sluicebox::host::{Handler, Host, Owned};
 use sluicebox::log::{HeadFilter, HeadQuery, Log, Trim};
 use sluicebox::memory::Budget;
@@ -39,6 +40,7 @@ const SEEDS: u64 = 1000;
 /// How often one seed is run.
 const AGAIN: usize = 100;
 const STEPS: usize = 40;
+const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 const KEYS: usize = 6;
 const NAMES: [&str; 2] = ["first", "second"];
 /// Of the time that stands still: with no faults left, all is settled by then.
@@ -53,6 +55,8 @@ struct Run {
     log: FaultyLog,
     world: Arc<World>,
     handlers: Vec<Handler>,
+    /// It is not in the settings: it is about to be forgotten.
+    taken_out: Option<HandlerName>,
     /// What operators of either host would start again.
     hosts: Vec<Option<Host>>,
     published: u64,
@@ -82,6 +86,7 @@ impl Run {
             log,
             world,
             handlers: handlers.into(),
+            taken_out: None,
             hosts: (0..hosts).map(|_| None).collect(),
             published: 0,
             round: 0,
@@ -117,11 +122,17 @@ impl Run {
                     waiting: Budget::new(self.random.random_range(0..16) * 1024 * 1024),
                     ..Options::default()
                 };
-                let (handlers, metrics) = (self.handlers.clone(), Arc::new(Metrics::new()));
+                let (handlers, metrics) = (self.settings(), Arc::new(Metrics::new()));
                 let owned = self.owned(index, self.round);
                 self.hosts[index] = Host::start_as_owner(self.log(), handlers, metrics, options, owned).await.ok();
             }
         }
+    }
+
+    /// Of two hosts one still goes on under the old subscription while the other has the new one: one settings file for
+    /// both is not there yet.
+    fn topic(&mut self) -> &'static str {
+        if self.hosts.len() == 1 && self.random.random_bool(0.2) { "elsewhere" } else { "in.a" }
     }
 
     async fn publish(&mut self) {
@@ -140,7 +151,7 @@ impl Run {
             let message = NewMessage {
                 key: self.random.random_bool(0.9).then(|| key(self.random.random_range(0..KEYS))),
                 id: has_id.then(|| self.published.to_string().into()),
-                ..NewMessage::new(Topic::parse("in.a").unwrap(), kind)
+                ..NewMessage::new(Topic::parse(self.topic()).unwrap(), kind)
             };
             // Who does not know says it again, if that can be told.
             let times = if has_id && self.random.random_bool(0.2) { 2 } else { 1 };
@@ -179,15 +190,20 @@ impl Run {
             }
             _ => {}
         }
-        self.apply(self.handlers.clone()).await;
+        self.apply().await;
     }
 
-    async fn apply(&mut self, handlers: Vec<Handler>) {
+    /// What the settings say now.
+    fn settings(&self) -> Vec<Handler> {
+        self.handlers.iter().filter(|handler| Some(&handler.name) != self.taken_out.as_ref()).cloned().collect()
+    }
+
+    async fn apply(&mut self) {
         for index in 0..self.hosts.len() {
             // A log that does not answer leaves everything as it was: whoever changed the file tries again, and meanwhile
             // others publish.
             while let Some(host) = &self.hosts[index] {
-                if host.apply(handlers.clone()).await.is_ok() {
+                if host.apply(self.settings()).await.is_ok() {
                     break;
                 }
                 self.publish().await;
@@ -212,14 +228,14 @@ impl Run {
 
     async fn step(&mut self) {
         self.replace_failed().await;
-        match self.random.random_range(0..100) {
+        match self.random.random_range(0..105) {
             0..35 => self.publish().await,
             35..65 => pass(Duration::from_millis(self.random.random_range(0..400))).await,
             65..73 => self.operate().await,
             73..80 => self.change().await,
             80..86 => {
                 let holders = self.handlers.iter().map(|handler| handler.name.clone()).collect();
-                let older_than = Some(clock::now().before(Duration::from_millis(self.random.random_range(0..2000))));
+                let older_than = Some(clock::steady().before(Duration::from_millis(self.random.random_range(0..2000))));
                 let _ = self.log.trim(Trim { older_than, bytes_max: None, holders, messages_max: 20 }).await;
             }
             86..92 => {
@@ -246,6 +262,12 @@ impl Run {
                 self.hosts[index] = None;
                 self.start().await;
             }
+            97..100 => {
+                // Someone sets the machine's clock.
+                let shift = self.random.random_range(-YEAR_MS..YEAR_MS);
+                clock::simulated::shift([shift, shift / 1_000_000, 0][self.random.random_range(0..3)]);
+            }
+            100..102 => self.forget().await,
             _ => {
                 let index = self.random.random_range(0..self.hosts.len());
                 if let Some(host) = self.hosts[index].take() {
@@ -302,7 +324,7 @@ impl Run {
                     .map(|shard| format!("{} read {} open {} {:?}", shard.shard, shard.read, shard.open, shard.control))
                     .collect();
                 let hosts: Vec<_> = self.hosts.iter().flatten().map(Host::overview).collect();
-                let (now, heads) = (clock::now().0, self.heads().await);
+                let (now, heads) = (clock::steady().0, self.heads().await);
                 return Err(format!("it does not settle at {now}: {checked:?}, {open:?}, {heads}, {hosts:?}"));
             }
             pass(Duration::from_secs(1)).await;
@@ -332,6 +354,8 @@ fn policy(random: &mut StdRng) -> Policy {
         retry: Retry { attempts: ATTEMPTS, min: Duration::from_millis(20), max: Duration::from_secs(3) },
         on_failure: if random.random_bool(0.6) { OnFailure::Park } else { OnFailure::Skip },
         concurrency: random.random_range(1..6),
+        // So few that the next one often has to wait.
+        delayed: DelayedBound { messages_max: random.random_range(1..6), ..DelayedBound::default() },
         breaker: random.random_bool(0.7).then(|| BreakerSettings {
             trip: Trip::Consecutive { failures: random.random_range(1..5) },
             wait: Duration::from_millis(random.random_range(1..500)),

@@ -41,7 +41,7 @@ impl std::fmt::Display for Timestamp {
 /// The wall clock now: what the machine says, right or wrong. What the log dates runs on [`steady`].
 pub fn now() -> Timestamp {
     #[cfg(debug_assertions)]
-    if let Some(time) = simulated::now() {
+    if let Some(time) = simulated::wall() {
         return time;
     }
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -170,11 +170,18 @@ pub mod simulated {
 
     thread_local! {
         static SOURCE: Cell<Option<Source>> = const { Cell::new(None) };
+        static SHIFT_MS: Cell<i64> = const { Cell::new(0) };
     }
 
     /// From now on the clocks of this thread follow this one.
     pub fn begin(instant: fn() -> Instant) {
         SOURCE.set(Some(Source { instant, begun: instant() }));
+        SHIFT_MS.set(0);
+    }
+
+    /// Someone sets the wall clock of this thread: from now on it is so far ahead, or behind.
+    pub fn shift(ms: i64) {
+        SHIFT_MS.set(ms);
     }
 
     /// The real clocks again.
@@ -188,6 +195,10 @@ pub mod simulated {
 
     pub(super) fn now() -> Option<Timestamp> {
         at(instant()?)
+    }
+
+    pub(super) fn wall() -> Option<Timestamp> {
+        now().map(|now| Timestamp(now.0.saturating_add_signed(SHIFT_MS.get())))
     }
 
     pub(super) fn at(instant: Instant) -> Option<Timestamp> {

@@ -24,21 +24,24 @@ fn a_host_whose_tail_ends_says_that_it_cannot_go_on() {
 
 #[test]
 fn a_subscription_of_which_nobody_knows_whether_it_was_recorded_is_found_out_before_anything_runs() {
-    in_seed(1, async {
-        let mut run = Run::new(1);
-        run.hosts.truncate(1);
-        run.log.mend();
-        run.start().await;
-        run.handlers[0].subscribe.push(Pattern::parse("elsewhere").unwrap());
-        run.log.lose_next_routing_answer();
-        let host = run.hosts[0].as_ref().unwrap();
-        let applied = host.apply(run.handlers.clone()).await;
-        // As a user does who sees that it did not work, and one who publishes meanwhile.
-        run.log.append(vec![NewMessage::new(Topic::parse("elsewhere").unwrap(), "ok")]).await.unwrap();
-        tokio::time::sleep(Duration::from_secs(60)).await;
-        if applied.is_err() {
-            host.apply(run.handlers.clone()).await.unwrap();
-        }
-        run.settle().await.unwrap();
-    });
+    // Also where the log does not say at once what it recorded.
+    for unanswered in [0, 1, 3] {
+        in_seed(1, async {
+            let mut run = Run::new(1);
+            run.hosts.truncate(1);
+            run.log.mend();
+            run.start().await;
+            run.handlers[0].subscribe.push(Pattern::parse("elsewhere").unwrap());
+            run.log.lose_next_routing_answer(unanswered);
+            let host = run.hosts[0].as_ref().unwrap();
+            let applied = host.apply(run.handlers.clone()).await;
+            // As a user does who sees that it did not work, and one who publishes meanwhile.
+            run.log.append(vec![NewMessage::new(Topic::parse("elsewhere").unwrap(), "ok")]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            if applied.is_err() {
+                host.apply(run.handlers.clone()).await.unwrap();
+            }
+            run.settle().await.unwrap();
+        });
+    }
 }

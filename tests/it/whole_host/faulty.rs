@@ -6,13 +6,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use sluicebox::clock::Timestamp;
+use sluicebox::clock::{self, Timestamp};
 use sluicebox::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
 };
 use sluicebox::effects::Entries;
 use sluicebox::handler::{HandlerName, ShardId};
-use sluicebox::log::memory::MemoryLog;
+use sluicebox::log::memory::{MemoryCore, MemoryLog};
 use sluicebox::log::{
     Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Lagged, Log, LogError, OpenHead, ReadRequest, Rerouting,
     Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
@@ -20,9 +20,10 @@ use sluicebox::log::{
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::routing::Routing;
 use sluicebox::routing::reserved::OFFSET_HEADER;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Over a log that keeps every promise.
 #[derive(Clone)]
@@ -33,16 +34,28 @@ struct Inner {
     random: Mutex<StdRng>,
     faulty: AtomicBool,
     tails_end: AtomicBool,
-    routing_answer_lost: AtomicBool,
+    /// After the routings whose answer is lost so many questions what is recorded are not answered.
+    routing_answer_lost: Mutex<Option<usize>>,
+    routings_unanswered: AtomicUsize,
+    /// Whether what operators said is not told to who asks.
+    commands_held: watch::Sender<bool>,
     world: Arc<World>,
 }
 
 impl FaultyLog {
     pub fn new(seed: u64, world: Arc<World>) -> Self {
         let random = Mutex::new(StdRng::seed_from_u64(seed));
-        let [tails_end, routing_answer_lost] = [false; 2].map(AtomicBool::new);
-        let (log, faulty) = (MemoryLog::new(), AtomicBool::new(true));
-        Self(Arc::new(Inner { log, random, faulty, tails_end, routing_answer_lost, world }))
+        Self(Arc::new(Inner {
+            // Dated by the host's time, as every kind of log that is kept.
+            log: MemoryLog::with(MemoryCore::default(), clock::steady),
+            random,
+            faulty: AtomicBool::new(true),
+            tails_end: AtomicBool::new(false),
+            routing_answer_lost: Mutex::default(),
+            routings_unanswered: AtomicUsize::new(0),
+            commands_held: watch::Sender::new(false),
+            world,
+        }))
     }
 
     /// Shows the world what is in the log now.
@@ -60,9 +73,18 @@ impl FaultyLog {
         self.0.tails_end.store(true, Ordering::Relaxed);
     }
 
-    /// The next routings are written, and the answer is lost.
-    pub fn lose_next_routing_answer(&self) {
-        self.0.routing_answer_lost.store(true, Ordering::Relaxed);
+    /// The next routings are written, and the answer is lost; then the log does not say so many times what is recorded.
+    pub fn lose_next_routing_answer(&self, then_unanswered: usize) {
+        *self.0.routing_answer_lost.lock().unwrap() = Some(then_unanswered);
+    }
+
+    /// Who asks what operators said gets no answer, until [`FaultyLog::release_commands`].
+    pub fn hold_commands(&self) {
+        self.0.commands_held.send_replace(true);
+    }
+
+    pub fn release_commands(&self) {
+        self.0.commands_held.send_replace(false);
     }
 
     /// It fails no more and loses nothing more, but still takes its time.
@@ -171,7 +193,12 @@ impl Log for FaultyLog {
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.read(request).await))
+        Box::pin(self.0.look(async || {
+            if request.patterns.iter().any(|pattern| pattern.as_str().starts_with("_control.")) {
+                let _ = self.0.commands_held.subscribe().wait_for(|held| !held).await;
+            }
+            self.0.log.read(request).await
+        }))
     }
 
     fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>> {
@@ -219,14 +246,20 @@ impl Log for FaultyLog {
     }
 
     fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.routings().await))
+        Box::pin(self.0.look(async || {
+            let left = self.0.routings_unanswered.load(Ordering::Relaxed);
+            self.0.routings_unanswered.store(left.saturating_sub(1), Ordering::Relaxed);
+            if left > 0 { Err(unavailable()) } else { self.0.log.routings().await }
+        }))
     }
 
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(self.0.look(async move || {
             self.0.log.put_routings(version, routings.clone()).await?;
             self.0.world.routed(&routings);
-            match self.0.routing_answer_lost.swap(false, Ordering::Relaxed) || self.0.chance(10.0) {
+            let is_lost = self.0.routing_answer_lost.lock().unwrap().take();
+            self.0.routings_unanswered.fetch_add(is_lost.unwrap_or(0), Ordering::Relaxed);
+            match is_lost.is_some() || self.0.chance(10.0) {
                 true => Err(LogError::Unknown { reason: "the connection was lost".into() }),
                 false => Ok(()),
             }

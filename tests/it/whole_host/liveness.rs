@@ -47,7 +47,7 @@ async fn live(seed: u64) {
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
         let holders = run.handlers.iter().map(|handler| handler.name.clone()).collect();
-        let older_than = Some(clock::now().before(BOUND));
+        let older_than = Some(clock::steady().before(BOUND));
         let _ = run.log.trim(Trim { older_than, bytes_max: None, holders, messages_max: 1000 }).await;
         oldest
             .push(crate::harness::everything(run.log.kept()).await.first().map_or(Offset::START, |first| first.offset));
@@ -55,7 +55,7 @@ async fn live(seed: u64) {
     run.log.keep().await;
     let messages = run.world.messages();
     let handled = handled(&messages);
-    let now = clock::now();
+    let now = clock::steady();
     let good = messages.iter().filter(|message| message.topic.as_str() == "in.a" && &message.body[..] == b"ok");
     let mut longest = Duration::ZERO;
     for message in good {

@@ -1,4 +1,4 @@
-//! What operators do meanwhile: commands.
+//! What operators do meanwhile: commands, and a handler that is forgotten and begins anew.
 
 use super::{KEYS, Run, key};
 use rand::RngExt as _;
@@ -6,6 +6,7 @@ use sluicebox::commit::{DeadFilter, DeadQuery};
 use sluicebox::control::Command;
 use sluicebox::log::{DelayedFilter, DelayedQuery, Log as _};
 use sluicebox::message::Offset;
+use std::time::Duration;
 
 impl Run {
     pub async fn operate(&mut self) {
@@ -43,5 +44,18 @@ impl Run {
         self.world.cancelled(&name, Offset(source));
         let (shard, number) = (chosen.place.shard, chosen.place.number);
         self.command(handler, Command::CancelDelayed { shard, number, id: None }).await;
+    }
+
+    /// It is taken out of the settings, forgotten, and put in again: it begins with the oldest message.
+    pub async fn forget(&mut self) {
+        let forgotten = self.handlers[self.random.random_range(0..self.handlers.len())].name.clone();
+        self.taken_out = Some(forgotten.clone());
+        self.apply().await;
+        // What a host that died had sent arrives before: the log's own terms begin anew with the handler.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        while self.log.forget(forgotten.clone()).await.is_err() {}
+        self.world.forgotten(&forgotten, self.log.kept()).await;
+        self.taken_out = None;
+        self.apply().await;
     }
 }

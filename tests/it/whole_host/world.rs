@@ -19,6 +19,7 @@ struct Seen {
     archive: BTreeMap<Offset, Arc<Message>>,
     removed: BTreeSet<(HandlerName, Offset)>,
     cancelled: BTreeSet<(HandlerName, Offset)>,
+    lives: BTreeMap<HandlerName, Life>,
     /// Every subscription that ever held: the log forgets those that no shard needs.
     spans: BTreeMap<HandlerName, BTreeMap<Offset, Vec<Pattern>>>,
 }
@@ -67,16 +68,31 @@ impl World {
         self.seen().cancelled.insert((handler.clone(), source));
     }
 
+    /// A handler was forgotten: what it did is no longer its own, and it begins with the oldest message that is there.
+    pub async fn forgotten(&self, handler: &HandlerName, log: &MemoryLog) {
+        self.keep(log).await;
+        let (messages, _) = after(log, Offset::START).await;
+        let mut seen = self.seen();
+        let born = seen.archive.keys().next_back().copied().unwrap_or(Offset::START);
+        let earliest = messages.first().map_or(born, |message| message.offset);
+        seen.lives.insert(handler.clone(), Life { born, earliest });
+        seen.spans.remove(handler);
+        let others = |(of, _): &(HandlerName, Offset)| of != handler;
+        seen.removed.retain(others);
+        seen.cancelled.retain(others);
+    }
+
     /// What is in the log now and what was there before, for the checker.
     pub async fn history(&self, log: &MemoryLog, keys: &[Key], policy: impl Fn(&HandlerName) -> Policy) -> History {
         let mut handlers = vec![];
         for routing in log.routings().await.unwrap().routings {
             let policy = policy(&routing.handler);
+            let life = self.seen().lives.get(&routing.handler).copied().unwrap_or_default();
             handlers.push(checker::Handler {
                 state: counts(log, &routing, keys).await,
                 output: format!("out.{}", routing.handler),
                 ordered: policy.on_failure == OnFailure::Park,
-                life: Life::default(),
+                life,
                 routing: self.whole(routing),
                 policy,
             });
