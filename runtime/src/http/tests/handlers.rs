@@ -13,7 +13,8 @@ async fn server() -> Server {
 }
 
 async fn server_with(change: impl FnOnce(&mut Double)) -> Server {
-    let mut double = Double { handlers: vec![runs("audit", &["x"]), runs("order", &["a", "b", "c"])], passed: None };
+    let mut double =
+        Double { handlers: vec![runs("audit", &["x"]), runs("order", &["a", "b", "c"])], ..Double::default() };
     change(&mut double);
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     let fields = vec![Field::Pointer("/user".into()), Field::Header("user".into()), Field::TopicToken(2)];
@@ -133,7 +134,7 @@ async fn nobody_is_commanded_before_he_can_hear_it() {
     let (status, answer) = ask(&server, "order/pause", "").await;
     assert_eq!((status, &answer["error"]), (503, &json!("the host is starting: try again")));
 
-    let double = Double { handlers: vec![runs("order", &["a"])], passed: None };
+    let double = Double { handlers: vec![runs("order", &["a"])], ..Double::default() };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     // As before the first claim of its second shard.
     stage::route(&server.log, "order", KeyFrom::Message, 1).await;

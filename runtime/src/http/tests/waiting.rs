@@ -13,7 +13,7 @@ fn key(text: &str) -> Key {
 
 /// `order` has two shards and its first message open; `old`, in no settings any more, has state.
 async fn server(token: Option<&str>) -> Server {
-    let double = Double { handlers: vec![runs("order", &["a"])], passed: None };
+    let double = Double { handlers: vec![runs("order", &["a"])], ..Double::default() };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), token, [127, 0, 0, 1]).await;
     for handler in ["order", "old"] {
         stage::route(&server.log, handler, KeyFrom::Message, 2).await;
@@ -68,7 +68,7 @@ async fn of_a_handler_that_no_settings_name_only_sizes_are_shown() {
 async fn what_settings_hide_is_refused_and_says_why() {
     let mut hidden = runs("order", &["a"]);
     hidden.show_state = ShowState::Nothing;
-    let double = Double { handlers: vec![hidden], passed: None };
+    let double = Double { handlers: vec![hidden], ..Double::default() };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     stage::route(&server.log, "order", KeyFrom::Message, 2).await;
     remember(&server, "order").await;
