@@ -112,6 +112,11 @@ async fn delayed_messages_are_listed_and_cancelled_and_the_handler_that_holds_th
     host.kill();
     let (_, said, _) = place.command(&["handlers", "waiting", "_delay"]);
     assert!(said.contains("0/2") && !said.contains("0/1"), "{said}");
+    // A mistyped name is no handler that has nothing, without a host too.
+    for command in [["handlers", "waiting"], ["handlers", "show"], ["state", "list"]] {
+        let (code, _, said) = place.command(&[&command[..], &["ordr"]].concat());
+        assert!(code == 1 && said.contains("there is no handler `ordr`, nor any other"), "{command:?}: {said}");
+    }
     let host = place.start();
     assert_eq!(until_delayed(&host, 1).await[0]["id"], "b");
     typed(&place, &host, &["handlers", "cancel", "_delay", "0/2"]);

@@ -2,7 +2,7 @@
 
 mod lines;
 
-use super::client::{Client, HostArgs, encoded};
+use super::client::{Client, HostArgs, broke, encoded};
 use super::failure::{Exit, Failure};
 use super::output::{Output, printable};
 use crate::delays;
@@ -73,7 +73,8 @@ pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failu
         return lines::publish(args, &topic, &client, &path, file, output);
     }
     for body in bodies(args)? {
-        let (status, answer) = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]))?;
+        let sent = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]));
+        let (status, answer) = sent.map_err(|failure| in_doubt(failure, args.id.is_some()))?;
         if status != 200 {
             return Err(client.refused(status, &answer));
         }
@@ -89,6 +90,19 @@ pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failu
         }
     }
     Ok(Exit::Done)
+}
+
+/// Says of a message that nobody answered for what became of it, and how to go on.
+fn in_doubt(failure: Failure, has_id: bool) -> Failure {
+    let Failure { exit, error } = failure;
+    let how = match error.downcast_ref().is_some_and(broke) {
+        false => return Failure { exit, error },
+        true if has_id => "publish it again: handlers take it once, by its id",
+        true => {
+            "`sluicebox tail` with --since shows whether it is; with --id it could be published again without a doubt"
+        }
+    };
+    Failure { exit, error: error.context(format!("the message may be in the log: {how}")) }
 }
 
 fn headers(args: &PublishArgs) -> Vec<(String, String)> {

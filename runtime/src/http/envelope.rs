@@ -69,15 +69,12 @@ impl Envelope {
 /// A header that looks like one of ours: without it the message would not be what its publisher meant.
 fn unknown(name: &str) -> ApiError {
     let shown: String = name.chars().take(100).collect();
-    let known = ["sluicebox_key", "sluicebox_id", "sluicebox_delay", "sluicebox_header_"];
-    let meant = match nearest(name, &known) {
-        Some("sluicebox_key") => "did you mean `Sluicebox-Key`?".to_owned(),
-        Some("sluicebox_id") => "did you mean `Sluicebox-Id`?".to_owned(),
-        Some("sluicebox_delay") => "did you mean `Sluicebox-Delay`?".to_owned(),
-        _ => {
-            let own = shown.trim_start_matches(PREFIX);
-            format!("for a header `{own}` of the message send `Sluicebox-Header-{own}`")
-        }
+    let own = shown.trim_start_matches(PREFIX);
+    let meant = match nearest(own, &["key", "id", "delay"]) {
+        Some("key") => "did you mean `Sluicebox-Key`?".to_owned(),
+        Some("id") => "did you mean `Sluicebox-Id`?".to_owned(),
+        Some("delay") => "did you mean `Sluicebox-Delay`?".to_owned(),
+        _ => format!("for a header `{own}` of the message send `Sluicebox-Header-{own}`"),
     };
     ApiError::bad_request(format!("unknown header `{shown}`: {meant}"))
 }

@@ -31,6 +31,11 @@ pub enum CheckError {
     Log(#[from] LogError),
 }
 
+/// Whether the log knows a handler.
+pub async fn check_handler(log: &dyn Log, handler: &HandlerName) -> Result<(), CheckError> {
+    check(log, &DeadFilter { handler: Some(handler.clone()), ..DeadFilter::default() }).await
+}
+
 /// Looks up what the filter names.
 pub async fn check(log: &dyn Log, filter: &DeadFilter) -> Result<(), CheckError> {
     if let Some(kind) = filter.kind.as_deref().filter(|kind| !DEAD_KINDS.contains(kind)) {

@@ -28,6 +28,12 @@ pub(super) async fn publish(
 ) -> Result<Response, ApiError> {
     let topic = Topic::parse_public(&topic).map_err(ApiError::bad_request)?;
     // What is said of a message stands in headers; whoever writes it here would miss it later.
+    for (name, header) in [("key", "Sluicebox-Key"), ("id", "Sluicebox-Id"), ("delay", "Sluicebox-Delay")] {
+        if parameters.is_given(name) {
+            let error = format!("`{name}` of a message is no parameter but a header: send `{header}`");
+            return Err(ApiError::bad_request(error));
+        }
+    }
     let lines = parameters.parsed("lines", LineKind::parse)?;
     parameters.finish()?;
     let (parts, body) = request.into_parts();

@@ -79,7 +79,7 @@ fn wrong_usage_of_an_operators_command_says_what_is_right() {
         (&["handlers", "rollback"], Exit::Usage, "<NAME>"),
         (&["dead", "list", "--topic", "a..b"], Exit::Usage, "`a..b` has an empty token"),
         (&["dead", "list", "--shard", "70000"], Exit::Usage, "70000 is not in 0..=65535"),
-        (&["dead", "count", "--number", "1,x"], Exit::Usage, "invalid digit"),
+        (&["dead", "count", "--number", "1,x"], Exit::Usage, "the number that `sluicebox dead list` shows"),
         (&["dead", "retry", "--below", "3"], Exit::Usage, "unexpected argument '--below'"),
         (
             &["dead", "retry"],

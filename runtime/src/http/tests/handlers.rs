@@ -1,5 +1,6 @@
 //! What the API shows of handlers and how it takes an operator's commands.
 
+use super::super::views::HandlerView;
 use super::stage::{self, Double, name, runs};
 use super::*;
 use crate::commit::{DeadAction, DeadJob, Pin};
@@ -235,4 +236,14 @@ async fn no_more_orders_are_taken_than_a_shard_can_hold() {
     let (status, answer) = send(server.request(Method::POST, "/v1/dead/drop").body("{\"all\":true}")).await;
     assert_eq!((status.as_u16(), &answer["skipped"][0]["reason"]), (200, &json!(expected)));
     assert!(server.commands().await.is_empty());
+}
+
+#[tokio::test]
+async fn who_only_counts_what_waits_looks_up_no_failures() {
+    let server = server().await;
+    server.log.append(vec![NewMessage::new(Topic::parse("events.made").unwrap(), "x")]).await.unwrap();
+    stage::bury(&server.log, "old", 0, &[1], |_, _| {}).await;
+    let failures = |views: Vec<HandlerView>| views.into_iter().filter_map(|view| view.last_failure).count();
+    assert_eq!(failures(HandlerView::all(&*server.log, None).await.unwrap()), 1);
+    assert_eq!(failures(HandlerView::counted(&*server.log, None).await.unwrap()), 0);
 }

@@ -6,6 +6,7 @@ use crate::commit::{Delayed, Head, HeadScope, KeyWrites};
 use crate::config::ShowState;
 use crate::effects::StateWrite;
 use crate::message::Key;
+use crate::topic::Pattern;
 
 fn key(text: &str) -> Key {
     Key::parse(text).unwrap().unwrap()
@@ -109,7 +110,8 @@ async fn a_page_of_what_waits_refuses_what_it_does_not_know_and_the_rest_counts(
         digest: Some(Digest::of(b"a")),
         scope: HeadScope::Lane,
     };
-    let delayed = Delayed { number: 7, due: Timestamp(5), message: NewMessage::new(Topic::parse("out").unwrap(), "x") };
+    let message = NewMessage { id: Some("i".into()), ..NewMessage::new(Topic::parse("out").unwrap(), "x") };
+    let delayed = Delayed { number: 7, due: Timestamp(5), message };
     let read = Offset(offsets[0]);
     stage::commit(&server.log, &shard("order", 0), |commit| {
         (commit.open_put, commit.delayed_put, commit.read) = (vec![head], vec![delayed], read);
@@ -150,4 +152,12 @@ async fn a_page_of_what_waits_refuses_what_it_does_not_know_and_the_rest_counts(
         let (status, answer) = send(request).await;
         assert_eq!(status.as_u16(), expected, "{path} {body}: {answer}");
     }
+    // Numbers of messages that are gone may be given again, so the one that is meant is named by its id too.
+    let patterns = vec![Pattern::parse("_control.order").unwrap()];
+    let (after, upto) = (Offset::START, Offset::END);
+    let request = ReadRequest { after, upto, patterns, messages_max: 100, bytes_max: usize::MAX };
+    let commands = server.log.read(request).await.unwrap().messages;
+    let is_cancel = |command: &&Arc<Message>| command.body.windows(6).any(|part| part == b"cancel");
+    let cancel: Value = serde_json::from_slice(&commands.iter().find(is_cancel).unwrap().body).unwrap();
+    assert_eq!(cancel, json!({ "command": "cancel-delayed", "shard": 0, "number": 7, "id": "i" }));
 }
