@@ -1,5 +1,6 @@
 //! Command lines as typed, in this process, against a host over the log in memory.
 
+mod advice;
 mod operate;
 
 use super::*;
