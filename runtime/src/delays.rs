@@ -1,9 +1,9 @@
 //! Messages that publishers delay: the host's own handler for them, and the bound on them.
 //!
 //! A message with a delay is appended to a topic of the host's own, so it is durable like any other. The host's own handler
-//! takes it up and publishes what it holds with what is left of the delay, so commit, cancelling, clocks and restarts are
-//! those of what any handler delays. It has no module: [`Relay`] is native code. Where it runs, and from when on, is the
-//! host's business.
+//! takes it up and publishes what is in it with the delay, which runs from when the log took it; so commit, cancelling,
+//! clocks and restarts are those of what any handler delays. It has no module: [`Relay`] is native code. Where it runs, and
+//! from when on, is the host's business.
 //!
 //! The bound is kept where publishers are: whoever would go beyond it is refused, and nothing of what was accepted has to
 //! wait for room.

@@ -159,10 +159,12 @@ impl Host {
     /// Room for messages that are to appear later, and from the first one on the host's own handler for them: a host
     /// whose publishers delay nothing has none.
     pub async fn delay(&self, more: Amount) -> Result<Delaying, NoDelay> {
-        if !self.delays.is_on() {
+        let shard = ShardId { handler: HandlerName::delay(), index: 0 };
+        // Also while another one begins it.
+        let runs = self.read().contains_key(&shard.handler);
+        if !runs {
             self.begin_delays().await?;
         }
-        let shard = ShardId { handler: HandlerName::delay(), index: 0 };
         for _ in 0..COUNT_TRIES {
             let Some(from) = self.delays.uncounted() else { break };
             match self.passed(&shard).is_some_and(|passed| passed >= from) {

@@ -81,6 +81,19 @@ async fn a_delayed_message_outlives_kill_9_and_comes_once_as_it_was_no_earlier_t
 }
 
 #[tokio::test]
+async fn the_first_publishers_that_delay_something_are_all_served() {
+    let place = Place::new("", &[]);
+    let host = place.start();
+    let publish = |number: usize| {
+        let sent = host.client.post(format!("{}/v1/topics/late", host.url)).header("sluicebox-delay", "1h");
+        sent.body(number.to_string()).send()
+    };
+    let answers = futures_util::future::join_all((0..16).map(publish)).await;
+    assert!(answers.into_iter().all(|answer| answer.unwrap().status().is_success()));
+    until_delayed(&host, 16).await;
+}
+
+#[tokio::test]
 async fn messages_of_one_key_with_one_delay_come_in_their_order() {
     let place = Place::new("", &[]);
     let host = place.start();
