@@ -145,8 +145,16 @@ fn handlers(
             problem.expected("a section such as [handlers.order]").hint("settings of a handler stand under its name");
             continue;
         };
-        let name = match HandlerName::parse(typed.get_ref()) {
+        let name = match HandlerName::parse_public(typed.get_ref()) {
             Ok(name) => name,
+            Err(_) if HandlerName::parse(typed.get_ref()).is_ok() => {
+                let own = format!("`{}` is the host's own handler, which needs no settings", typed.get_ref());
+                let problem = findings.error(typed.span(), own);
+                problem
+                    .expected("[handlers.NAME] with a name of your own")
+                    .hint("what may be delayed: `delayed` in [host]");
+                continue;
+            }
             Err(error) => {
                 let problem = findings.error(typed.span(), error.to_string());
                 problem.expected("[handlers.NAME] with such a name").hint("the log knows a handler by its name");

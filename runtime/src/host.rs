@@ -13,22 +13,30 @@ pub use self::owned::Owned;
 use crate::commit::{DeadFilter, Pin};
 use crate::committer::Committer;
 use crate::config::Start;
+use crate::delays::{Delaying, Delays, NoDelay};
 use crate::follow::{Follower, LastPin};
 use crate::gate::{BreakerState, Gate};
-use crate::handler::{Digest, HandlerName, Policy, ShardId};
+use crate::handler::{DelayedBound, Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
 use crate::log::{DeadUsage, Log, LogError, Usage};
 use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::Fixed;
-use crate::routing::{IdFrom, KeyFrom, Routing};
+use crate::routing::{IdFrom, KeyFrom, Routing, reserved};
+use crate::shard::Amount;
 use crate::telemetry::{FailedRun, Metrics, events};
 use crate::topic::Pattern;
 use crate::vital::Vital;
 use running::Running;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+
+/// Looks whether a host that has just started knows how much is delayed: a few seconds.
+const COUNT_TRIES: usize = 200;
+/// Between two of them.
+const COUNT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A handler ready to run.
 #[derive(Clone)]
@@ -71,6 +79,7 @@ pub struct Host {
     /// The shards that are its own. Locked while something changes: one change at a time.
     changing: Mutex<Owned>,
     running: RwLock<BTreeMap<HandlerName, Running>>,
+    delays: Delays,
     vital: Vital,
 }
 
@@ -104,13 +113,30 @@ impl Host {
         options: reader::Options,
         owned: Owned,
     ) -> Result<Self, StartError> {
+        Self::start_with(log, handlers, metrics, options, owned, DelayedBound::default()).await
+    }
+
+    /// As [`Host::start_as_owner`]; publishers may delay as much as `delayed` says.
+    pub async fn start_with(
+        log: Arc<dyn Log>,
+        handlers: Vec<Handler>,
+        metrics: Arc<Metrics>,
+        options: reader::Options,
+        owned: Owned,
+        delayed: DelayedBound,
+    ) -> Result<Self, StartError> {
         let waiting = options.waiting.clone();
         metrics.count_waiting(move || waiting.used_bytes());
         let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());
+        let delays = Delays::new(delayed);
+        if log.routings().await?.routings.iter().any(|routing| routing.handler.is_reserved()) {
+            delays.begin(log.end().await?);
+        }
         let works = Works { log, reader, committer, follower, metrics, holders: watch::Sender::default() };
-        let host = Self { works, changing: Mutex::new(owned), running: RwLock::default(), vital: Vital::default() };
+        let (changing, running, vital) = (Mutex::new(owned), RwLock::default(), Vital::default());
+        let host = Self { works, changing, running, delays, vital };
         host.apply(handlers).await?;
         Ok(host)
     }
@@ -123,6 +149,62 @@ impl Host {
     /// (then [`Host::failed`] tells).
     pub async fn apply(&self, handlers: Vec<Handler>) -> Result<(), StartError> {
         let owned = self.changing.lock().await;
+        self.bring(&owned, handlers).await
+    }
+
+    /// Room for messages that are to appear later, and from the first one on the host's own handler for them: a host
+    /// whose publishers delay nothing has none.
+    pub async fn delay(&self, more: Amount) -> Result<Delaying, NoDelay> {
+        let shard = ShardId { handler: HandlerName::delay(), index: 0 };
+        // Also while another one begins it.
+        let runs = self.read().contains_key(&shard.handler);
+        if !runs {
+            self.begin_delays().await?;
+        }
+        for _ in 0..COUNT_TRIES {
+            let Some(from) = self.delays.uncounted() else { break };
+            match self.passed(&shard).is_some_and(|passed| passed >= from) {
+                true => self.delays.counted(),
+                false => tokio::time::sleep(COUNT_PAUSE).await,
+            }
+        }
+        let held = self.read().get(&shard.handler).map(|running| running.gate().delayed().total());
+        let held =
+            held.ok_or_else(|| NoDelay::NotNow { reason: "the host is starting or stopping: try again".into() })?;
+        self.delays.reserve(more, held)
+    }
+
+    async fn begin_delays(&self) -> Result<(), NoDelay> {
+        let owned = self.changing.lock().await;
+        if self.delays.is_on() || self.delays.is_stopped() {
+            return Ok(());
+        }
+        // Its routing is recorded before anything is appended for it, so that all of that is its own.
+        self.delays.begin(Offset::START);
+        let handlers = self.read().values().map(Running::handler).collect();
+        let begun = self.bring(&owned, handlers).await;
+        begun.inspect_err(|_| self.delays.undo_begin()).map_err(|error| NoDelay::NotNow { reason: error.to_string() })
+    }
+
+    /// The host's own handler for messages that publishers delay.
+    fn delay_handler(&self) -> Handler {
+        Handler {
+            name: HandlerName::delay(),
+            subscribe: vec![Pattern::from(&reserved::delayed_topic())],
+            key: KeyFrom::Message,
+            id: IdFrom::Message,
+            // What is due at one time appears in the order in which it was published.
+            shards: 1,
+            start: Start::Latest,
+            policy: self.delays.policy(),
+            invoke: self.delays.relay(),
+        }
+    }
+
+    async fn bring(&self, owned: &Owned, mut handlers: Vec<Handler>) -> Result<(), StartError> {
+        if self.delays.is_on() && !handlers.iter().any(|handler| handler.name.is_reserved()) {
+            handlers.push(self.delay_handler());
+        }
         let missed = self.missed(&handlers).await?;
         // Refused before anything stops, and from here on only the recording can fail.
         self.check_routings(&handlers).await?;
@@ -172,7 +254,7 @@ impl Host {
             if let Some(last) = recorded.get(&handler.name) {
                 self.works.follower.pins().note(&handler.name, *last);
             }
-            let running = Running::start(&self.works, handler, routing, gate, &owned);
+            let running = Running::start(&self.works, handler, routing, gate, owned);
             self.write().insert(running.name().clone(), running);
         }
         let running = self.read().keys().cloned().collect();
@@ -302,6 +384,9 @@ impl Host {
 
     /// Takes nothing new, lets runs finish, commits and leaves.
     pub async fn stop(&self) {
+        // Whoever begins something begins it before, or not at all.
+        let _one = self.changing.lock().await;
+        self.delays.stop();
         let running = self.take_out(|_| true);
         futures_util::future::join_all(running.into_iter().map(|running| running.stop(&self.works.reader))).await;
         self.works.reader.clone().stop().await;

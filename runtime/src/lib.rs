@@ -22,6 +22,7 @@ pub mod cli;
 pub mod committer;
 pub mod config;
 pub mod dead_box;
+pub mod delays;
 pub mod follow;
 pub mod gate;
 pub mod host;

@@ -11,9 +11,10 @@ pub use reload::Source;
 
 use crate::blocking::blocking;
 use crate::clock;
-use crate::config::{HostSettings, LogSettings, Settings};
+use crate::config::{HostSettings, LogSettings, Settings, ShowState};
+use crate::delays::{Delaying, NoDelay};
 use crate::handler::{HandlerName, ShardId};
-use crate::host::{self, Host};
+use crate::host::{self, Host, Overview, Owned};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
 use crate::log::embedded::{self, Opening};
@@ -24,6 +25,7 @@ use crate::reader;
 use crate::registry::{self, Registry};
 use crate::retention::Retention;
 use crate::sandbox::{self, Sandboxes};
+use crate::shard::Amount;
 use crate::telemetry::{Metrics, TELL_EVERY};
 use crate::vital::Vital;
 use futures_util::future::BoxFuture;
@@ -113,7 +115,8 @@ impl Service {
         let http = tokio::spawn(http::serve(listener, face.clone()));
         let waiting = Budget::new(settings.host.waiting_bytes_max);
         let options = reader::Options { waiting, ..reader::Options::default() };
-        let host = Host::start(log.clone(), prepared.handlers(), metrics.clone(), options).await?;
+        let (handlers, delayed) = (prepared.handlers(), settings.host.delayed);
+        let host = Host::start_with(log.clone(), handlers, metrics.clone(), options, Owned::All, delayed).await?;
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
@@ -290,6 +293,21 @@ async fn open_log(
     .await
 }
 
+fn own_handler(own: &Overview) -> RunningHandler {
+    RunningHandler {
+        name: own.name.clone(),
+        digest: own.digest,
+        file_digest: None,
+        versions: vec![],
+        breaker: BreakerView::of(own.breaker),
+        last_failure: own.last_failure.clone().map(Into::into),
+        show_state: ShowState::Values,
+        running: own.running,
+        concurrency: own.concurrency,
+        problem: None,
+    }
+}
+
 /// What the HTTP face asks.
 struct Started {
     host: Arc<Host>,
@@ -324,7 +342,13 @@ impl Running for Started {
                 name: view.name,
             }
         });
-        views.collect()
+        // The host's own handler is in no settings.
+        let own = overviews.iter().filter(|overview| overview.name.is_reserved()).map(own_handler);
+        views.chain(own).collect()
+    }
+
+    fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>> {
+        Box::pin(self.host.delay(more))
     }
 
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {

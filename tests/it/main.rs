@@ -10,6 +10,7 @@ mod clients;
 mod clocks;
 mod conformance;
 mod crash;
+mod delays;
 mod failing_keys;
 mod full;
 mod harness;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// A handler's name: `[a-z][a-z0-9_-]{0,62}`.
+/// A handler's name: `[a-z][a-z0-9_-]{0,62}`, or that of the host's own one.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HandlerName(Arc<str>);
@@ -18,8 +18,27 @@ pub struct HandlerName(Arc<str>);
 #[error("`{0}` is not a handler name: use a-z, then up to 62 of a-z 0-9 _ -")]
 pub struct BadHandlerName(pub String);
 
+/// The name of [`HandlerName::delay`].
+const DELAY: &str = "_delay";
+
 impl HandlerName {
+    /// The host's own handler, which holds what publishers delay.
+    pub fn delay() -> Self {
+        Self(DELAY.into())
+    }
+
+    /// Whether it is the host's own handler, which no settings name.
+    pub fn is_reserved(&self) -> bool {
+        &*self.0 == DELAY
+    }
+
+    /// The name of any handler, the host's own included.
     pub fn parse(text: &str) -> Result<Self, BadHandlerName> {
+        if text == DELAY { Ok(Self::delay()) } else { Self::parse_public(text) }
+    }
+
+    /// A name that settings may give a handler.
+    pub fn parse_public(text: &str) -> Result<Self, BadHandlerName> {
         let mut bytes = text.bytes();
         let good = bytes.next().is_some_and(|b| b.is_ascii_lowercase())
             && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-')
@@ -135,6 +154,13 @@ mod tests {
         for bad in ["", "Order", "1a", "_a", "a b", &"a".repeat(64)] {
             assert!(HandlerName::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_hosts_own_handler_is_known_and_no_settings_may_name_one_so() {
+        assert_eq!(HandlerName::parse("_delay"), Ok(HandlerName::delay()));
+        assert!(HandlerName::delay().is_reserved() && HandlerName::parse_public("_delay").is_err());
+        assert!(!HandlerName::parse("delay").unwrap().is_reserved());
     }
 
     #[test]

@@ -13,8 +13,9 @@ pub const BODY_BYTES_MAX: usize = 512 * 1024;
 pub const HEADERS_BYTES_MAX: usize = 16 * 1024;
 /// Most headers: the limit on their bytes does not bound empty ones.
 pub const HEADERS_MAX: usize = 256;
-/// Room for the headers that the host adds to a message on its own topics: so many, and bytes of them.
-const OWN_HEADERS_MAX: usize = 4;
+/// Room for the headers that the host adds to a message on its own topics: so many, and bytes of them. A delayed message
+/// has two, and three more when it returns as a dead letter.
+const OWN_HEADERS_MAX: usize = 5;
 const OWN_HEADERS_BYTES_MAX: usize = 2 * 1024;
 /// Most bytes of one message in memory, as [`Message::bytes`] counts them.
 pub const MESSAGE_BYTES_MAX: usize = MESSAGE_BYTES + BODY_BYTES_MAX + HEADERS_BYTES_MAX + OWN_HEADERS_BYTES_MAX;

@@ -156,8 +156,11 @@ impl Routing {
     pub fn subscribes(&self, message: &Message) -> bool {
         let Some(span) = self.spans.iter().rev().find(|span| span.after < message.offset) else { return false };
         if message.topic.is_reserved() {
-            // Dead letters that return to this handler; nothing else of the host's own is a handler's business.
-            return !span.subscribe.is_empty() && message.offset > self.recorded && self.is_own_retry(&message.topic);
+            // Dead letters that return to this handler; nothing else of the host's own is a handler's business, but the
+            // host's own handler's.
+            let is_own = self.handler.is_reserved() && span.subscribe.iter().any(|own| own.matches(&message.topic));
+            let is_retry = !span.subscribe.is_empty() && message.offset > self.recorded;
+            return is_own || (is_retry && self.is_own_retry(&message.topic));
         }
         span.subscribe.iter().any(|pattern| pattern.matches(&message.topic))
     }
@@ -302,6 +305,22 @@ mod tests {
             routing.subscribes(&Message::from_new(new, Offset(offset), Timestamp(0)))
         };
         assert!(!at(7) && at(8));
+    }
+
+    #[test]
+    fn what_publishers_delay_goes_to_the_hosts_own_handler_alone() {
+        let subscribe = vec![Pattern::from(&reserved::delayed_topic())];
+        let own = Routing {
+            handler: HandlerName::delay(),
+            spans: vec![Span { after: Offset::START, subscribe }],
+            ..routing(KeyFrom::Message)
+        };
+        // As a log might have it that somebody wrote by hand.
+        let other = Routing { handler: HandlerName::parse("h").unwrap(), ..own.clone() };
+        let new = NewMessage::new(reserved::delayed_topic(), "");
+        let message = Message::from_new(new, Offset(1), Timestamp(0));
+        assert!(own.subscribes(&message) && !other.subscribes(&message));
+        assert!(!own.subscribes(&self::message("")));
     }
 
     #[test]

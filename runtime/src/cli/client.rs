@@ -290,12 +290,25 @@ impl Client {
         if matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_)) {
             return Failure::usage(format!("`{}` is not the URL of a host: {error}", self.url));
         }
-        let context = format!(
-            "could not reach a host at {}: start one with `sluicebox run`, or name a running one with --url",
-            self.url
-        );
+        let context = if broke(&error) {
+            format!("the connection to the host at {} broke before it answered", self.url)
+        } else {
+            format!(
+                "could not reach a host at {}: start one with `sluicebox run`, or name a running one with --url",
+                self.url
+            )
+        };
         Failure::new(Exit::Unreachable, anyhow::Error::new(error).context(context))
     }
+}
+
+/// Whether somebody was there and went away: what was asked for may have been done.
+pub(super) fn broke(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind;
+    let ureq::Error::Io(error) = error else { return false };
+    let gone =
+        [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+    gone.contains(&error.kind())
 }
 
 /// Why a command failed that nothing but a running host can execute.

@@ -16,7 +16,7 @@ use crate::http::named;
 use crate::http::views::{DeadCountView, DeadLetterView, DeadPage};
 use crate::log::Log as _;
 use clap::{Args, Subcommand};
-use filter::{FilterArgs, query_of};
+use filter::{FilterArgs, parse_number, query_of};
 
 /// Characters of an error that the list shows.
 const ERROR_CHARS_MAX: usize = 100;
@@ -70,10 +70,6 @@ pub struct CountArgs {
     host: HostArgs,
     #[command(flatten)]
     data: DataArgs,
-}
-
-fn parse_number(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "write the number that `sluicebox dead list` shows".into())
 }
 
 pub(super) fn run(command: &DeadCommand, output: &mut Output) -> Result<Exit, Failure> {

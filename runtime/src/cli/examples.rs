@@ -43,6 +43,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "publish",
         &[
             ("publish events.new_order '{\"id\":\"o-1\"}' --key ada", "one message"),
+            ("publish reminders.ada 'call' --key ada --delay 30m", "one that appears in half an hour"),
             ("publish events.new_order --ndjson orders.ndjson", "one for each line of a file"),
             ("publish events.new_order --ndjson orders.ndjson --from-line 3001", "go on where that was interrupted"),
             ("publish copy --messages --ndjson tail.json", "what `tail --json` wrote, with keys, ids and headers"),

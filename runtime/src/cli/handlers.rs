@@ -31,7 +31,8 @@ Columns:
   OLDEST   for how long the oldest of them is in the log
   OPEN     messages that were taken up and are not settled, one for each key; `handlers waiting`
            lists them
-  DELAYED  messages that runs published for later
+  DELAYED  messages that runs published for later; the host's own handler, _delay, is listed while
+           it has such of publishers
   DEAD     messages that were given up; `sluicebox dead list` shows them
   READ     the offset up to which messages were taken up; what is open is before it
   MARKS    ids that are remembered so that a message is not handled twice";
@@ -48,7 +49,7 @@ pub enum HandlersCommand {
     Waiting(waiting::WaitingArgs),
     /// Try at once what failed and waits for its retry; attempts stay as they are
     RetryNow(RetryNowArgs),
-    /// Delete a message that a run delayed, before it is due
+    /// Delete a delayed message before it is due
     Cancel(CancelArgs),
     /// Let a handler, or one key of it, run nothing more; its messages wait
     Pause(KeyArgs),
@@ -180,7 +181,7 @@ fn handlers(host: &HostArgs, data: &DataArgs) -> Result<(Source, HandlerPage), F
         host,
         data,
         |client| Ok((Source::Host, client.get_json("/v1/handlers")?)),
-        async |data| Ok((Source::Data, HandlerPage { handlers: HandlerView::all(&data.log, None).await? })),
+        async |data| Ok((Source::Data, HandlerPage::of(HandlerView::all(&data.log, None).await?))),
     )
 }
 

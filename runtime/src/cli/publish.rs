@@ -2,15 +2,17 @@
 
 mod lines;
 
-use super::client::{Client, HostArgs, encoded};
+use super::client::{Client, HostArgs, broke, encoded};
 use super::failure::{Exit, Failure};
-use super::output::Output;
+use super::output::{Output, printable};
+use crate::delays;
 use crate::message::BODY_BYTES_MAX;
 use crate::topic::Topic;
 use clap::Args;
 use serde_json::json;
 use std::io::{IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use ureq::SendBody;
 
 /// Publish messages through a running host. Without BODY, --file and --ndjson, standard input is the body of one message.
@@ -27,7 +29,7 @@ pub struct PublishArgs {
     /// Each line of this file is the JSON body of one message; `-` is standard input, whose lines are sent as they come
     #[arg(long, value_name = "FILE")]
     ndjson: Option<PathBuf>,
-    /// Each line is not a body but a message with its key, id, headers and body, as `tail --json` writes it
+    /// Each line is not a body but a message with its key, id, headers, body and delay, as `tail --json` writes it
     #[arg(long, requires = "ndjson")]
     messages: bool,
     /// Begin with this line: what a publish that was interrupted says
@@ -39,6 +41,9 @@ pub struct PublishArgs {
     /// The id, by which handlers tell duplicates
     #[arg(long, value_name = "ID", conflicts_with = "ndjson")]
     id: Option<String>,
+    /// Let it appear on the topic only after this time, such as 30s or 1h30m, at most 30d
+    #[arg(long, value_name = "DURATION", value_parser = delays::parse)]
+    delay: Option<Duration>,
     /// A header of the message; may be given several times
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_header)]
     header: Vec<(String, String)>,
@@ -68,17 +73,36 @@ pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failu
         return lines::publish(args, &topic, &client, &path, file, output);
     }
     for body in bodies(args)? {
-        let (status, answer) = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]))?;
+        let sent = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]));
+        let (status, answer) = sent.map_err(|failure| in_doubt(failure, args.id.is_some()))?;
         if status != 200 {
             return Err(client.refused(status, &answer));
         }
-        let offset = &answer["offset"];
-        match output.json {
-            true => output.json(&json!({ "topic": topic.as_str(), "offset": offset }))?,
-            false => output.line(format!("published to {topic} at offset {offset}"))?,
+        let (offset, due) = (&answer["offset"], answer.get("due"));
+        match (output.json, due) {
+            (true, None) => output.json(&json!({ "topic": topic.as_str(), "offset": offset }))?,
+            (true, Some(due)) => output.json(&json!({ "topic": topic.as_str(), "offset": offset, "due": due }))?,
+            (false, None) => output.line(format!("published to {topic} at offset {offset}"))?,
+            (false, Some(due)) => {
+                let at = due.as_str().map_or("when it is due".into(), |due| format!("at {}", printable(due)));
+                output.line(format!("accepted at offset {offset}, appears on {topic} {at}"))?;
+            }
         }
     }
     Ok(Exit::Done)
+}
+
+/// Says of a message that nobody answered for what became of it, and how to go on.
+fn in_doubt(failure: Failure, has_id: bool) -> Failure {
+    let Failure { exit, error } = failure;
+    let how = match error.downcast_ref().is_some_and(broke) {
+        false => return Failure { exit, error },
+        true if has_id => "publish it again: handlers take it once, by its id",
+        true => {
+            "`sluicebox tail` with --since shows whether it is; with --id it could be published again without a doubt"
+        }
+    };
+    Failure { exit, error: error.context(format!("the message may be in the log: {how}")) }
 }
 
 fn headers(args: &PublishArgs) -> Vec<(String, String)> {
@@ -86,6 +110,7 @@ fn headers(args: &PublishArgs) -> Vec<(String, String)> {
         args.header.iter().map(|(name, value)| (format!("sluicebox-header-{name}"), value.clone())).collect();
     headers.extend(args.key.iter().map(|key| ("sluicebox-key".into(), key.clone())));
     headers.extend(args.id.iter().map(|id| ("sluicebox-id".into(), id.clone())));
+    headers.extend(args.delay.iter().map(|delay| ("sluicebox-delay".into(), format!("{}ms", delay.as_millis()))));
     headers
 }
 

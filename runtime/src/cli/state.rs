@@ -7,7 +7,8 @@ use super::failure::{Exit, Failure};
 use super::output::{Output, grouped, printable};
 use crate::config::ShowState;
 use crate::handler::HandlerName;
-use crate::http::views::{EntryView, HandlerView, StatePage, StateView, shown};
+use crate::http::named;
+use crate::http::views::{EntryView, StatePage, StateView, shown};
 use crate::log::StateQuery;
 use crate::message::Key;
 use clap::{Args, Subcommand};
@@ -152,9 +153,6 @@ fn value_of(found: &EntryView) -> String {
 /// What may be shown of a handler that the data knows.
 async fn shown_of(data: &Data, handler: &HandlerName) -> Result<ShowState, Failure> {
     let shown = shown(handler, data.show_state(handler)).map_err(anyhow::Error::new)?;
-    let handlers = HandlerView::all(&data.log, None).await?;
-    if !handlers.iter().any(|known| known.name == handler.as_str()) {
-        return Err(anyhow::anyhow!("there is no handler `{handler}`").into());
-    }
+    named::check_handler(&data.log, handler).await?;
     Ok(shown)
 }

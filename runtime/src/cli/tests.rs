@@ -1,5 +1,6 @@
 //! Command lines as typed, in this process, against a host over the log in memory.
 
+mod advice;
 mod operate;
 
 use super::*;
@@ -70,6 +71,9 @@ fn wrong_usage_says_what_is_right() {
     check(&["dead"], Exit::Usage, "list");
     check(&["dead", "list", "--handler", "X"], Exit::Usage, "not a handler name");
     check(&["dead", "show", "x"], Exit::Usage, "the number that `sluicebox dead list` shows");
+    for number in ["x", "--number=1,x"] {
+        check(&["dead", "retry", number], Exit::Usage, "the number that `sluicebox dead list` shows");
+    }
     check(&["--help"], Exit::Done, "Exit codes:");
 }
 
@@ -91,6 +95,23 @@ fn a_host_that_does_not_run_is_named_with_how_to_start_it() {
     ] {
         check(&[command, &["--url", &url]].concat(), Exit::Unreachable, &expected);
     }
+}
+
+#[test]
+fn a_host_that_goes_away_before_it_answers_leaves_a_message_in_doubt() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let host = std::thread::spawn(move || {
+        for _ in 0..2 {
+            // Something of it is read, so that the connection ends and is not refused.
+            let read = std::io::Read::read(&mut listener.accept().unwrap().0, &mut [0]);
+            assert_eq!(read.unwrap(), 1);
+        }
+    });
+    check(&["publish", "a", "1", "--url", &url], Exit::Unreachable, "the message may be in the log");
+    let publish = ["publish", "a", "1", "--id", "i", "--url", &url];
+    check(&publish, Exit::Unreachable, "publish it again: handlers take it once, by its id");
+    host.join().unwrap();
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
 use super::declared::host::{
-    HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN,
-    LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
+    HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_DELAYED, HOST_DELAYED_BYTES, HOST_DELAYED_MAX, HOST_WAITING, HTTP_LISTEN,
+    HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
 };
 use super::findings::Findings;
 use super::item::Item;
@@ -12,6 +12,7 @@ use super::section::{Later, Section};
 use super::setting::{Above, Kind, Parse};
 use super::settings::{HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain};
 use super::values;
+use crate::handler::DelayedBound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::de::DeValue;
@@ -109,10 +110,15 @@ pub(super) fn host(
     });
     let clock_skew_max = section.value(findings, &HOST_CLOCK_SKEW_MAX);
     let waiting_bytes_max = section.value(findings, &HOST_WAITING);
+    let mut delayed = section.section(findings, &HOST_DELAYED);
+    let messages_max = delayed.value(findings, &HOST_DELAYED_MAX);
+    let bytes_max = usize::try_from(delayed.value(findings, &HOST_DELAYED_BYTES)).unwrap_or(usize::MAX);
+    delayed.finish(findings, &[]);
+    let delayed = DelayedBound { messages_max, bytes_max };
     section.finish(findings, &[]);
     let LogSettings::Embedded { path: beside_log, .. } = log;
     let data = data.unwrap_or_else(|| beside_log.clone());
-    HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max }
+    HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max, delayed }
 }
 
 /// The path of a directory, which need not be there.

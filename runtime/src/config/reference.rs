@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(names("limit.rate"), ["handlers.NAME.limit.rate"]);
         assert_eq!(names("handlers.order.limit.rate"), ["handlers.NAME.limit.rate"]);
         assert_eq!(names("[http]"), ["http", "http.listen", "http.token_file"]);
-        assert_eq!(names("max").len(), 4);
+        assert_eq!(names("max").len(), 5);
         assert_eq!(names("breaker").len(), 8);
         assert_eq!(find("timeuot"), Err(Some("timeout".into())));
         assert_eq!(find("xyzzy"), Err(None));

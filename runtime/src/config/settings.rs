@@ -2,7 +2,7 @@
 
 use super::secret::Secret;
 use crate::clock::Timestamp;
-use crate::handler::{HandlerName, Policy};
+use crate::handler::{DelayedBound, HandlerName, Policy};
 use crate::routing::{IdFrom, KeyFrom};
 use crate::topic::Pattern;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ impl Namespace {
     /// `None`: it is not a namespace.
     pub fn parse(text: &str) -> Option<Self> {
         // The same alphabet as a handler's name, so that either fits into subjects and file names.
-        HandlerName::parse(text).ok().map(|name| Self(name.as_str().into()))
+        HandlerName::parse_public(text).ok().map(|name| Self(name.as_str().into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -80,6 +80,8 @@ pub struct HostSettings {
     pub accept_clock: bool,
     /// Most memory for messages that wait, over all handlers.
     pub waiting_bytes_max: u64,
+    /// What publishers may delay.
+    pub delayed: DelayedBound,
 }
 
 /// The HTTP face.

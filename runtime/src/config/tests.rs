@@ -284,7 +284,8 @@ fn a_short_file_gets_careful_defaults() {
             data: files.path("data"),
             clock_skew_max: Duration::from_secs(300),
             accept_clock: false,
-            waiting_bytes_max: 256 << 20
+            waiting_bytes_max: 256 << 20,
+            delayed: DelayedBound::default(),
         },
         "beside the log"
     );
@@ -304,6 +305,7 @@ fn every_setting_is_read() {
         [host]
         data = "own"
         waiting = "64MiB"
+        delayed = { max = 8, max_bytes = "3MiB" }
         [http]
         listen = "0.0.0.0:80"
         token_file = "token"
@@ -345,7 +347,9 @@ fn every_setting_is_read() {
     let retain = Retain { age: Some(Duration::from_secs(86_400)), bytes_max: Some(50 << 30) };
     assert_eq!(log, LogSettings::Embedded { path: files.path("store"), retain });
     let (data, clock_skew_max) = (files.path("own"), Duration::from_secs(300));
-    assert_eq!(host, HostSettings { data, clock_skew_max, accept_clock: false, waiting_bytes_max: 64 << 20 });
+    let delayed = DelayedBound { messages_max: 8, bytes_max: 3 << 20 };
+    let waiting_bytes_max = 64 << 20;
+    assert_eq!(host, HostSettings { data, clock_skew_max, accept_clock: false, waiting_bytes_max, delayed });
     assert_eq!(http, HttpSettings { listen: ([0, 0, 0, 0], 80).into(), token: Some(Secret::new("0123456789abcdef")) });
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));

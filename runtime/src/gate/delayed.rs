@@ -11,6 +11,14 @@ pub struct Delayed {
     bytes: AtomicUsize,
 }
 
+impl Delayed {
+    /// What all shards hold.
+    pub fn total(&self) -> Amount {
+        let [messages, bytes] = [&self.messages, &self.bytes].map(|total| total.load(Ordering::Relaxed));
+        Amount { messages, bytes }
+    }
+}
+
 /// What one shard adds; taken back when it is dropped.
 #[derive(Debug)]
 pub struct DelayedShare {
@@ -55,11 +63,12 @@ mod tests {
     #[test]
     fn each_shard_is_told_what_the_others_hold() {
         let all = Arc::new(Delayed::default());
-        let (mut one, mut other) = (DelayedShare::of(all.clone()), DelayedShare::of(all));
+        let (mut one, mut other) = (DelayedShare::of(all.clone()), DelayedShare::of(all.clone()));
         let amount = |messages, bytes| Amount { messages, bytes };
         assert_eq!(one.exchange(amount(3, 300)), amount(0, 0));
         assert_eq!(other.exchange(amount(2, 50)), amount(3, 300));
         assert_eq!(one.exchange(amount(1, 100)), amount(2, 50));
+        assert_eq!(all.total(), amount(3, 150));
         drop(other);
         assert_eq!(one.exchange(amount(1, 100)), amount(0, 0));
     }

@@ -55,7 +55,7 @@ pub(super) type Answer = Result<Response, ApiError>;
 
 pub(super) async fn pause(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Which { key } = read(&face, request).await?;
-    command(&face, &name, |handler| match key {
+    steer(&face, &name, |handler| match key {
         None => Ok(Command::Pause),
         Some(key) => check_key(handler, &key).map(|()| Command::PauseKey { key }),
     })
@@ -64,31 +64,32 @@ pub(super) async fn pause(State(face): State<Arc<Face>>, PathText(name): PathTex
 
 pub(super) async fn resume(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Which { key } = read(&face, request).await?;
-    command(&face, &name, |_| Ok(key.map_or(Command::Resume, |key| Command::ResumeKey { key }))).await
+    steer(&face, &name, |_| Ok(key.map_or(Command::Resume, |key| Command::ResumeKey { key }))).await
 }
 
 pub(super) async fn trip(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Nothing {} = read(&face, request).await?;
-    command(&face, &name, |_| Ok(Command::Trip)).await
+    steer(&face, &name, |_| Ok(Command::Trip)).await
 }
 
 pub(super) async fn reset(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Nothing {} = read(&face, request).await?;
-    command(&face, &name, |_| Ok(Command::Reset)).await
+    steer(&face, &name, |_| Ok(Command::Reset)).await
 }
 
 pub(super) async fn rollback(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let To { digest } = read(&face, request).await?;
-    command(&face, &name, |handler| Ok(Command::Rollback { pin: pin(handler, digest.as_deref())? })).await
+    steer(&face, &name, |handler| Ok(Command::Rollback { pin: pin(handler, digest.as_deref())? })).await
 }
 
 pub(super) async fn unpin(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Nothing {} = read(&face, request).await?;
-    command(&face, &name, |_| Ok(Command::Unpin)).await
+    steer(&face, &name, |_| Ok(Command::Unpin)).await
 }
 
 pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Confirmed { confirm } = read(&face, request).await?;
+    refuse_own(&name)?;
     let known = Known::of(&face).await?;
     let name = known.name(&name)?;
     if known.is_in_settings(&name) {
@@ -121,6 +122,24 @@ pub(super) async fn read<T: serde::de::DeserializeOwned>(face: &Face, request: R
         return Err(ApiError::bad_request("there are no parameters here: what is asked for stands in the body"));
     }
     body::command(face, &parts.headers, sent).await
+}
+
+/// As [`command`], for what changes how a handler of the settings runs.
+async fn steer(face: &Face, name: &str, make: impl FnOnce(&Commanded<'_>) -> Result<Command, ApiError>) -> Answer {
+    refuse_own(name)?;
+    command(face, name, make).await
+}
+
+/// The host's own handler has no module to go back to, and whatever held it would hold what publishers rely on.
+fn refuse_own(name: &str) -> Result<(), ApiError> {
+    if !HandlerName::parse(name).is_ok_and(|name| name.is_reserved()) {
+        return Ok(());
+    }
+    let error = format!(
+        "handler `{name}` is the host's own and always runs: it holds what was published with a delay, and one message of \
+         it is cancelled with `sluicebox handlers cancel {name} SHARD/NUMBER`"
+    );
+    Err(ApiError::new(StatusCode::CONFLICT, error))
 }
 
 /// Makes a command for a handler that executes commands and appends it.

@@ -113,6 +113,10 @@ async fn order(
         known.commanded(&known.name(handler.as_str())?)?;
     }
     if let Some(to) = &to {
+        if to.is_reserved() {
+            let error = format!("handler `{to}` is the host's own, for what was published with a delay: name another");
+            return Err(ApiError::new(StatusCode::CONFLICT, error));
+        }
         // Nobody would take the letters up, nor keep them from being deleted with what is old.
         known.commanded(&known.name(to.as_str())?)?;
     }

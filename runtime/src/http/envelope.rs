@@ -2,11 +2,13 @@
 
 use super::error::ApiError;
 use crate::config::nearest;
+use crate::delays;
 use crate::message::{Headers, Key, MessageError, NewMessage};
 use crate::topic::Topic;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What every header of ours begins with.
 const PREFIX: &str = "sluicebox-";
@@ -20,6 +22,8 @@ pub(super) struct Envelope {
     pub(super) key: Option<Key>,
     pub(super) id: Option<Arc<str>>,
     pub(super) headers: Vec<(String, String)>,
+    /// It appears this long after the log took it.
+    pub(super) delay: Option<Duration>,
 }
 
 impl Envelope {
@@ -29,6 +33,11 @@ impl Envelope {
             match name.as_str() {
                 "sluicebox-key" => envelope.key = Key::parse(text(name.as_str(), value)?)?,
                 "sluicebox-id" => envelope.id = Some(text(name.as_str(), value)?.into()),
+                "sluicebox-delay" => {
+                    let delay = delays::parse(text(name.as_str(), value)?);
+                    envelope.delay =
+                        Some(delay.map_err(|error| ApiError::bad_request(format!("`Sluicebox-Delay`: {error}")))?);
+                }
                 name if TRACE_HEADERS.contains(&name) => {
                     envelope.headers.push((name.to_owned(), text(name, value)?.to_owned()));
                 }
@@ -45,6 +54,11 @@ impl Envelope {
         Ok(envelope)
     }
 
+    /// The delay, if there is any.
+    pub(super) fn delay(&self) -> Option<Duration> {
+        self.delay.filter(|delay| !delay.is_zero())
+    }
+
     pub(super) fn message(self, topic: Topic, body: Bytes) -> Result<NewMessage, MessageError> {
         let headers = Headers::new(self.headers);
         let message = NewMessage { key: self.key, id: self.id, headers, ..NewMessage::new(topic, body) };
@@ -55,14 +69,12 @@ impl Envelope {
 /// A header that looks like one of ours: without it the message would not be what its publisher meant.
 fn unknown(name: &str) -> ApiError {
     let shown: String = name.chars().take(100).collect();
-    let known = ["sluicebox_key", "sluicebox_id", "sluicebox_header_"];
-    let meant = match nearest(name, &known) {
-        Some("sluicebox_key") => "did you mean `Sluicebox-Key`?".to_owned(),
-        Some("sluicebox_id") => "did you mean `Sluicebox-Id`?".to_owned(),
-        _ => {
-            let own = shown.trim_start_matches(PREFIX);
-            format!("for a header `{own}` of the message send `Sluicebox-Header-{own}`")
-        }
+    let own = shown.trim_start_matches(PREFIX);
+    let meant = match nearest(own, &["key", "id", "delay"]) {
+        Some("key") => "did you mean `Sluicebox-Key`?".to_owned(),
+        Some("id") => "did you mean `Sluicebox-Id`?".to_owned(),
+        Some("delay") => "did you mean `Sluicebox-Delay`?".to_owned(),
+        _ => format!("for a header `{own}` of the message send `Sluicebox-Header-{own}`"),
     };
     ApiError::bad_request(format!("unknown header `{shown}`: {meant}"))
 }

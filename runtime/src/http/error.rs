@@ -1,6 +1,7 @@
 //! What a client is told when a request fails: a status, a reason as JSON, and when to try again.
 
 use super::named::{CheckError, UnknownName};
+use crate::delays::NoDelay;
 use crate::log::LogError;
 use crate::message::MessageError;
 use axum::Json;
@@ -76,6 +77,19 @@ impl From<LogError> for ApiError {
                 Self::unavailable(error)
             }
             LogError::Conflict | LogError::Refused { .. } => Self::new(StatusCode::INTERNAL_SERVER_ERROR, error),
+        }
+    }
+}
+
+impl From<NoDelay> for ApiError {
+    fn from(error: NoDelay) -> Self {
+        match error {
+            // Somebody published too much of it; the host takes everything else.
+            NoDelay::Full { .. } => Self {
+                retry_after_seconds: Some(RETRY_AFTER_FULL_SECONDS),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, error)
+            },
+            NoDelay::NotNow { .. } => Self::unavailable(error),
         }
     }
 }

@@ -1,9 +1,14 @@
 //! What every request reaches: the log, the metrics, the running host, and how much clients may take.
 
+use super::error::ApiError;
 use super::guard::Guard;
 use super::running::Running;
 use crate::config::{HttpSettings, Namespace};
+use crate::delays::Delaying;
 use crate::log::Log;
+use crate::message::NewMessage;
+use crate::routing::reserved;
+use crate::shard::Amount;
 use crate::telemetry::{HttpMetrics, Metrics};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -162,6 +167,17 @@ impl Face {
             running: OnceLock::new(),
             stop,
         }
+    }
+
+    /// The message as it is appended when it is to appear `delay` later, and its room.
+    pub(super) async fn delayed(
+        &self,
+        message: NewMessage,
+        delay: Duration,
+    ) -> Result<(NewMessage, Delaying), ApiError> {
+        let running = self.running.get().ok_or_else(|| ApiError::unavailable("the host is starting: try again"))?;
+        let room = running.delay(Amount { messages: 1, bytes: message.bytes() }).await?;
+        Ok((reserved::delayed(message, delay), room))
     }
 
     /// From now on handlers can be commanded, and looks at them show how they fare. The first one counts.

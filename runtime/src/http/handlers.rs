@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 pub(super) async fn list(State(face): State<Arc<Face>>, parameters: Parameters) -> Result<Json<HandlerPage>, ApiError> {
     parameters.finish()?;
-    Ok(Json(HandlerPage { handlers: all(&face).await? }))
+    Ok(Json(HandlerPage::of(all(&face).await?)))
 }
 
 pub(super) async fn show(

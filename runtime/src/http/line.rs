@@ -1,12 +1,14 @@
-//! What a line of NDJSON is: the body of a message, or a whole one with its key, id and headers.
+//! What a line of NDJSON is: the body of a message, or a whole one with its key, id, headers and delay.
 
 use super::envelope::Envelope;
+use crate::delays;
 use crate::message::{BODY_BYTES_MAX, HEADERS_BYTES_MAX, Key};
 use axum::body::Bytes;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
@@ -49,6 +51,8 @@ struct LineMessage<'l> {
     #[serde(borrow)]
     body: Option<&'l RawValue>,
     body_base64: Option<String>,
+    /// A text such as `30s`; anything else is refused with words of our own.
+    delay: Option<Value>,
     // Of where it was, which says nothing of where it goes.
     #[serde(rename = "offset")]
     _offset: Option<IgnoredAny>,
@@ -86,6 +90,11 @@ pub(super) fn message(mut envelope: Envelope, text: &[u8]) -> Result<(Envelope, 
         envelope.key = Key::parse(&key).map_err(|error| error.to_string())?.or(envelope.key);
     }
     envelope.id = line.id.filter(|id| !id.is_empty()).map(Into::into);
+    if let Some(delay) = line.delay {
+        let text =
+            delay.as_str().ok_or_else(|| format!("`delay` is {delay}: write a text with a unit, such as \"30s\""))?;
+        envelope.delay = Some(delays::parse(text).map_err(|error| format!("`delay`: {error}"))?);
+    }
     let headers = match line.headers {
         LineHeaders::Pairs(pairs) => pairs,
         LineHeaders::Names(names) => names.into_iter().collect(),

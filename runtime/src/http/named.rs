@@ -31,6 +31,11 @@ pub enum CheckError {
     Log(#[from] LogError),
 }
 
+/// Whether the log knows a handler.
+pub async fn check_handler(log: &dyn Log, handler: &HandlerName) -> Result<(), CheckError> {
+    check(log, &DeadFilter { handler: Some(handler.clone()), ..DeadFilter::default() }).await
+}
+
 /// Looks up what the filter names.
 pub async fn check(log: &dyn Log, filter: &DeadFilter) -> Result<(), CheckError> {
     if let Some(kind) = filter.kind.as_deref().filter(|kind| !DEAD_KINDS.contains(kind)) {
@@ -48,7 +53,13 @@ pub async fn check(log: &dyn Log, filter: &DeadFilter) -> Result<(), CheckError>
 
 /// Says that there is no such handler, and which there are.
 pub(super) fn unknown_handler<'n>(name: &HandlerName, known: impl Iterator<Item = &'n str>) -> UnknownName {
-    unknown("handler", name.as_str(), known, true)
+    if name.is_reserved() {
+        let text =
+            format!("nothing was published with a delay yet: handler `{name}` begins with the first such message");
+        return UnknownName { text, known: vec![], may_exist: true };
+    }
+    // The host's own one is not what somebody mistyped.
+    unknown("handler", name.as_str(), known.filter(|name| !name.starts_with('_')), true)
 }
 
 fn unknown<'n>(what: &str, name: &str, known: impl Iterator<Item = &'n str>, may_exist: bool) -> UnknownName {

@@ -8,6 +8,7 @@ use super::envelope::Envelope;
 use super::error::ApiError;
 use super::face::Face;
 use super::line::{self, LineKind};
+use crate::delays::Delaying;
 use crate::message::{NewMessage, Offset};
 use crate::topic::Topic;
 use axum::Json;
@@ -39,7 +40,8 @@ pub(super) async fn publish(
         let error = "`Sluicebox-Id` would make every line but the first a duplicate: leave it out";
         return Err(ApiError::bad_request(error));
     }
-    let mut import = Import { face, topic, envelope, kind, chunk: vec![], chunk_bytes: 0, report: Report::default() };
+    let (chunk, rooms, report) = (vec![], vec![], Report::default());
+    let mut import = Import { face, topic, envelope, kind, chunk, rooms, chunk_bytes: 0, report };
     let result = import.run(body).await;
     let Report { accepted, bad, .. } = import.report;
     let report = import.report.into_fields();
@@ -59,6 +61,8 @@ struct Import<'f> {
     envelope: Envelope,
     kind: LineKind,
     chunk: Vec<NewMessage>,
+    /// Of those in the chunk that appear later.
+    rooms: Vec<Delaying>,
     chunk_bytes: usize,
     report: Report,
 }
@@ -67,6 +71,8 @@ struct Import<'f> {
 #[derive(Default)]
 struct Report {
     accepted: u64,
+    /// Those of them that appear later.
+    delayed: u64,
     bad: u64,
     bad_lines: Vec<Value>,
     first: Option<Offset>,
@@ -79,6 +85,7 @@ impl Report {
     fn into_fields(self) -> Map<String, Value> {
         Map::from_iter([
             ("accepted".to_owned(), json!(self.accepted)),
+            ("delayed".to_owned(), json!(self.delayed)),
             ("bad".to_owned(), json!(self.bad)),
             ("bad_lines".to_owned(), json!(self.bad_lines)),
             ("first_offset".to_owned(), json!(self.first.map(|offset| offset.0))),
@@ -131,7 +138,11 @@ impl Import<'_> {
     async fn take(&mut self, line: Line) -> Result<(), ApiError> {
         match self.message(line.text) {
             Ok(None) => {}
-            Ok(Some(message)) => {
+            Ok(Some((message, delay))) => {
+                let message = match delay {
+                    None => message,
+                    Some(delay) => self.delayed(message, delay, line.number).await?,
+                };
                 self.chunk_bytes += message.bytes();
                 self.chunk.push(message);
             }
@@ -148,7 +159,23 @@ impl Import<'_> {
         }
     }
 
-    fn message(&self, text: Result<Bytes, TooLong>) -> Result<Option<NewMessage>, String> {
+    /// The message of this line as it is appended when it is to appear later. Where that cannot be, what came before is
+    /// appended all the same.
+    async fn delayed(&mut self, message: NewMessage, delay: Duration, line: u64) -> Result<NewMessage, ApiError> {
+        match self.face.delayed(message, delay).await {
+            Ok((message, room)) => {
+                self.rooms.push(room);
+                Ok(message)
+            }
+            Err(error) => {
+                self.append(line - 1).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the line is, and when it is to appear.
+    fn message(&self, text: Result<Bytes, TooLong>) -> Result<Option<(NewMessage, Option<Duration>)>, String> {
         let text = text.map_err(|TooLong| format!("the line is longer than {} bytes", self.kind.bytes_max()))?;
         if text.trim_ascii().is_empty() {
             return Ok(None);
@@ -161,8 +188,9 @@ impl Import<'_> {
             }
             LineKind::Message => line::message(self.envelope.clone(), &text)?,
         };
+        let delay = envelope.delay();
         let message = envelope.message(self.topic.clone(), body);
-        message.map(Some).map_err(|error| error.to_string())
+        message.map(|message| Some((message, delay))).map_err(|error| error.to_string())
     }
 
     /// Appends what was taken up to this line.
@@ -173,6 +201,8 @@ impl Import<'_> {
             self.report.first = self.report.first.or(offsets.first().copied());
             self.report.last = offsets.last().copied();
             self.report.accepted += offsets.len() as u64;
+            self.report.delayed += self.rooms.len() as u64;
+            self.rooms.drain(..).for_each(Delaying::appended);
             self.face.counts.appended.inc_by(offsets.len() as u64);
         }
         self.report.settled_line = line;

@@ -62,6 +62,10 @@ impl Parameters {
         self.left.remove(name)
     }
 
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.left.contains_key(name)
+    }
+
     pub(super) fn number(&mut self, name: &'static str) -> Result<Option<u64>, ApiError> {
         let Some(text) = self.take(name) else { return Ok(None) };
         let bad = |_| ApiError::bad_request(format!("`{name}` must be a whole number, not `{text}`"));

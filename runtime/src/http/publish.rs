@@ -7,7 +7,8 @@ use super::face::Face;
 use super::line::LineKind;
 use super::parameters::{Parameters, PathText};
 use super::{cloudevents, ndjson};
-use crate::message::BODY_BYTES_MAX;
+use crate::delays::Delaying;
+use crate::message::{BODY_BYTES_MAX, Offset};
 use crate::telemetry::spans;
 use crate::topic::Topic;
 use axum::Json;
@@ -16,6 +17,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::Instrument as _;
 
 pub(super) async fn publish(
@@ -26,11 +28,18 @@ pub(super) async fn publish(
 ) -> Result<Response, ApiError> {
     let topic = Topic::parse_public(&topic).map_err(ApiError::bad_request)?;
     // What is said of a message stands in headers; whoever writes it here would miss it later.
+    for (name, header) in [("key", "Sluicebox-Key"), ("id", "Sluicebox-Id"), ("delay", "Sluicebox-Delay")] {
+        if parameters.is_given(name) {
+            let error = format!("`{name}` of a message is no parameter but a header: send `{header}`");
+            return Err(ApiError::bad_request(error));
+        }
+    }
     let lines = parameters.parsed("lines", LineKind::parse)?;
     parameters.finish()?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let envelope = Envelope::of(&headers)?;
+    let delay = envelope.delay();
     let message = match media_type(&headers).as_str() {
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             return ndjson::publish(&face, topic, envelope, lines.unwrap_or(LineKind::Body), body).await;
@@ -57,13 +66,28 @@ pub(super) async fn publish(
     };
     let span = spans::publish(&message);
     let append = async {
+        let (message, room) = match delay {
+            None => (message, None),
+            Some(delay) => face.delayed(message, delay).await.map(|(message, room)| (message, Some(room)))?,
+        };
         let offset = face.log.append(vec![message]).await?.first().copied();
+        room.into_iter().for_each(Delaying::appended);
         spans::published(offset);
         Ok::<_, ApiError>(offset)
     };
     let offset = append.instrument(span).await?;
     face.counts.appended.inc();
-    Ok(Json(json!({ "offset": offset.map(|offset| offset.0) })).into_response())
+    let mut answer = json!({ "offset": offset.map(|offset| offset.0) });
+    if let (Some(delay), Some(offset)) = (delay, offset) {
+        answer["due"] = due(&face, offset, delay).await.into();
+    }
+    Ok(Json(answer).into_response())
+}
+
+/// When the message at this offset will appear. `None`: it is accepted, but the log does not say when it was.
+async fn due(face: &Face, offset: Offset, delay: Duration) -> Option<String> {
+    let taken = face.log.fetch(vec![offset]).await.ok()?.pop()??;
+    Some(taken.time.after(delay).to_string())
 }
 
 /// The type of the body without its parameters, in lower case.

@@ -5,10 +5,12 @@ use super::rfc3339;
 use crate::clock::{self, Timestamp};
 use crate::commit::DeadLetter;
 use crate::config::ShowState;
+use crate::delays::{Delaying, NoDelay};
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::log::{Log, LogError, OpenHead};
 use crate::message::Offset;
+use crate::shard::Amount;
 use crate::telemetry::FailedRun;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -19,9 +21,12 @@ pub trait Running: Send + Sync {
     /// How far a shard is that has nothing in hand; `None`: its record says it.
     fn passed(&self, shard: &ShardId) -> Option<Offset>;
 
-    /// Every handler that the settings name, by name, also one that does not run because of a problem: a handler that is
+    /// Every handler that the settings name, by name, and the host's own if it runs; also one that does not run because of a problem: a handler that is
     /// not here may be forgotten.
     fn handlers(&self) -> Vec<RunningHandler>;
+
+    /// Room for messages that are to appear later.
+    fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>>;
 
     /// Deletes everything of a handler that the settings name no more, its module versions too.
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>>;

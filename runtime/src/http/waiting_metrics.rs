@@ -18,7 +18,7 @@ pub(super) async fn count(face: &Face) {
         return;
     }
     let running = face.running.get().map(|running| &**running);
-    let handlers = match tokio::time::timeout(TIMEOUT, HandlerView::all(&*face.log, running)).await {
+    let handlers = match tokio::time::timeout(TIMEOUT, HandlerView::counted(&*face.log, running)).await {
         Ok(Ok(handlers)) => handlers,
         Ok(Err(error)) => {
             tracing::debug!(%error, "failed to count what waits, for the metrics");

@@ -233,7 +233,9 @@ pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Com
         Command::Unpin => "unpin",
     };
     metrics.commands.with_label_values(&[name]).inc();
-    tracing::info!(%handler, offset = offset.0, ?command, "took an operator's command");
+    // As it stands in the log.
+    let asked = serde_json::to_string(command).unwrap_or_else(|_| name.to_owned());
+    tracing::info!(%handler, offset = offset.0, command = asked, "took an operator's command");
 }
 
 /// Everything of a handler was deleted.

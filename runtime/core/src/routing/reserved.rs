@@ -1,15 +1,22 @@
-//! The host's own topics: commands for a handler, and dead letters that return to it.
+//! The host's own topics: commands for a handler, dead letters that return to it, and messages that publishers delay.
 
 use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, Deaths};
 use crate::handler::HandlerName;
 use crate::message::{Headers, Message, NewMessage, Offset};
 use crate::topic::Topic;
+use std::time::Duration;
 
 /// First token of the topics of commands.
 pub const CONTROL_TOKEN: &str = "_control";
 /// First token of the topics on which dead letters return to their handler.
 pub const RETRY_TOKEN: &str = "_retry";
+/// The topic of messages that publishers delay.
+const DELAYED_TOPIC: &str = "_delayed";
+/// First header of a message on it: the topic on which it is to appear.
+const TO_HEADER: &str = "_to";
+/// Second header of it: how long after it came, in milliseconds.
+const DELAY_HEADER: &str = "_delay";
 /// Holds the topic that a returned dead letter had.
 const TOPIC_HEADER: &str = "_topic";
 /// Holds the offset that a returned dead letter had.
@@ -20,6 +27,36 @@ const DEATHS_HEADER: &str = "_deaths";
 /// Where the commands for a handler are.
 pub fn control_topic(handler: &HandlerName) -> Topic {
     Topic::parse(&format!("{CONTROL_TOKEN}.{handler}")).expect("a handler's name is a token")
+}
+
+/// Where messages are until their delay is over.
+pub fn delayed_topic() -> Topic {
+    Topic::parse(DELAYED_TOPIC).expect("it is a token")
+}
+
+/// A message as it is appended when it is to appear `delay` later.
+pub fn delayed(message: NewMessage, delay: Duration) -> NewMessage {
+    let to = (TO_HEADER.to_owned(), message.topic.as_str().to_owned());
+    let delay = (DELAY_HEADER.to_owned(), delay.as_millis().to_string());
+    let headers = message.headers.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+    // In front: the message may have headers of these names too.
+    let headers = Headers::new([to, delay].into_iter().chain(headers).collect());
+    NewMessage { topic: delayed_topic(), headers, ..message }
+}
+
+/// Whether its delay runs from when the log took it, however late a handler sees it.
+pub fn is_delayed(message: &Message) -> bool {
+    message.topic.as_str() == DELAYED_TOPIC
+}
+
+/// What a message that is delayed will be: topic, headers and delay; `None`: it is no such message.
+pub fn undelayed(message: &Message) -> Option<(Topic, Headers, Duration)> {
+    let mut headers = message.headers.iter();
+    let mut value = |name| headers.next().filter(|(found, _)| *found == name).map(|(_, value)| value);
+    let topic = Topic::parse_public(value(TO_HEADER)?).ok()?;
+    let delay = Duration::from_millis(value(DELAY_HEADER)?.parse().ok()?);
+    let rest = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    is_delayed(message).then(|| (topic, Headers::new(rest), delay))
 }
 
 /// Whether these are commands of operators and nothing else.
@@ -86,6 +123,42 @@ mod tests {
     use super::*;
     use crate::handler::ShardId;
     use std::sync::Arc;
+
+    #[test]
+    fn a_delayed_message_says_what_it_will_be_whatever_its_own_headers_are() {
+        let own = vec![("_delay".to_owned(), "9".to_owned()), ("_to".into(), "x".into())];
+        let new =
+            NewMessage { headers: Headers::new(own), ..NewMessage::new(Topic::parse("events.made").unwrap(), "body") };
+        let held = delayed(new.clone(), Duration::from_secs(5));
+        assert_eq!(held.check(), Ok(()));
+        let message = Message::from_new(held, Offset(1), Timestamp(0));
+        assert_eq!(undelayed(&message), Some((new.topic.clone(), new.headers.clone(), Duration::from_secs(5))));
+        let other = Message::from_new(new, Offset(1), Timestamp(0));
+        assert_eq!((undelayed(&other), is_delayed(&other)), (None, false));
+    }
+
+    #[test]
+    fn a_delayed_message_with_all_headers_that_may_be_returns_as_a_dead_letter() {
+        let own = (0..crate::message::HEADERS_MAX).map(|number| (format!("h{number}"), String::new()));
+        let new =
+            NewMessage { headers: Headers::new(own.collect()), ..NewMessage::new(Topic::parse("a").unwrap(), "") };
+        assert_eq!(new.check(), Ok(()));
+        let message = Message::from_new(delayed(new, Duration::from_secs(1)), Offset(1), Timestamp(0));
+        let shard = ShardId { handler: HandlerName::delay(), index: 0 };
+        let letter = DeadLetter {
+            shard,
+            deaths: Deaths::first(message.offset, Timestamp(0)),
+            message: Arc::new(message),
+            key: None,
+            attempts: 1,
+            kind: "loop".into(),
+            error: String::new(),
+            digest: None,
+            time: Timestamp(0),
+            identity: None,
+        };
+        assert_eq!(returned(&letter, None).check(), Ok(()));
+    }
 
     #[test]
     fn a_returned_dead_letter_is_the_message_it_was() {

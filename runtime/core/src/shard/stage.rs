@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::commit::ShardCommit;
 use crate::effects::Effects;
 use crate::handler::DeadFull;
-use crate::routing::Routed;
+use crate::routing::{Routed, reserved};
 use std::time::Duration;
 
 impl Shard {
@@ -17,13 +17,16 @@ impl Shard {
         let Effects { outputs, writes, counts } = effects;
         if !outputs.is_empty() {
             let origin = Origin::of(self.log, &self.setup.id, self.commits.term(), routed);
+            // A publisher's delay began when the log took the message: a backlog adds nothing to it, and messages of one key
+            // with one delay are due in their order.
+            let since = if reserved::is_delayed(&routed.message) { routed.message.time } else { now };
             for (index, output) in outputs.into_iter().enumerate() {
                 let delay = output.delay;
                 let message = origin.message(index, output);
                 match delay {
                     None => self.staged.output(message),
                     Some(delay) => {
-                        let delayed = self.delayed.hold(now.after(delay), message);
+                        let delayed = self.delayed.hold(since.after(delay), message);
                         self.staged.delay(delayed);
                     }
                 }

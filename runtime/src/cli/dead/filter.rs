@@ -25,12 +25,16 @@ pub struct FilterArgs {
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
     /// Only these; may be given several times
-    #[arg(long = "number", value_name = "NUMBER", value_delimiter = ',')]
+    #[arg(long = "number", value_name = "NUMBER", value_delimiter = ',', value_parser = parse_number)]
     pub(super) numbers: Vec<u64>,
 }
 
 pub(in crate::cli) fn parse_handler(text: &str) -> Result<HandlerName, String> {
     HandlerName::parse(text).map_err(|error| error.to_string())
+}
+
+pub(super) fn parse_number(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "write the number that `sluicebox dead list` shows".into())
 }
 
 pub(in crate::cli) fn parse_key(text: &str) -> Result<Key, String> {

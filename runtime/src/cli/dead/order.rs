@@ -4,7 +4,7 @@ use super::super::ask::YesArgs;
 use super::super::client::{Client, HostArgs};
 use super::super::failure::{Exit, Failure};
 use super::super::output::{Output, grouped, is_watched, note, show_progress};
-use super::filter::{FilterArgs, parse_handler, query_of};
+use super::filter::{FilterArgs, parse_handler, parse_number, query_of};
 use crate::clock;
 use crate::commit::DeadFilter;
 use crate::handler::HandlerName;
@@ -22,7 +22,7 @@ const STALLED: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub struct OrderArgs {
     /// The numbers of dead letters that are meant, as with --number
-    #[arg(value_name = "NUMBER")]
+    #[arg(value_name = "NUMBER", value_parser = parse_number)]
     these: Vec<u64>,
     #[command(flatten)]
     filter: FilterArgs,
@@ -80,6 +80,8 @@ pub(super) fn drop(args: &OrderArgs, output: &mut Output) -> Result<Exit, Failur
 fn run(action: Action, args: &OrderArgs, to: Option<&HandlerName>, output: &mut Output) -> Result<Exit, Failure> {
     let mut filter = args.filter.filter();
     filter.numbers.extend(&args.these);
+    filter.numbers.sort_unstable();
+    filter.numbers.dedup();
     if !args.all && filter == DeadFilter::default() {
         return Err(Failure::usage(format!(
             "say which dead letters to {}: their numbers, --handler, --shard, --key, --topic, --kind, or --all",
@@ -107,6 +109,12 @@ fn run(action: Action, args: &OrderArgs, to: Option<&HandlerName>, output: &mut 
             false => output.line("no dead letters are meant: `sluicebox dead list` shows their numbers")?,
         }
         return Ok(Exit::Done);
+    }
+    let named = filter.numbers.len() as u64;
+    let missing =
+        named.saturating_sub(counted.letters + counted.skipped.iter().map(|skipped| skipped.letters).sum::<u64>());
+    if missing > 0 {
+        note(format!("{} of {} numbers mean no dead letter", grouped(missing), grouped(named)));
     }
     let target = to.map_or_else(String::new, |to| format!(", to {to}"));
     if !args.yes.confirm(&format!("{} {}{target}", action.name(), describe(&counted)))? {

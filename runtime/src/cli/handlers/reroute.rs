@@ -36,6 +36,10 @@ pub struct RerouteArgs {
 }
 
 pub(super) fn run(args: &RerouteArgs, output: &mut Output) -> Result<Exit, Failure> {
+    if args.name.is_reserved() {
+        let error = format!("`{}` is the host's own handler: its routing is the same in every log", args.name);
+        return Err(Failure::usage(error));
+    }
     let loaded = args.settings.load()?;
     let LogSettings::Embedded { path, .. } = &loaded.settings.log;
     let handler = loaded.settings.handlers.iter().find(|handler| handler.name == args.name).ok_or_else(|| {

@@ -8,6 +8,7 @@ use super::super::output::{Output, grouped, printable, told_behind};
 use super::state::{Source, backlog, failure_text, state_of};
 use crate::clock;
 use crate::handler::HandlerName;
+use crate::http::named;
 use crate::http::running::{BreakerView, RunningHandler};
 use crate::http::views::{ControlView, HandlerView};
 use clap::Args;
@@ -29,6 +30,7 @@ pub(super) fn run(args: &ShowArgs, output: &mut Output) -> Result<Exit, Failure>
         Ok((Source::Host, client.get_json(&format!("/v1/handlers/{}", encoded(args.name.as_str())))?))
     };
     let (source, handler): (Source, HandlerView) = look(&args.host, &args.data, ask, async |data| {
+        named::check_handler(&data.log, &args.name).await?;
         let found = HandlerView::all(&data.log, None).await?;
         let found = found.into_iter().find(|handler| handler.name == args.name.as_str());
         Ok((Source::Data, found.ok_or_else(|| anyhow::anyhow!("there is no handler `{}`", args.name))?))

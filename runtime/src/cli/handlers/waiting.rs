@@ -8,6 +8,7 @@ use super::super::output::{Output, grouped, printable};
 use super::state::{backlog, short};
 use crate::clock;
 use crate::handler::{Digest, HandlerName};
+use crate::http::named;
 use crate::http::views::{BehindView, Cursor, DelayedView, Reason, WaitingMessage, WaitingPage, WaitingQuery};
 use crate::log::HeadFilter;
 use crate::message::{Key, Offset};
@@ -87,6 +88,7 @@ impl WaitingArgs {
 pub(super) fn run(args: &WaitingArgs, output: &mut Output) -> Result<Exit, Failure> {
     let ask = |client: &Client| client.get_json(&args.path());
     let page: WaitingPage = look(&args.host, &args.data, ask, async |data| {
+        named::check_handler(&data.log, &args.name).await?;
         let found = WaitingPage::of(&data.log, &args.name, &args.query(), None).await?;
         Ok(found.ok_or_else(|| anyhow::anyhow!("there is no handler `{}`", args.name))?)
     })?;

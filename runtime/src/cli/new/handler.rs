@@ -38,7 +38,7 @@ pub(super) fn enclosing(folder: &Path) -> Option<PathBuf> {
 
 /// Adds a handler to the workspace in `root`; the files that were made and changed, relative to it.
 pub(super) fn add(name: &str, root: &Path) -> Result<Vec<PathBuf>, NewError> {
-    let Ok(handler) = HandlerName::parse(name) else { return Err(NewError::Name { name: name.into() }) };
+    let Ok(handler) = HandlerName::parse_public(name) else { return Err(NewError::Name { name: name.into() }) };
     let name = handler.as_str();
     let folder = root.join(name);
     if std::fs::symlink_metadata(&folder).is_ok() {

@@ -33,6 +33,8 @@ const BAD_LINES_MAX: usize = 100;
 #[derive(Default)]
 struct Done {
     accepted: u64,
+    /// Those of them that appear later.
+    delayed: u64,
     bad: u64,
     bad_lines: Vec<Value>,
     first_offset: Option<u64>,
@@ -48,6 +50,7 @@ impl Done {
     fn add(&mut self, answer: &Value) {
         let number = |name: &str| answer[name].as_u64();
         self.accepted += number("accepted").unwrap_or_default();
+        self.delayed += number("delayed").unwrap_or_default();
         self.bad += number("bad").unwrap_or_default();
         for bad in answer["bad_lines"].as_array().map(Vec::as_slice).unwrap_or_default() {
             if self.bad_lines.len() < BAD_LINES_MAX {
@@ -82,6 +85,7 @@ impl Done {
     fn to_json(&self, ended: bool) -> Value {
         json!({
             "accepted": self.accepted,
+            "delayed": self.delayed,
             "bad": self.bad,
             "bad_lines": self.bad_lines,
             "first_offset": self.first_offset,
@@ -114,7 +118,11 @@ impl Done {
             note(format!("and {} more bad lines", grouped(more)));
         }
         let messages = if self.accepted == 1 { "message" } else { "messages" };
-        output.line(format!("published {} {messages} to {topic}", grouped(self.accepted)))?;
+        let later = match self.delayed {
+            0 => String::new(),
+            delayed => format!(", {} of them with a delay", grouped(delayed)),
+        };
+        output.line(format!("published {} {messages} to {topic}{later}", grouped(self.accepted)))?;
         Ok(())
     }
 }

@@ -16,7 +16,7 @@ use crate::topic::Topic;
 fn host(change: impl FnOnce(&mut Vec<RunningHandler>)) -> Host {
     let mut handlers = vec![runs("audit", &["x"]), runs("order", &["a", "b"])];
     change(&mut handlers);
-    let host = Host::start_with(|face| face.attach(Arc::new(Double { handlers, passed: None })), None);
+    let host = Host::start_with(|face| face.attach(Arc::new(Double { handlers, ..Double::default() })), None);
     for (handler, shards) in [("order", 2), ("audit", 1), ("old", 1)] {
         host.runtime.block_on(stage::route(&host.log, handler, KeyFrom::Message, shards));
     }
@@ -79,7 +79,7 @@ fn wrong_usage_of_an_operators_command_says_what_is_right() {
         (&["handlers", "rollback"], Exit::Usage, "<NAME>"),
         (&["dead", "list", "--topic", "a..b"], Exit::Usage, "`a..b` has an empty token"),
         (&["dead", "list", "--shard", "70000"], Exit::Usage, "70000 is not in 0..=65535"),
-        (&["dead", "count", "--number", "1,x"], Exit::Usage, "invalid digit"),
+        (&["dead", "count", "--number", "1,x"], Exit::Usage, "the number that `sluicebox dead list` shows"),
         (&["dead", "retry", "--below", "3"], Exit::Usage, "unexpected argument '--below'"),
         (
             &["dead", "retry"],
@@ -299,7 +299,7 @@ fn handlers_and_status_say_what_keeps_a_handler_from_running() {
 #[test]
 fn a_host_with_a_token_is_reached_with_the_file_that_has_it() {
     let attach = |face: &crate::http::Face| {
-        face.attach(Arc::new(Double { handlers: vec![runs("order", &["a"])], passed: None }))
+        face.attach(Arc::new(Double { handlers: vec![runs("order", &["a"])], ..Double::default() }))
     };
     let host = Host::start_with(attach, Some("0123456789abcdef"));
     host.runtime.block_on(stage::route(&host.log, "order", KeyFrom::Message, 1));

@@ -1,6 +1,6 @@
 //! The settings of the host itself.
 
-use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Span, Table, Word};
+use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Span, Table, Whole, Word};
 use crate::config::setting::{Above, Is, Means, Setting, settings};
 use crate::memory::Budget;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -113,6 +113,32 @@ settings! {
         effect: "Most memory for messages that wait, over all handlers and shards. When it is used up, what waits gives its \
                  memory back and is read from the log again when its turn comes; each shard may always hold a message.",
         example: "waiting = \"1GiB\"",
+        above: None,
+    };
+    HOST_DELAYED: Table, Means = Setting {
+        path: "host.delayed",
+        kind: Table("a table, delayed = { … }"),
+        default: Means("the defaults of what is in it"),
+        effect: "How much publishers may delay (`publish --delay`) at a time: it is in memory. Beyond it they are refused until \
+                 some is due or cancelled.",
+        example: "delayed = { max = 10_000 }",
+        above: None,
+    };
+    HOST_DELAYED_MAX: Whole<usize>, Is<usize> = Setting {
+        path: "host.delayed.max",
+        kind: Whole(1..=10_000_000),
+        default: Is(100_000),
+        effect: "Most messages.",
+        example: "delayed = { max = 1_000_000 }",
+        above: None,
+    };
+    HOST_DELAYED_BYTES: Size, Is<u64> = Setting {
+        path: "host.delayed.max_bytes",
+        // One message of any size has room.
+        kind: Size(1 << 20..=1 << 36),
+        default: Is(64 << 20),
+        effect: "Most memory of these messages.",
+        example: "delayed = { max_bytes = \"1GiB\" }",
         above: None,
     };
     HTTP: Table, Means = Setting {

@@ -13,7 +13,7 @@ struct Buried {
 }
 
 async fn buried() -> Buried {
-    let double = Double { handlers: vec![runs("audit", &["x"]), runs("order", &["a"])], passed: None };
+    let double = Double { handlers: vec![runs("audit", &["x"]), runs("order", &["a"])], ..Double::default() };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     for (handler, shards) in [("order", 2), ("audit", 1), ("old", 1)] {
         stage::route(&server.log, handler, KeyFrom::Message, shards).await;

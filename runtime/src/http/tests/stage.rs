@@ -2,12 +2,14 @@
 
 use crate::clock::Timestamp;
 use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, Deaths, ShardCommit};
+use crate::delays::{Delaying, Delays, NoDelay};
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::log::Log;
 use crate::log::memory::MemoryLog;
 use crate::message::Offset;
 use crate::routing::{IdFrom, KeyFrom, Routing, Since, Span};
+use crate::shard::Amount;
 use crate::topic::Pattern;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub(crate) struct Double {
     pub(crate) handlers: Vec<RunningHandler>,
     pub(crate) passed: Option<(ShardId, Offset)>,
+    pub(crate) delays: Delays,
 }
 
 impl Running for Double {
@@ -27,6 +30,11 @@ impl Running for Double {
 
     fn handlers(&self) -> Vec<RunningHandler> {
         self.handlers.clone()
+    }
+
+    fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>> {
+        self.delays.begin(Offset::START);
+        Box::pin(std::future::ready(self.delays.reserve(more, Amount::default())))
     }
 
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {

@@ -6,6 +6,7 @@ use crate::commit::{Delayed, Head, HeadScope, KeyWrites};
 use crate::config::ShowState;
 use crate::effects::StateWrite;
 use crate::message::Key;
+use crate::topic::Pattern;
 
 fn key(text: &str) -> Key {
     Key::parse(text).unwrap().unwrap()
@@ -13,7 +14,7 @@ fn key(text: &str) -> Key {
 
 /// `order` has two shards and its first message open; `old`, in no settings any more, has state.
 async fn server(token: Option<&str>) -> Server {
-    let double = Double { handlers: vec![runs("order", &["a"])], passed: None };
+    let double = Double { handlers: vec![runs("order", &["a"])], ..Double::default() };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), token, [127, 0, 0, 1]).await;
     for handler in ["order", "old"] {
         stage::route(&server.log, handler, KeyFrom::Message, 2).await;
@@ -68,7 +69,7 @@ async fn of_a_handler_that_no_settings_name_only_sizes_are_shown() {
 async fn what_settings_hide_is_refused_and_says_why() {
     let mut hidden = runs("order", &["a"]);
     hidden.show_state = ShowState::Nothing;
-    let double = Double { handlers: vec![hidden], passed: None };
+    let double = Double { handlers: vec![hidden], ..Double::default() };
     let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
     stage::route(&server.log, "order", KeyFrom::Message, 2).await;
     remember(&server, "order").await;
@@ -109,7 +110,8 @@ async fn a_page_of_what_waits_refuses_what_it_does_not_know_and_the_rest_counts(
         digest: Some(Digest::of(b"a")),
         scope: HeadScope::Lane,
     };
-    let delayed = Delayed { number: 7, due: Timestamp(5), message: NewMessage::new(Topic::parse("out").unwrap(), "x") };
+    let message = NewMessage { id: Some("i".into()), ..NewMessage::new(Topic::parse("out").unwrap(), "x") };
+    let delayed = Delayed { number: 7, due: Timestamp(5), message };
     let read = Offset(offsets[0]);
     stage::commit(&server.log, &shard("order", 0), |commit| {
         (commit.open_put, commit.delayed_put, commit.read) = (vec![head], vec![delayed], read);
@@ -150,4 +152,12 @@ async fn a_page_of_what_waits_refuses_what_it_does_not_know_and_the_rest_counts(
         let (status, answer) = send(request).await;
         assert_eq!(status.as_u16(), expected, "{path} {body}: {answer}");
     }
+    // Numbers of messages that are gone may be given again, so the one that is meant is named by its id too.
+    let patterns = vec![Pattern::parse("_control.order").unwrap()];
+    let (after, upto) = (Offset::START, Offset::END);
+    let request = ReadRequest { after, upto, patterns, messages_max: 100, bytes_max: usize::MAX };
+    let commands = server.log.read(request).await.unwrap().messages;
+    let is_cancel = |command: &&Arc<Message>| command.body.windows(6).any(|part| part == b"cancel");
+    let cancel: Value = serde_json::from_slice(&commands.iter().find(is_cancel).unwrap().body).unwrap();
+    assert_eq!(cancel, json!({ "command": "cancel-delayed", "shard": 0, "number": 7, "id": "i" }));
 }

@@ -20,6 +20,22 @@ pub struct HandlerPage {
     pub handlers: Vec<HandlerView>,
 }
 
+impl HandlerPage {
+    pub fn of(handlers: Vec<HandlerView>) -> Self {
+        Self { handlers: shown(handlers) }
+    }
+}
+
+/// What a list shows of these: the host's own handler only while it has something.
+pub(super) fn shown(mut handlers: Vec<HandlerView>) -> Vec<HandlerView> {
+    handlers.retain(|handler| !is_own(&handler.name) || handler.has_something());
+    handlers
+}
+
+fn is_own(name: &str) -> bool {
+    HandlerName::parse(name).is_ok_and(|name| name.is_reserved())
+}
+
 /// A handler as the log knows it and as it runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandlerView {
@@ -172,6 +188,15 @@ impl From<&ShardStatus> for ShardView {
 impl HandlerView {
     /// Every handler that the log knows, by name, with what only a running host knows, if there is one.
     pub async fn all(log: &dyn Log, running: Option<&dyn Running>) -> Result<Vec<Self>, LogError> {
+        let mut handlers = Self::counted(log, running).await?;
+        for handler in &mut handlers {
+            handler.find_last_failure(log).await?;
+        }
+        Ok(handlers)
+    }
+
+    /// As [`HandlerView::all`], for who only counts: the log is not asked for the last failures.
+    pub async fn counted(log: &dyn Log, running: Option<&dyn Running>) -> Result<Vec<Self>, LogError> {
         // Asked first: a shard that passed it has nothing left of what is counted below.
         let end = log.end().await?;
         let (routings, shards) = (log.routings().await?.routings, log.status().await?);
@@ -195,9 +220,6 @@ impl HandlerView {
                 let place = handler.place(routing);
                 handler.waiting = Some(backlog::count(log, routing, &place, end, &mut budget).await?.into());
             }
-        }
-        for handler in &mut handlers {
-            handler.find_last_failure(log).await?;
         }
         Ok(handlers)
     }
@@ -229,6 +251,11 @@ impl HandlerView {
             }
         }
         Place { read, open: self.open }
+    }
+
+    fn has_something(&self) -> bool {
+        let waits = self.waiting.as_ref().is_some_and(|waiting| waiting.messages > 0);
+        waits || self.open > 0 || self.delayed > 0 || self.dead > 0 || self.last_failure.is_some()
     }
 
     fn new(routing: &Routing) -> Self {

@@ -1,6 +1,6 @@
 //! The log and every handler's place in it.
 
-use super::handler::HandlerView;
+use super::handler::{HandlerView, shown};
 use crate::http::running::Running;
 use crate::log::{Log, LogError};
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ impl StatusView {
             },
             not_ready,
             notices: vec![],
-            handlers: HandlerView::all(log, running).await?,
+            handlers: shown(HandlerView::all(log, running).await?),
         })
     }
 }

@@ -174,7 +174,7 @@ impl WaitingPage {
         query: &WaitingQuery,
         running: Option<&dyn Running>,
     ) -> Result<Option<Self>, LogError> {
-        let handlers = HandlerView::all(log, running).await?;
+        let handlers = HandlerView::counted(log, running).await?;
         let Some(handler) = handlers.into_iter().find(|handler| handler.name == name.as_str()) else { return Ok(None) };
         let routings = log.routings().await?.routings;
         let routing = routings.iter().find(|routing| routing.handler == *name);
