@@ -35,11 +35,11 @@ pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSett
     shift_for_tests();
     let (file, boot_id) = (host_data.clock(), std::fs::read_to_string(BOOT_ID).unwrap_or_default());
     let last = opening.last_time().map_err(StartError::ClockLog)?;
-    let accepted = opening.accepted().map_err(StartError::ClockLog)?;
+    let (accepted, noted) = (opening.accepted().map_err(StartError::ClockLog)?, read(&file));
     // A host that accepted the clock and died had not written its own note yet: that one is of before.
-    let left = [accepted.as_ref(), read(&file).as_ref()].map(|known| boot_of(known, &boot_id));
+    let boot = boot_of(accepted.as_ref(), &boot_id).or(boot_of(noted.as_ref(), &boot_id));
     let (wall, since_boot) = (clock::now(), clock::since_boot());
-    let compared = Left { last, boot: left[0].or(left[1]) }.compare(wall, since_boot);
+    let compared = Left { last, boot }.compare(wall, since_boot);
     let (skew, goes_on_at) = (compared.skew, compared.goes_on_at);
     let begin = match compared.redate() {
         None => goes_on_at,

@@ -5,7 +5,8 @@
 //!
 //! The setting `wait_ms` makes every run wait so long. The body says how it goes: `ok …`, `fail <times> …` (retried so often),
 //! `wait <version> …` (retried after ten minutes by any version below), `reject …`, `trap …`, `spin …`,
-//! `later <seconds> …` (its fact is published so much later).
+//! `later <seconds> …` (its fact is published so much later; with the setting `later`, which names a topic, its fact comes at
+//! once, and the offset on that topic so much later). Without a key nothing is counted: state belongs to a key.
 
 use sluicebox_sdk::{Context, Failure, Text};
 use std::time::Duration;
@@ -44,19 +45,28 @@ fn ledger(body: Text, cx: &mut Context) -> Result<(), Failure> {
         },
         _ => {}
     }
-    let n: u64 = cx.state("n")?.unwrap_or(0) + 1;
-    cx.set_state("n", &n)?;
+    let key = cx.key().map(str::to_owned);
+    let mut n: u64 = 1;
+    if key.is_some() {
+        n += cx.state("n")?.unwrap_or(0);
+        cx.set_state("n", &n)?;
+    }
     cx.count("ok", 1)?;
     let output = cx.config("output").unwrap_or_else(|| "out".into());
-    let key = cx.key().map(str::to_owned);
     let mode = cx.config("mode");
     let fact = serde_json::json!({ "source": cx.message().offset, "n": n, "version": version(), "mode": mode });
-    let publish = match body.split_once(' ') {
-        Some(("later", seconds)) => {
-            let seconds = seconds.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
-            cx.publish(output).delay(Duration::from_secs(seconds))
+    let delay = body.split_once(' ').filter(|(what, _)| *what == "later").map(|(_, seconds)| {
+        let seconds = seconds.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+        Duration::from_secs(seconds)
+    });
+    let publish = match (delay, cx.config("later")) {
+        (Some(delay), Some(topic)) => {
+            let offset = cx.message().offset.unwrap_or(0);
+            cx.publish(topic).delay(delay).text(offset.to_string())?;
+            cx.publish(output)
         }
-        _ => cx.publish(output),
+        (Some(delay), None) => cx.publish(output).delay(delay),
+        (None, _) => cx.publish(output),
     };
     match key {
         Some(key) => publish.key(key).json(&fact)?,
