@@ -15,9 +15,8 @@ pub fn check_each_is_caught(history: &History, deleted: &[Arc<Message>]) {
     let gone: BTreeSet<Offset> = deleted.iter().map(|message| message.offset).collect();
 
     for truth in [&first, &third] {
-        let unkeyed = truth.find("an effect of a message without a key", |message| {
-            message.topic.as_str() == truth.handler().output && message.key.is_none()
-        });
+        let unkeyed =
+            truth.find("an effect of a message without a key", |message| truth.is_effect_of_one_without_key(message));
         check("was lost", truth.without(&unkeyed));
         check("had its effect twice", truth.again(&unkeyed));
 
@@ -44,10 +43,7 @@ pub fn check_each_is_caught(history: &History, deleted: &[Arc<Message>]) {
 
     // What is not there any more is as much a part of the promise as the rest.
     let unseen = first.find("an effect without a key of a message that was deleted", |message| {
-        message.topic.as_str() == first.handler().output
-            && message.key.is_none()
-            && gone.contains(&source(message))
-            && gone.contains(&message.offset)
+        first.is_effect_of_one_without_key(message) && gone.contains(&source(message)) && gone.contains(&message.offset)
     });
     check("was lost", first.without(&unseen));
     let mut unsettled = first.0.clone();
@@ -119,17 +115,25 @@ impl Truth {
         lie
     }
 
-    /// The message of a dead letter that was dropped. It came once, under its id: other letters of the same message take
-    /// the place of one another.
+    /// The message of a dead letter that was dropped. It came once: letters of one message take the place of one another.
     fn dropped(&self) -> Arc<Message> {
         let name = &self.handler().routing.handler;
         let dropped = self.0.removed.difference(&self.0.retried).filter(|(handler, _)| handler == name);
         let dropped: BTreeSet<Offset> = dropped.map(|(_, offset)| *offset).collect();
-        let is_alone = |message: &Message| {
-            let same = self.0.messages.iter().filter(|other| other.id == message.id && other.key == message.key);
-            same.filter(|other| own::subscribes(&self.handler().routing, other)).count() == 1
-        };
-        self.find("a message that was dropped", |message| dropped.contains(&message.offset) && is_alone(message))
+        let is_it = |message: &Message| dropped.contains(&message.offset) && self.is_alone(message);
+        self.find("a message that was dropped", is_it)
+    }
+
+    /// It came once under its id, and never returned.
+    fn is_alone(&self, input: &Message) -> bool {
+        let same = self.0.messages.iter().filter(|other| other.id == input.id && other.key == input.key);
+        same.filter(|other| own::subscribes(&self.handler().routing, other)).count() == 1
+    }
+
+    /// Nothing else says that the message was handled.
+    fn is_effect_of_one_without_key(&self, message: &Message) -> bool {
+        let is_effect = message.topic.as_str() == self.handler().output && message.key.is_none();
+        is_effect && self.0.messages.iter().any(|input| input.offset == source(message) && self.is_alone(input))
     }
 
     fn as_if_it_was_retried(&self) -> History {
