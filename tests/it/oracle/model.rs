@@ -13,6 +13,16 @@ pub struct Published {
     pub field: Option<String>,
     /// The handler `own` gives it up.
     pub bad: bool,
+    /// So large is what else its body holds.
+    pub pad: usize,
+}
+
+/// What a handler made of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Effect {
+    pub of: usize,
+    /// As large as the handler saw it.
+    pub pad: usize,
 }
 
 /// Two ids are one only if all of it is the same.
@@ -43,8 +53,26 @@ pub struct Life {
     pub published: usize,
     /// How many were when dead letters were returned.
     pub returned: Vec<usize>,
-    /// The messages it handled, in order.
-    pub effects: Vec<usize>,
+    /// Of the messages it handled, in order.
+    pub effects: Vec<Effect>,
+}
+
+/// A time for which a handler was paused, while others published and all else was settled.
+#[derive(Clone, Debug)]
+pub struct Paused {
+    pub name: &'static str,
+    /// Its effects when every shard had heard of it, and when it was to go on.
+    pub effects: [usize; 2],
+}
+
+/// A time for which the handler `own` could not be done with one key.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    /// Messages of other keys that were published meanwhile, and of these the ones that had no effect.
+    pub others: usize,
+    pub left: usize,
+    /// How often the key was tried meanwhile.
+    pub tries: usize,
 }
 
 /// A dead letter that was there at the end.
@@ -66,11 +94,20 @@ pub struct Handler {
 }
 
 /// All that was seen.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     pub published: Vec<Published>,
     pub handlers: Vec<Handler>,
+    pub paused: Vec<Paused>,
+    pub failing: Vec<Failing>,
+    /// When everything that is in the log came, in milliseconds, in the order of the log.
+    pub times: Vec<u64>,
 }
+
+/// No story takes longer, however slow the machine; the steps of its clock are longer.
+const STORY_MS: u64 = 6 * 3_600_000;
+/// The key that fails is tried a few times for each message of another key, and not for ever.
+const TRIES_A_MESSAGE: usize = 10_000;
 
 impl Rule {
     fn key(self, message: &Published) -> Option<&str> {
@@ -124,13 +161,32 @@ pub fn check(facts: &Facts) -> Result<(), String> {
         let last = handler.lives.last().ok_or_else(|| format!("{} never lived", handler.name))?;
         check_letters(handler, &facts.published, last).map_err(|why| format!("{}: {why}", handler.name))?;
     }
-    Ok(())
+    if let Some(Paused { name, effects }) = facts.paused.iter().find(|paused| paused.effects[0] != paused.effects[1]) {
+        return Err(format!("{name} was paused and had {effects:?} effects before and after"));
+    }
+    for Failing { others, left, tries } in &facts.failing {
+        if *left > 0 || *tries > TRIES_A_MESSAGE * (others + 1) {
+            return Err(format!("while a key failed {tries} times {left} of {others} messages of others were left"));
+        }
+    }
+    // Whatever was done to the machine's clock.
+    if let Some(pair) = facts.times.windows(2).find(|pair| pair[0] > pair[1]) {
+        return Err(format!("time fell: {pair:?}"));
+    }
+    match (facts.times.first(), facts.times.last()) {
+        (Some(first), Some(last)) if last - first > STORY_MS => Err(format!("time leapt: from {first} to {last}")),
+        _ => Ok(()),
+    }
 }
 
 fn check_effects(rule: Rule, published: &[Published], life: &Life) -> Result<(), String> {
     let mut left: BTreeMap<usize, usize> = BTreeMap::new();
     for effect in &life.effects {
-        *left.entry(*effect).or_default() += 1;
+        *left.entry(effect.of).or_default() += 1;
+        let pad = published.get(effect.of).map(|message| message.pad);
+        if pad != Some(effect.pad) {
+            return Err(format!("{effect:?} is of a message with {pad:?}"));
+        }
     }
     for group in rule.groups(published) {
         let effects: usize = group.iter().filter_map(|number| left.remove(number)).sum();
@@ -146,9 +202,9 @@ fn check_effects(rule: Rule, published: &[Published], life: &Life) -> Result<(),
         return Err(format!("{left:?} have effects and were not published"));
     }
     let mut last: BTreeMap<&str, usize> = BTreeMap::new();
-    for effect in &life.effects {
-        let Some(key) = rule.key(&published[*effect]) else { continue };
-        if let Some(before) = last.insert(key, *effect).filter(|before| before > effect) {
+    for effect in life.effects.iter().map(|effect| effect.of) {
+        let Some(key) = rule.key(&published[effect]) else { continue };
+        if let Some(before) = last.insert(key, effect).filter(|before| *before > effect) {
             return Err(format!("of key {key} {effect} was handled after {before}"));
         }
     }
@@ -185,8 +241,14 @@ impl Facts {
         self.handlers.iter_mut().find(|handler| handler.name == name).unwrap()
     }
 
-    pub fn effects_of(&mut self, name: &str) -> &mut Vec<usize> {
+    pub fn effects_of(&mut self, name: &str) -> &mut Vec<Effect> {
         &mut self.of(name).lives.last_mut().unwrap().effects
+    }
+
+    /// Of a message as large as they may be.
+    pub fn large_effect(&mut self) -> Option<&mut Effect> {
+        let lives = self.handlers.iter_mut().flat_map(|handler| &mut handler.lives);
+        lives.flat_map(|life| &mut life.effects).find(|effect| effect.pad > 100_000)
     }
 
     pub fn letters_of(&mut self, name: &str) -> &mut Vec<Letter> {
@@ -194,16 +256,17 @@ impl Facts {
     }
 
     /// A message that is the same as one before.
-    pub fn repeated(&mut self, name: &str) -> Option<usize> {
+    pub fn repeated(&mut self, name: &str) -> Option<Effect> {
         let groups = self.of(name).rule.groups(&self.published);
-        groups.into_iter().find_map(|group| group.get(1).copied())
+        let of = groups.into_iter().find_map(|group| group.get(1).copied())?;
+        Some(Effect { of, pad: self.published[of].pad })
     }
 
     /// Exchanges two messages of one key.
     pub fn swap_two_of_a_key(&mut self, name: &str) -> bool {
         let (rule, published) = (self.of(name).rule, self.published.clone());
         let effects = self.effects_of(name);
-        let key = |at: usize| rule.key(&published[at]);
+        let key = |effect: Effect| rule.key(&published[effect.of]);
         let pair = (0..effects.len()).find_map(|first| {
             let second = (first + 1..effects.len()).find(|second| key(effects[first]) == key(effects[*second]))?;
             key(effects[first]).map(|_| (first, second))

@@ -1,92 +1,46 @@
 //! The world that the model is held against: a host over the log in memory, its HTTP face, and what a seed does to both.
 
-use super::model::{self, Facts, Id, Letter, Life, Published, Rule};
-use crate::harness::native::Native;
+use super::handlers::{HANDLERS, Stubborn, handler};
+use super::model::{self, Effect, Facts, Id, Letter, Life, Published};
 use crate::harness::{PATIENCE, after};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use sluicebox::clock;
 use sluicebox::commit::{DeadFilter, DeadQuery};
-use sluicebox::config::{HttpSettings, Namespace, Start};
+use sluicebox::config::{HttpSettings, Namespace};
 use sluicebox::control::Command;
-use sluicebox::effects::{Effects, Outgoing};
-use sluicebox::handler::{HandlerName, Policy, ShardId};
-use sluicebox::host::{Handler, Host};
+use sluicebox::handler::{HandlerName, ShardId};
+use sluicebox::host::Host;
 use sluicebox::http::{self, Face, Readiness};
-use sluicebox::invoke::Failure;
 use sluicebox::log::Log;
-use sluicebox::log::memory::MemoryLog;
-use sluicebox::message::{Headers, Message, Offset};
+use sluicebox::log::memory::{MemoryCore, MemoryLog};
+use sluicebox::message::{Message, Offset};
 use sluicebox::reader::Options;
-use sluicebox::routing::{Field, IdFrom, KeyFrom};
 use sluicebox::telemetry::Metrics;
-use sluicebox::topic::{Pattern, Topic};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub struct World {
-    rng: StdRng,
-    log: Arc<dyn Log>,
+    pub(super) rng: StdRng,
+    pub(super) log: Arc<dyn Log>,
     host: Option<Host>,
     url: String,
     client: reqwest::Client,
-    facts: Facts,
+    pub(super) facts: Facts,
     /// Where the last life of each handler began.
     born: BTreeMap<&'static str, Offset>,
+    pub(super) stubborn: Arc<Stubborn>,
     _face: DropGuard,
 }
 
-/// The handlers: what they subscribe to, by which rule, over how many shards.
-const HANDLERS: [(&str, &str, Rule, u16); 5] = [
-    ("own", "in", Rule::Own, 8),
-    ("fields", "in", Rule::Fields, 3),
-    ("unordered", "in", Rule::Unordered, 8),
-    ("every", "in", Rule::Every, 4),
-    // Each output of `every` is another message, and the same one again when that was forgotten and did it again.
-    ("chained", "out.every", Rule::Every, 4),
-];
-
-fn handler(name: &'static str, subscribe: &str, rule: Rule, shards: u16) -> Handler {
-    let invoke = Native::new(move |call| async move {
-        let mut body: Value = serde_json::from_slice(&call.message.body).unwrap();
-        if name == "own" && body["bad"] == true {
-            return Err(Failure::Reject { reason: "bad".into() });
-        }
-        body["pad"] = "".into();
-        let (key, id) = (call.message.key.clone(), None);
-        let topic = Topic::parse(&format!("out.{name}")).unwrap();
-        let body = body.to_string().into();
-        let output = Outgoing { topic, key, id, headers: Headers::default(), body, delay: None };
-        Ok(Effects { outputs: vec![output], ..Effects::default() })
-    });
-    let pointer = |text: &str| vec![Field::Pointer(text.into())];
-    let mut policy = Policy::default();
-    if name == "every" {
-        policy.dedup = None;
-    }
-    Handler {
-        name: HandlerName::parse(name).unwrap(),
-        subscribe: vec![Pattern::parse(subscribe).unwrap()],
-        key: match rule {
-            Rule::Own | Rule::Every => KeyFrom::Message,
-            Rule::Fields => KeyFrom::Fields(pointer("/user")),
-            Rule::Unordered => KeyFrom::None,
-        },
-        id: match rule {
-            Rule::Own | Rule::Every => IdFrom::Message,
-            Rule::Fields | Rule::Unordered => IdFrom::Fields(pointer("/id")),
-        },
-        shards,
-        start: Start::Earliest,
-        policy,
-        invoke,
-    }
-}
+/// The steps of the machine's clock, in either direction.
+const STEPS_MS: [i64; 5] = [0, 40_000, -40_000, 365 * 24 * 3_600_000, -365 * 24 * 3_600_000];
 
 impl World {
     pub async fn start(seed: u64) -> Self {
-        let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::with(MemoryCore::default(), clock::steady));
         let listener = http::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let listen = listener.local_addr().unwrap();
         let settings = HttpSettings { listen, token: None };
@@ -105,8 +59,9 @@ impl World {
             host: None,
             url: format!("http://{listen}/v1/topics/in"),
             client: reqwest::Client::new(),
-            facts: Facts { published: vec![], handlers: handlers.into() },
+            facts: Facts { handlers: handlers.into(), ..Facts::default() },
             born: HANDLERS.map(|(name, ..)| (name, Offset::START)).into(),
+            stubborn: Arc::default(),
             _face: stop.drop_guard(),
         };
         world.start_host().await;
@@ -114,7 +69,8 @@ impl World {
     }
 
     async fn start_host(&mut self) {
-        let handlers = HANDLERS.map(|(name, subscribe, rule, shards)| handler(name, subscribe, rule, shards));
+        let handlers = HANDLERS
+            .map(|(name, subscribe, rule, shards)| handler(name, subscribe, rule, shards, self.stubborn.clone()));
         let (metrics, options) = (Arc::new(Metrics::new()), Options { inbox_messages_max: 16, ..Options::default() });
         self.host = Some(Host::start(self.log.clone(), handlers.into(), metrics, options).await.unwrap());
     }
@@ -122,13 +78,16 @@ impl World {
     /// Everything that the seed does.
     pub async fn live(&mut self) {
         for _ in 0..self.rng.random_range(10..30) {
-            match self.rng.random_range(0..20) {
+            match self.rng.random_range(0..24) {
                 0 => self.command(&Command::Pause).await,
                 1..3 => self.command(&Command::Resume).await,
                 3 => self.restart(true).await,
                 4 => self.restart(false).await,
                 5..7 => self.return_letters().await,
                 7..9 => self.forget().await,
+                9 | 10 => self.pause().await,
+                11 => self.fail_one_key().await,
+                12 | 13 => clock::simulated::shift(STEPS_MS[self.rng.random_range(0..STEPS_MS.len())]),
                 _ => {
                     for _ in 0..self.rng.random_range(1..12) {
                         self.publish().await;
@@ -146,6 +105,7 @@ impl World {
             let letters = self.letters(name).await;
             self.handler(name).letters = letters;
         }
+        self.facts.times = after(&*self.log, Offset::START).await.0.iter().map(|message| message.time.0).collect();
         if let Some(host) = self.host.take() {
             host.stop().await;
         }
@@ -154,7 +114,7 @@ impl World {
         self.facts
     }
 
-    async fn publish(&mut self) {
+    pub(super) async fn publish(&mut self) {
         let rng = &mut self.rng;
         let name = |prefix: &str, number: u32| format!("{prefix}{number}");
         let key = rng.random_bool(0.7).then(|| name("k", rng.random_range(0..4)));
@@ -172,21 +132,27 @@ impl World {
             Some(Id::Event(source, id)) => source.ends_with('1') && id.ends_with('3'),
         };
         let pad = match rng.random_range(0..40) {
-            0 => 400_000,
-            1..4 => 20_000,
+            0 | 1 => 500_000,
+            2..5 => 20_000,
             _ => 0,
         };
+        self.send(Published { key, id, user, field, bad, pad }, false).await;
+    }
+
+    /// Publishes it over HTTP.
+    pub(super) async fn send(&mut self, message: Published, stubborn: bool) {
+        let Published { key, id, user, field, bad, pad } = &message;
         let number = self.facts.published.len();
-        let mut body = json!({ "number": number, "bad": bad, "pad": "x".repeat(pad) });
-        let fields = [("user", &user), ("id", &field)];
+        let mut body = json!({ "number": number, "bad": bad, "stubborn": stubborn, "pad": "x".repeat(*pad) });
+        let fields = [("user", user), ("id", field)];
         fields.into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).for_each(|(name, text)| {
             body[name] = text.into();
         });
         let mut request = self.client.post(&self.url);
-        if let Some(key) = &key {
+        if let Some(key) = key {
             request = request.header("sluicebox-key", key);
         }
-        request = match &id {
+        request = match id {
             None => request,
             Some(Id::Plain(id)) => request.header("sluicebox-id", id),
             Some(Id::Event(source, id)) => {
@@ -196,7 +162,7 @@ impl World {
         };
         let answer = request.body(body.to_string()).send().await.unwrap();
         assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
-        self.facts.published.push(Published { key, id, user, field, bad });
+        self.facts.published.push(message);
     }
 
     async fn command(&mut self, command: &Command) {
@@ -204,7 +170,7 @@ impl World {
         self.say(name, command).await;
     }
 
-    async fn say(&self, name: &str, command: &Command) {
+    pub(super) async fn say(&self, name: &str, command: &Command) {
         self.log.append(vec![command.message(&HandlerName::parse(name).unwrap())]).await.unwrap();
     }
 
@@ -219,15 +185,21 @@ impl World {
     }
 
     /// Waits until every shard has settled all there is.
-    async fn quiet(&mut self) {
+    pub(super) async fn quiet(&mut self) {
         for (name, ..) in HANDLERS {
             self.say(name, &Command::Resume).await;
         }
+        self.settled(|_| true).await;
+    }
+
+    /// Waits until every shard of these handlers has settled all there is.
+    pub(super) async fn settled(&self, these: impl Fn(&str) -> bool) {
         let host = self.host.as_ref().unwrap();
         let settled = async {
             loop {
                 let end = self.log.end().await.unwrap();
-                let mut shards = HANDLERS.iter().flat_map(|(name, .., shards)| {
+                let these = HANDLERS.iter().filter(|(name, ..)| these(name));
+                let mut shards = these.flat_map(|(name, .., shards)| {
                     let handler = HandlerName::parse(name).unwrap();
                     (0..*shards).map(move |index| ShardId { handler: handler.clone(), index })
                 });
@@ -275,14 +247,23 @@ impl World {
 
     /// Writes down what the handler did since it was born.
     async fn end_life(&mut self, name: &'static str) {
-        let (messages, upto) = after(&*self.log, self.born[name]).await;
-        let topic = format!("out.{name}");
-        let outputs = messages.iter().filter(|message| message.topic.as_str() == topic);
-        let effects = outputs.map(|message| number_of(message)).collect();
+        let (effects, upto) = self.effects(name).await;
         let published = self.facts.published.len();
         let life = self.handler(name).lives.last_mut().unwrap();
         (life.published, life.effects) = (published, effects);
         self.born.insert(name, upto);
+    }
+
+    /// What the handler did since it was born, and how far the log was looked at.
+    pub(super) async fn effects(&self, name: &str) -> (Vec<Effect>, Offset) {
+        let (messages, upto) = after(&*self.log, self.born[name]).await;
+        let topic = format!("out.{name}");
+        let outputs = messages.iter().filter(|message| message.topic.as_str() == topic);
+        let effect = |message: &Arc<Message>| {
+            let body: Value = serde_json::from_slice(&message.body).unwrap();
+            Effect { of: number_of(message), pad: body["pad"].as_u64().unwrap() as usize }
+        };
+        (outputs.map(effect).collect(), upto)
     }
 
     async fn letters(&self, name: &str) -> Vec<Letter> {
