@@ -21,7 +21,8 @@ fn main() -> anyhow::Result<()> {
     let messages = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(300_000);
     let folder = tempfile::tempdir()?;
     let module = handlers.join("target/wasm32-wasip2/release/order.wasm");
-    let plan = Plan { module, folder: folder.path().to_owned(), messages };
+    let only = String::new();
+    let plan = Plan { module, folder: folder.path().to_owned(), messages, only };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(measure(&plan, |line| println!("{line}")))
 }

@@ -151,6 +151,30 @@ impl Routed {
     }
 }
 
+/// Says which messages a handler gets. It remembers the answer about the last topic, since neighbours mostly have one.
+pub struct Subscriber<'r> {
+    routing: &'r Routing,
+    last: Option<(Topic, bool)>,
+}
+
+impl Subscriber<'_> {
+    pub fn wants(&mut self, message: &Message) -> bool {
+        // Elsewhere the answer depends on the offset too.
+        let [span] = &self.routing.spans[..] else { return self.routing.subscribes(message) };
+        if message.offset <= span.after || message.topic.is_reserved() {
+            return self.routing.subscribes(message);
+        }
+        match &self.last {
+            Some((topic, wants)) if *topic == message.topic => *wants,
+            _ => {
+                let wants = self.routing.subscribes(message);
+                self.last = Some((message.topic.clone(), wants));
+                wants
+            }
+        }
+    }
+}
+
 impl Routing {
     /// Whether the handler gets messages with this offset and topic.
     pub fn subscribes(&self, message: &Message) -> bool {
@@ -163,6 +187,11 @@ impl Routing {
             return is_own || (is_retry && self.is_own_retry(&message.topic));
         }
         span.subscribe.iter().any(|pattern| pattern.matches(&message.topic))
+    }
+
+    /// As [`Routing::subscribes`], for many messages.
+    pub fn subscriber(&self) -> Subscriber<'_> {
+        Subscriber { routing: self, last: None }
     }
 
     /// Every pattern that any message after `after` may match: what a catch-up read asks for.
@@ -336,6 +365,23 @@ mod tests {
         // And one for dead letters that return.
         assert_eq!(routing.patterns_after(Offset(3)).len(), 3);
         assert_eq!(routing.patterns_after(Offset(7)).len(), 2);
+    }
+
+    #[test]
+    fn the_answer_for_many_messages_is_that_for_each() {
+        let one = routing(KeyFrom::None);
+        let mut two = one.clone();
+        two.spans.push(Span { after: Offset(7), subscribe: vec![Pattern::parse("other").unwrap()] });
+        let own = reserved::retry_topic(&one.handler);
+        let topics = ["events.made", "events.made", "other", own.as_str(), "events.made", "_retry.else", "other"];
+        for routing in [one, two] {
+            let mut subscriber = routing.subscriber();
+            for (offset, topic) in (0..28).zip(topics.iter().cycle()) {
+                let new = NewMessage::new(Topic::parse(topic).unwrap(), "");
+                let message = Message::from_new(new, Offset(offset), Timestamp(0));
+                assert_eq!(subscriber.wants(&message), routing.subscribes(&message), "{topic} at {offset}");
+            }
+        }
     }
 
     #[test]

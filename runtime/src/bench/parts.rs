@@ -14,25 +14,38 @@ use crate::topic::Topic;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Barrier;
 
 /// The `number`-th message of a benchmark, with its key and id.
 fn given(number: usize, keys: usize) -> NewMessage {
     message(number, keys, Identity::Given)
 }
 
-/// The median cost of one call on one core, and of the bare one, in turns.
-pub(super) async fn call(
-    invoke: &dyn Invoke,
+/// Medians of one call.
+pub(super) struct Calls {
+    pub(super) alone: Duration,
+    /// Of the same component with imports that do nothing.
+    pub(super) bare: Duration,
+    /// While every core makes calls: they share caches, memory and, where they are threads of one physical core, the
+    /// units that compute.
+    pub(super) crowded: Duration,
+}
+
+const CALLS: usize = 2_000;
+
+/// Measures calls in turns, so that all are of the same moments of the machine.
+pub(super) async fn calls(
+    invoke: &Arc<dyn Invoke>,
     bare: &Bare,
     mode: Mode,
+    rounds: usize,
     keys: usize,
-) -> anyhow::Result<(Duration, Duration)> {
-    const CALLS: usize = 2_000;
-    const ROUNDS: usize = 15;
-    let (mut ours, mut bares) = (vec![], vec![]);
+) -> anyhow::Result<Calls> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut alone, mut bares, mut crowded) = (vec![], vec![], vec![]);
     let mut kept = bare.start().await?;
-    for round in 0..ROUNDS {
-        let calls: Vec<Call> = (0..CALLS).map(|number| one_call(round * CALLS + number, keys)).collect();
+    for _ in 0..rounds {
+        let calls: Vec<Call> = (0..CALLS).map(|number| one_call(number, keys)).collect();
         let started = clock::instant();
         for call in &calls {
             match mode {
@@ -41,15 +54,35 @@ pub(super) async fn call(
             }
         }
         bares.push(started.elapsed() / CALLS as u32);
-        let started = clock::instant();
-        for call in calls {
-            invoke.call(call).await?;
+        alone.push(call_all(invoke.clone(), calls).await?);
+        let begin = Arc::new(Barrier::new(cores));
+        let tasks = (0..cores).map(|_| {
+            let (invoke, begin) = (invoke.clone(), begin.clone());
+            tokio::spawn(async move {
+                let calls = (0..CALLS).map(|number| one_call(number, keys)).collect();
+                begin.wait().await;
+                call_all(invoke, calls).await
+            })
+        });
+        for task in tasks.collect::<Vec<_>>() {
+            crowded.push(task.await??);
         }
-        ours.push(started.elapsed() / CALLS as u32);
     }
-    ours.sort();
-    bares.sort();
-    Ok((ours[ROUNDS / 2], bares[ROUNDS / 2]))
+    Ok(Calls { alone: median(alone), bare: median(bares), crowded: median(crowded) })
+}
+
+/// How long each took.
+async fn call_all(invoke: Arc<dyn Invoke>, calls: Vec<Call>) -> anyhow::Result<Duration> {
+    let (started, count) = (clock::instant(), calls.len().max(1) as u32);
+    for call in calls {
+        invoke.call(call).await?;
+    }
+    Ok(started.elapsed() / count)
+}
+
+fn median(mut took: Vec<Duration>) -> Duration {
+    took.sort();
+    took.get(took.len() / 2).copied().unwrap_or_default()
 }
 
 fn one_call(number: usize, keys: usize) -> Call {
@@ -92,9 +125,7 @@ pub(super) async fn two_synced_writes(log: Arc<dyn Log>, messages: usize, keys: 
         log.commit(commit(&shard, &claim, number, &output, vec![given(at, keys)])).await?;
         commits.push(started.elapsed());
     }
-    appends.sort();
-    commits.sort();
-    Ok(appends[messages / 2] + commits[messages / 2])
+    Ok(median(appends) + median(commits))
 }
 
 /// What the runs of these messages would commit: a mark, an output and a write of state for each.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 /// Measure this machine: sandbox calls, throughput and latency on the embedded log with fsync.
 ///
-/// Takes a few minutes. Every number stands beside the plain commit of the same rows in the same run.
+/// Takes a few minutes. Every throughput stands beside its parts, measured right before and after it.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// The compiled `order` handler (`sluicebox build handlers` makes it)
@@ -21,13 +21,21 @@ pub struct BenchArgs {
     /// Where to make the logs; they are deleted afterwards. Measure the disk you will use
     #[arg(long, value_name = "DIR", default_value = ".")]
     folder: PathBuf,
+    /// Make only the measurements whose name contains this text, such as `warm` or `8 shard(s)`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
 }
 
 pub(super) fn run(args: &BenchArgs, output: &mut Output) -> Result<Exit, Failure> {
     // Its own folder, so that whatever happens only what was made here is deleted.
     let folder = args.folder.join(format!("sluicebox-bench-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
-    let plan = Plan { module: args.module.clone(), folder: folder.clone(), messages: args.messages as usize };
+    let plan = Plan {
+        module: args.module.clone(),
+        folder: folder.clone(),
+        messages: args.messages as usize,
+        only: args.only.clone(),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let mut broken = None;
     let measured = runtime.block_on(measure(&plan, |line| {

@@ -11,7 +11,8 @@ pub(super) fn sort(routing: &Routing, messages: &[Arc<Message>]) -> Vec<ShardBat
     let shards = routing.shards.max(1);
     let router = Router::new([routing]);
     let mut batches: Vec<ShardBatch> = (0..shards).map(|_| ShardBatch::default()).collect();
-    for message in messages.iter().filter(|message| routing.subscribes(message)) {
+    let mut subscriber = routing.subscriber();
+    for message in messages.iter().filter(|message| subscriber.wants(message)) {
         let routed = router.message(message).to(0);
         batches[usize::from(routed.shard(shards))].push(routed);
     }
