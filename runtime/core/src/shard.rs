@@ -145,7 +145,7 @@ impl Shard {
             timers: timers::Timers::default(),
             wanted: wanted::Wanted::default(),
             held: held::Held::new(setup.bounds.held_bytes_max),
-            orders: orders::Orders::new(record.control),
+            orders: orders::Orders::new(record.control, setup.id.index),
             marks,
             state: state::StateCache::new(setup.bounds.state_bytes_max),
             delayed: delayed::DelayedQueue::new(record.delayed),
