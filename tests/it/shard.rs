@@ -1,5 +1,6 @@
 //! Situations of a single shard that the simulation meets rarely.
 
+mod claimed;
 mod memory;
 mod now;
 mod orders;

@@ -40,7 +40,6 @@ mod timers;
 mod wanted;
 
 pub use caution::Caution;
-pub use claimed::shorten_waits;
 pub use delayed::{Amount, FULL as DELAYED_FULL};
 pub use held::Allowance;
 pub use marks::Remembered;

@@ -10,7 +10,7 @@ use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
-use sluicebox::shard::{Allowance, Bounds, Caution, Needs, Run, Setup, Shard, shorten_waits};
+use sluicebox::shard::{Allowance, Bounds, Caution, Needs, Run, Setup, Shard};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -183,15 +183,16 @@ impl World {
             }
             _ => {}
         }
-        if self.bug != Some(Bug::WaitsLeftAhead) {
-            shorten_waits(&mut claim.record, &setup.policy, self.wall);
-        }
         let upto = claim.record.read;
         if claim.record.control.tripped {
             self.breaker(&setup.id.handler).trip();
         }
+        let shard = match self.bug {
+            Some(Bug::WaitsLeftAhead) => Shard::new(setup, claim, caution),
+            _ => Shard::claimed(setup, claim, caution, self.wall).0,
+        };
         Instance {
-            shard: Shard::new(setup, claim, caution),
+            shard,
             inbox: VecDeque::new(),
             inbox_upto: upto,
             runs: vec![],
