@@ -61,6 +61,8 @@ pub struct World {
     pub swaps: u64,
     /// Dead letters that a commit removed, by handler and offset.
     pub removed: BTreeSet<(HandlerName, Offset)>,
+    /// Handlers of which letters were dropped, not only retried.
+    pub dropped: BTreeSet<HandlerName>,
     /// Commands about dead letters, and the shards that refused them.
     pub dead_commands: Vec<(Offset, HandlerName, sluicebox::commit::DeadFilter)>,
     pub refused: BTreeSet<(Offset, ShardId)>,
@@ -141,6 +143,7 @@ impl World {
             instant: clock::instant(),
             swaps: 0,
             removed: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             dead_commands: vec![],
             refused: BTreeSet::new(),
             setups,
