@@ -6,6 +6,7 @@
 
 mod commands;
 mod commit;
+mod expiry;
 mod gauges;
 mod reads;
 mod supervise;
@@ -108,6 +109,8 @@ struct Actor<'p> {
     parked: bool,
     /// Since when the handler runs nothing.
     shut_since: Option<Instant>,
+    /// When marks that nobody needs are looked for.
+    expiry: expiry::Expiry,
 }
 
 impl<'p> Actor<'p> {
@@ -139,6 +142,7 @@ impl<'p> Actor<'p> {
             inbox_ended: false,
             parked: false,
             shut_since: None,
+            expiry: expiry::Expiry::default(),
         }
     }
 

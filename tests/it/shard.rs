@@ -1,6 +1,7 @@
 //! Situations of a single shard that the simulation meets rarely.
 
 mod claimed;
+mod marks;
 mod memory;
 mod now;
 mod orders;

@@ -24,6 +24,7 @@ mod open;
 mod operator;
 mod orders;
 mod origin;
+mod passed;
 mod position;
 mod reads;
 mod report;

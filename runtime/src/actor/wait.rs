@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A longer wait looks at the clock again in between: while the machine is suspended a sleep does not go on.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A handler that runs nothing for longer than this gives the memory of what waits for it back.
 const PARKS_AFTER: Duration = Duration::from_secs(1);
 
@@ -74,7 +74,9 @@ impl Actor<'_> {
             _ => sleep,
         };
         // Once, to see whether it is shut for long.
-        let sleep = sleep.into_iter().chain(parks_in.filter(|left| !left.is_zero() && !stopping)).min();
+        let sleep = sleep.into_iter().chain(parks_in.filter(|left| !left.is_zero() && !stopping));
+        let expires_in = self.expire_marks().filter(|_| !stopping);
+        let sleep = sleep.chain(expires_in).min();
         tokio::select! {
             biased;
             // Safe to cancel: the future stays where it is and is polled again.

@@ -221,7 +221,7 @@ impl World {
     pub fn step(&mut self) {
         let at = self.rng.random_range(0..self.instances.len());
         self.instant += Duration::from_millis(self.rng.random_range(0..5));
-        match self.rng.random_range(0..112) {
+        match self.rng.random_range(0..113) {
             0..8 => self.append(),
             8..30 => self.deliver(at),
             30..50 => self.start(at),
@@ -244,6 +244,7 @@ impl World {
             110 if self.chance(0.3) => self.swap(),
             111 if self.chance(0.15) => self.clock_is_set(),
             111 => self.allow(at),
+            112 => self.passed(at),
             _ => {}
         }
         assert!(self.instances.iter().all(|instance| instance.shard.held_bytes_add_up()));
@@ -254,6 +255,16 @@ impl World {
         let bytes_max = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..10_000) };
         let is_tight = self.rng.random_bool(0.5);
         self.instances[at].shard.allow(Allowance { bytes_max, is_tight });
+    }
+
+    /// A shard that took up what there is for it hears how far the log is.
+    fn passed(&mut self, at: usize) {
+        let instance = &mut self.instances[at];
+        let upto = instance.inbox_upto;
+        let last = self.archive.iter().rev().find(|message| message.offset <= upto);
+        if let (true, Some(last)) = (instance.inbox.is_empty(), last) {
+            instance.shard.passed(upto, last.time);
+        }
     }
 
     /// No more faults and no more input: everything must come to an end by itself.
