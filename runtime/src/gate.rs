@@ -59,6 +59,8 @@ struct Inner {
 pub enum Shut {
     /// Ask again then, or when the gate changed.
     Until(Instant),
+    /// The handler runs, at its rate: ask again then, or when the gate changed.
+    AtRate(Instant),
     /// Ask again when the gate changed.
     Changed,
     /// Runs that failed before ask again then, or when the gate changed; a first try may ask at once.
@@ -195,6 +197,15 @@ impl Gate {
         self.calm() == Calm::No && self.lock().breaker.as_ref().is_some_and(|breaker| breaker.is_half_open(now))
     }
 
+    /// Whether asking for a pass for a retry is in vain now, with the breaker half-open.
+    pub fn shut_for_retries(&self, now: Instant) -> Option<Shut> {
+        let inner = self.lock();
+        match inner.breaker.as_ref()?.refuses_retries(now)? {
+            Admit::RetriesAt(until) => Some(Shut::RetriesUntil(until)),
+            _ => Some(Shut::Changed),
+        }
+    }
+
     /// Asks for leave to begin one run.
     pub fn pass(&self, tries: Try, now: Instant) -> Result<Pass<'_>, Shut> {
         if self.dead_box.is_full() {
@@ -218,7 +229,7 @@ impl Gate {
             return Err(Shut::Until(fault.until));
         }
         if let Some(rate) = &mut inner.rate {
-            rate.take(now).map_err(Shut::Until)?;
+            rate.take(now).map_err(Shut::AtRate)?;
         }
         let counts = inner.rate.is_some();
         let Some(breaker) = &mut inner.breaker else { return Ok(Pass { gate: self, ticket: None, counts }) };

@@ -20,7 +20,7 @@ use sluicebox::message::{Key, Offset};
 use sluicebox::pipeline::Settled;
 use sluicebox::routing::{IdFrom, KeyFrom, Since, Span};
 use sluicebox::routing::{Routed, Routing};
-use sluicebox::shard::{Allowance, Bounds, Caution, Run, Setup, Shard};
+use sluicebox::shard::{Allowance, Bounds, Caution, Keep, Run, Setup, Shard};
 use sluicebox::topic::{Pattern, Topic};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -219,7 +219,8 @@ fn a_derived_id_names_one_run_and_is_the_same_at_every_try() {
 }
 
 /// Offers messages of these keys, lets each fail as often as told, and returns the offsets in the order they were done.
-fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
+/// Every so many rounds the shard is at rest; 0: never.
+fn work_off(keys: &[(u8, u32)], bounds: Bounds, rests: usize) -> Vec<(u8, u64)> {
     let setup = setup(OnFailure::Park, bounds);
     let mut log = MemoryCore::default();
     let messages = keys.iter().map(|(key, fails)| NewMessage {
@@ -231,7 +232,7 @@ fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
     let claim = log.claim(&setup.id, Offset::START);
     let mut shard = Shard::new(setup.clone(), claim, Caution::default());
     let (mut done, mut now) = (vec![], NOW);
-    for _ in 0..10_000 {
+    for round in 1..10_000 {
         while shard.wants_messages()
             && let Some(routed) = waiting.pop_front()
         {
@@ -247,6 +248,13 @@ fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
                 done.push((key, message.offset.0));
                 shard.finish(run.lane, Ok(Effects::default()), None, 0.0, now);
             }
+        }
+        let plenty = Allowance { bytes_max: bounds.held_bytes_max, is_tight: false };
+        if rests > 0 && round % rests == 0 {
+            shard.rest(if round % 2 == 0 { Keep::Nothing } else { Keep::FirstTry });
+            assert!(round % 2 > 0 || shard.held_bytes() == 0, "it holds {} bytes at rest", shard.held_bytes());
+        } else {
+            shard.allow(plenty);
         }
         let needs = shard.take_needs();
         let route = |message: &Arc<Message>| setup.routing.route(message);
@@ -283,9 +291,10 @@ proptest::proptest! {
         lane_items_max in 1usize..6,
         held_bytes_max in 1usize..2_000,
         open_max in 2usize..6,
+        rests in 0usize..4,
     ) {
         let bounds = Bounds { lane_items_max, held_bytes_max, open_max, ..Bounds::default() };
-        let done = work_off(&keys, bounds);
+        let done = work_off(&keys, bounds, rests);
         proptest::prop_assert_eq!(done.len(), keys.len());
         for key in 0..4 {
             let offsets: Vec<u64> = done.iter().filter(|(of, _)| *of == key).map(|(_, offset)| *offset).collect();

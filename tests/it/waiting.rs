@@ -9,6 +9,8 @@ mod marks;
 mod memory;
 mod shut;
 #[cfg(debug_assertions)]
+mod shut_memory;
+#[cfg(debug_assertions)]
 mod still_time;
 
 use crate::harness::PATIENCE;

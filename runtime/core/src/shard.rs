@@ -28,6 +28,7 @@ mod passed;
 mod position;
 mod reads;
 mod report;
+mod rest;
 mod resume;
 mod retry_now;
 mod run;
@@ -46,6 +47,7 @@ pub use held::Allowance;
 pub use marks::Remembered;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
+pub use rest::Keep;
 pub use run::{Finish, Run};
 
 use crate::clock::Timestamp;

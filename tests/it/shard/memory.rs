@@ -115,3 +115,94 @@ fn after_a_restart_several_messages_are_fetched_at_a_time_while_the_host_has_ple
     let fetched = shard.take_needs().fetch.len();
     assert!(fetched > 1, "{fetched} at a time");
 }
+
+/// Three messages of each of five keys, all in memory and none begun.
+fn with_five_lanes() -> (Shard, MemoryCore, Setup) {
+    let keys = ["a", "b", "c", "d", "e"];
+    let messages: Vec<(&str, usize)> = (0..15).map(|number| (keys[number % 5], 1000)).collect();
+    let (mut shard, log, waiting, setup) = shard_of(Bounds::default(), &messages);
+    waiting.into_iter().for_each(|message| shard.offer(message));
+    (shard, log, setup)
+}
+
+#[test]
+fn at_rest_nothing_stays_in_memory_and_afterwards_all_is_done_in_order() {
+    for keep in [Keep::Nothing, Keep::FirstTry] {
+        let (mut shard, log, setup) = with_five_lanes();
+        let one = shard.held_bytes() / 15;
+        shard.rest(keep);
+        assert_eq!(shard.held_bytes(), if keep == Keep::Nothing { 0 } else { one });
+        assert!(shard.held_bytes_add_up());
+        let mut done: Vec<(String, Offset)> = vec![];
+        for _ in 0..1000 {
+            while let Some(run) = shard.next_run(NOW) {
+                let key = run.call.key.clone().unwrap().as_str().to_owned();
+                done.push((key, run.call.message.offset));
+                shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+            }
+            if shard.stage().is_some() {
+                shard.committed();
+            }
+            answer(&mut shard, &log, &setup);
+        }
+        assert_eq!(done.len(), 15);
+        for key in ["a", "b", "c", "d", "e"] {
+            let offsets: Vec<Offset> = done.iter().filter(|(of, _)| of == key).map(|(_, offset)| *offset).collect();
+            assert!(offsets.is_sorted(), "{offsets:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_kept_to_be_tried_never_failed() {
+    let messages = [("bad", 1000), ("good", 1000)];
+    let (mut shard, _, mut waiting, _) = shard_of(Bounds::default(), &messages);
+    shard.offer(waiting.pop_front().unwrap());
+    let run = shard.next_run(NOW).unwrap();
+    shard.finish(run.lane, Err(Failure::Trap { reason: "x".into() }), None, 0.5, NOW);
+    shard.wake(LATER);
+    shard.offer(waiting.pop_front().unwrap());
+    shard.rest(Keep::FirstTry);
+    let run = shard.next_first_try(LATER).expect("its message is there");
+    assert_eq!(run.call.key.unwrap().as_str(), "good");
+}
+
+#[test]
+fn at_rest_one_message_is_asked_for_at_a_time_and_only_for_a_run() {
+    let (mut shard, log, setup) = with_five_lanes();
+    shard.rest(Keep::Nothing);
+    assert_eq!(shard.take_needs().fetch, vec![], "nobody asked for a run");
+    for _ in 0..3 {
+        assert!(shard.next_run(NOW).is_none());
+    }
+    assert_eq!(shard.take_needs().fetch.len(), 1);
+    shard.rest(Keep::Nothing);
+    assert!(shard.next_run(NOW).is_none() && !answer(&mut shard, &log, &setup), "the one is under way");
+}
+
+#[test]
+fn what_comes_at_rest_is_given_back_too_and_what_is_due_is_not_fetched() {
+    let messages = [("bad", 1000), ("good", 1000)];
+    let (mut shard, log, mut waiting, setup) = shard_of(Bounds::default(), &messages);
+    run_all(&mut shard, &mut waiting, NOW);
+    shard.rest(Keep::Nothing);
+    assert_eq!(shard.held_bytes(), 0);
+    shard.wake(LATER);
+    assert!(!answer(&mut shard, &log, &setup), "it is due, and nobody asked for a run");
+    assert!(shard.next_run(LATER).is_none() && answer(&mut shard, &log, &setup));
+    assert!(shard.held_bytes() > 0);
+    shard.rest(Keep::Nothing);
+    assert_eq!(shard.held_bytes(), 0);
+}
+
+#[test]
+fn a_run_under_way_keeps_its_message_at_rest() {
+    let (mut shard, _, _) = with_five_lanes();
+    let one = shard.held_bytes() / 15;
+    let run = shard.next_run(NOW).unwrap();
+    shard.rest(Keep::Nothing);
+    assert_eq!(shard.held_bytes(), one);
+    shard.finish(run.lane, Err(Failure::Trap { reason: "x".into() }), None, 0.5, NOW);
+    shard.rest(Keep::Nothing);
+    assert_eq!(shard.held_bytes(), 0);
+}

@@ -10,7 +10,7 @@ use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
-use sluicebox::shard::{Allowance, Bounds, Caution, Needs, Run, Setup, Shard};
+use sluicebox::shard::{Allowance, Bounds, Caution, Keep, Needs, Run, Setup, Shard};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -221,7 +221,7 @@ impl World {
     pub fn step(&mut self) {
         let at = self.rng.random_range(0..self.instances.len());
         self.instant += Duration::from_millis(self.rng.random_range(0..5));
-        match self.rng.random_range(0..113) {
+        match self.rng.random_range(0..114) {
             0..8 => self.append(),
             8..30 => self.deliver(at),
             30..50 => self.start(at),
@@ -244,7 +244,8 @@ impl World {
             110 if self.chance(0.3) => self.swap(),
             111 if self.chance(0.15) => self.clock_is_set(),
             111 => self.allow(at),
-            112 => self.passed(at),
+            112 => self.rest(at),
+            113 => self.passed(at),
             _ => {}
         }
         assert!(self.instances.iter().all(|instance| instance.shard.held_bytes_add_up()));
@@ -255,6 +256,12 @@ impl World {
         let bytes_max = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..10_000) };
         let is_tight = self.rng.random_bool(0.5);
         self.instances[at].shard.allow(Allowance { bytes_max, is_tight });
+    }
+
+    /// The handler runs nothing for a while.
+    fn rest(&mut self, at: usize) {
+        let keep = if self.rng.random_bool(0.5) { Keep::Nothing } else { Keep::FirstTry };
+        self.instances[at].shard.rest(keep);
     }
 
     /// A shard that took up what there is for it hears how far the log is.
