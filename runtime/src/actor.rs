@@ -6,6 +6,7 @@
 
 mod commands;
 mod commit;
+mod expiry;
 mod gauges;
 mod reads;
 mod supervise;
@@ -108,6 +109,10 @@ struct Actor<'p> {
     parked: bool,
     /// Since when the handler runs nothing.
     shut_since: Option<Instant>,
+    /// It gave the memory of what waits back, and takes none until something may run again.
+    rests: bool,
+    /// When marks that nobody needs are looked for.
+    expiry: expiry::Expiry,
 }
 
 impl<'p> Actor<'p> {
@@ -139,6 +144,8 @@ impl<'p> Actor<'p> {
             inbox_ended: false,
             parked: false,
             shut_since: None,
+            rests: false,
+            expiry: expiry::Expiry::default(),
         }
     }
 
@@ -148,7 +155,7 @@ impl<'p> Actor<'p> {
             let stopping = self.parts.stop.is_cancelled();
             self.take_version();
             self.hear_commands();
-            self.shard.allow(self.lease.allow(self.shard.held_bytes(), self.queue_bytes));
+            self.allow();
             self.shard.delayed_beside(self.delayed.exchange(self.shard.delayed()));
             // Room first: with the last commit answered, what is staged goes out before the next runs.
             self.send_commit();
@@ -171,6 +178,13 @@ impl<'p> Actor<'p> {
                 continue;
             }
             self.wait(turn, stopping).await?;
+        }
+    }
+
+    /// Takes memory for the next turn; at rest it would only be kept from others.
+    fn allow(&mut self) {
+        if !self.rests {
+            self.shard.allow(self.lease.allow(self.shard.held_bytes(), self.queue_bytes));
         }
     }
 

@@ -25,6 +25,7 @@ mod tests;
 pub use self::inbox::{Delivery, Inbox};
 
 use self::positions::Positions;
+use crate::clock::Timestamp;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::{Log, LogError};
 use crate::memory::Budget;
@@ -174,6 +175,12 @@ impl Reader {
     /// What a record says of a shard that had nothing to do is older.
     pub fn passed(&self, shard: &ShardId) -> Option<Offset> {
         self.shared.positions().passed(shard)
+    }
+
+    /// As [`Reader::passed`] of a shard that is on the tail, with the time of the last message there; `None` while that is
+    /// not known.
+    pub fn passed_at(&self, shard: &ShardId) -> Option<(Offset, Timestamp)> {
+        self.shared.positions().passed_at(shard)
     }
 
     /// Ends when one of its tasks panicked or the tail ended, with the reason: from then on messages may not be delivered.

@@ -4,8 +4,8 @@
 //! [`CommitMetrics`], …) and then only adds to atomics. What a batch did is gathered in a [`StagedCounts`] and counted when its
 //! commit is durable, so that an aborted run counts nothing.
 //!
-//! Labels are bounded: a handler gets [`TOPICS_MAX`] topics and [`GUEST_COUNTERS_MAX`] counters of its own, whatever
-//! messages arrive. Neither metrics nor diagnostics ever wait: a full buffer drops lines and counts them.
+//! Labels are bounded: a handler gets [`TOPICS_MAX`] topics and [`COUNTERS_MAX`](crate::effects::COUNTERS_MAX) counters of
+//! its own, whatever messages arrive. Neither metrics nor diagnostics ever wait: a full buffer drops lines and counts them.
 
 mod calls;
 pub mod diagnostics;
@@ -21,7 +21,6 @@ mod staged;
 pub use calls::Calls;
 pub use failures::{FailedRun, TELL_EVERY, Told};
 pub use families::{ClockMetrics, CommitMetrics, HttpMetrics, RetentionMetrics};
-pub use guest::GUEST_COUNTERS_MAX;
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
 pub use occasions::Occasions;
 pub use staged::StagedCounts;

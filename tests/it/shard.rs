@@ -1,22 +1,26 @@
 //! Situations of a single shard that the simulation meets rarely.
 
+mod claimed;
+mod marks;
+mod memory;
 mod now;
+mod orders;
 mod refused;
 
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{DeadFilter, DeadQuery, HeadScope, LogId, Record};
-use sluicebox::control::Command;
 use sluicebox::effects::{Effects, Outgoing};
 use sluicebox::handler::{HandlerName, Retry};
 use sluicebox::handler::{OnFailure, Policy, ShardId};
 use sluicebox::invoke::Failure;
+use sluicebox::log::ReadRequest;
 use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{HEADERS_BYTES_MAX, HEADERS_MAX, Headers, Message, NewMessage, WorkId};
 use sluicebox::message::{Key, Offset};
 use sluicebox::pipeline::Settled;
 use sluicebox::routing::{IdFrom, KeyFrom, Since, Span};
 use sluicebox::routing::{Routed, Routing};
-use sluicebox::shard::{Allowance, Bounds, Caution, Run, Setup, Shard};
+use sluicebox::shard::{Allowance, Bounds, Caution, Keep, Run, Setup, Shard};
 use sluicebox::topic::{Pattern, Topic};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -67,6 +71,21 @@ fn record(shard: &mut Shard, log: &mut MemoryCore) -> Record {
     log.commit(commit, NOW).unwrap();
     shard.committed();
     log.clone().claim(shard.id(), Offset::START).record
+}
+
+/// Answers what the shard wants read; whether it wanted anything.
+fn answer(shard: &mut Shard, log: &MemoryCore, setup: &Setup) -> bool {
+    let needs = shard.take_needs();
+    let route = |message: &Arc<Message>| setup.routing.route(message);
+    let fetched = log.fetch(&needs.fetch).into_iter().map(|message| message.as_ref().map(route));
+    shard.fetched(needs.fetch.iter().copied().zip(fetched).collect());
+    if let Some(scan) = needs.scan {
+        let (messages_max, bytes_max) = (100, scan.bytes_max);
+        let (after, upto, patterns) = (scan.after, scan.upto, setup.routing.patterns_after(scan.after));
+        let batch = log.read(&ReadRequest { after, upto, patterns, messages_max, bytes_max });
+        shard.scanned(scan, batch.messages.iter().map(route).collect(), batch.upto);
+    }
+    !needs.fetch.is_empty() || needs.scan.is_some()
 }
 
 #[test]
@@ -200,7 +219,8 @@ fn a_derived_id_names_one_run_and_is_the_same_at_every_try() {
 }
 
 /// Offers messages of these keys, lets each fail as often as told, and returns the offsets in the order they were done.
-fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
+/// Every so many rounds the shard is at rest; 0: never.
+fn work_off(keys: &[(u8, u32)], bounds: Bounds, rests: usize) -> Vec<(u8, u64)> {
     let setup = setup(OnFailure::Park, bounds);
     let mut log = MemoryCore::default();
     let messages = keys.iter().map(|(key, fails)| NewMessage {
@@ -212,7 +232,7 @@ fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
     let claim = log.claim(&setup.id, Offset::START);
     let mut shard = Shard::new(setup.clone(), claim, Caution::default());
     let (mut done, mut now) = (vec![], NOW);
-    for _ in 0..10_000 {
+    for round in 1..10_000 {
         while shard.wants_messages()
             && let Some(routed) = waiting.pop_front()
         {
@@ -228,6 +248,13 @@ fn work_off(keys: &[(u8, u32)], bounds: Bounds) -> Vec<(u8, u64)> {
                 done.push((key, message.offset.0));
                 shard.finish(run.lane, Ok(Effects::default()), None, 0.0, now);
             }
+        }
+        let plenty = Allowance { bytes_max: bounds.held_bytes_max, is_tight: false };
+        if rests > 0 && round % rests == 0 {
+            shard.rest(if round % 2 == 0 { Keep::Nothing } else { Keep::FirstTry });
+            assert!(round % 2 > 0 || shard.held_bytes() == 0, "it holds {} bytes at rest", shard.held_bytes());
+        } else {
+            shard.allow(plenty);
         }
         let needs = shard.take_needs();
         let route = |message: &Arc<Message>| setup.routing.route(message);
@@ -264,244 +291,16 @@ proptest::proptest! {
         lane_items_max in 1usize..6,
         held_bytes_max in 1usize..2_000,
         open_max in 2usize..6,
+        rests in 0usize..4,
     ) {
         let bounds = Bounds { lane_items_max, held_bytes_max, open_max, ..Bounds::default() };
-        let done = work_off(&keys, bounds);
+        let done = work_off(&keys, bounds, rests);
         proptest::prop_assert_eq!(done.len(), keys.len());
         for key in 0..4 {
             let offsets: Vec<u64> = done.iter().filter(|(of, _)| *of == key).map(|(_, offset)| *offset).collect();
             proptest::prop_assert!(offsets.is_sorted(), "{:?}", offsets);
         }
     }
-}
-
-/// A shard over a log with messages of these keys, of so many bytes each, offered as long as it wants them.
-fn shard_of(bounds: Bounds, messages: &[(&str, usize)]) -> (Shard, MemoryCore, VecDeque<Routed>, Setup) {
-    let setup = setup(OnFailure::Park, bounds);
-    let mut log = MemoryCore::default();
-    let message = |(key, bytes): &(&str, usize)| NewMessage {
-        key: Key::parse(key).unwrap(),
-        ..NewMessage::new(Topic::parse("in").unwrap(), vec![0; *bytes])
-    };
-    let appended = log.append(messages.iter().map(message).collect(), NOW).unwrap();
-    let routed = appended.messages.iter().map(|message| setup.routing.route(message)).collect();
-    let claim = log.claim(&setup.id, Offset::START);
-    (Shard::new(setup.clone(), claim, Caution::default()), log, routed, setup)
-}
-
-/// Takes up and runs what it can, lets `bad` keys fail, and returns the keys that were done.
-fn run_all(shard: &mut Shard, waiting: &mut VecDeque<Routed>, now: Timestamp) -> Vec<String> {
-    let mut done = vec![];
-    loop {
-        if let Some(run) = shard.next_run(now) {
-            let key = run.call.key.clone().unwrap().as_str().to_owned();
-            if key.starts_with("bad") {
-                shard.finish(run.lane, Err(Failure::Trap { reason: "x".into() }), None, 0.5, now);
-            } else {
-                shard.finish(run.lane, Ok(Effects::default()), None, 0.0, now);
-                done.push(key);
-            }
-            continue;
-        }
-        match waiting.pop_front() {
-            Some(routed) if shard.wants_messages() => shard.offer(routed),
-            Some(routed) => {
-                waiting.push_front(routed);
-                return done;
-            }
-            None => return done,
-        }
-    }
-}
-
-const BODY: usize = 512 * 1024;
-
-#[test]
-fn large_messages_that_wait_behind_a_failing_one_give_their_memory_back_before_intake_stops() {
-    let mut messages = vec![("bad", BODY); 64];
-    messages.extend(vec![("good", BODY); 64]);
-    let (mut shard, _, mut waiting, _) = shard_of(Bounds::default(), &messages);
-    let done = run_all(&mut shard, &mut waiting, NOW);
-    assert_eq!((done.len(), waiting.len()), (64, 0), "a healthy key waits for a failing one");
-    assert!(shard.held_bytes() < BODY * 17, "{}", shard.held_bytes());
-    assert!(shard.held_bytes_add_up());
-}
-
-#[test]
-fn large_messages_that_wait_behind_one_that_runs_give_their_memory_back_before_intake_stops() {
-    let mut messages = vec![("slow", BODY); 64];
-    messages.extend(vec![("good", BODY); 64]);
-    let (mut shard, _, mut waiting, _) = shard_of(Bounds::default(), &messages);
-    shard.offer(waiting.pop_front().unwrap());
-    let slow = shard.next_run(NOW).unwrap();
-    let done = run_all(&mut shard, &mut waiting, NOW);
-    assert_eq!((done.len(), waiting.len()), (64, 0), "a healthy key waits for one that runs");
-    shard.finish(slow.lane, Ok(Effects::default()), None, 0.0, NOW);
-    assert!(shard.held_bytes_add_up());
-}
-
-#[test]
-fn after_a_restart_failed_messages_are_fetched_within_the_memory_that_is_allowed() {
-    let keys: Vec<String> = (0..200).map(|key| format!("bad{key}")).collect();
-    let messages: Vec<(&str, usize)> = keys.iter().map(|key| (key.as_str(), BODY)).collect();
-    let (mut shard, mut log, mut waiting, setup) = shard_of(Bounds::default(), &messages);
-    run_all(&mut shard, &mut waiting, NOW);
-    record(&mut shard, &mut log);
-    let claim = log.claim(&setup.id, Offset::START);
-    assert_eq!(claim.record.open.len(), 200);
-    let mut shard = Shard::new(setup.clone(), claim, Caution::default());
-    let allowed = 4 * 1024 * 1024;
-    shard.allow(Allowance { bytes_max: allowed, is_tight: true });
-    let good =
-        NewMessage { key: Key::parse("good").unwrap(), ..NewMessage::new(Topic::parse("in").unwrap(), vec![0; BODY]) };
-    let good = log.append(vec![good], NOW).unwrap().messages[0].clone();
-    let mut waiting = VecDeque::from([setup.routing.route(&good)]);
-    shard.wake(LATER);
-    let (mut tried, mut most, mut done) = (0, 0, vec![]);
-    for _ in 0..1000 {
-        let needs = shard.take_needs();
-        tried += needs.fetch.len();
-        most = most.max(shard.held_bytes());
-        // What is new does not wait for all that are to be fetched.
-        done.extend(run_all(&mut shard, &mut waiting, LATER));
-        let fetched = log.fetch(&needs.fetch).into_iter().map(|found| found.map(|found| setup.routing.route(&found)));
-        shard.fetched(needs.fetch.iter().copied().zip(fetched).collect());
-        most = most.max(shard.held_bytes());
-        assert!(shard.held_bytes_add_up());
-        assert!(!done.is_empty(), "the healthy key waits for the failed ones");
-    }
-    assert!(tried >= 200 && most <= allowed, "{tried} fetched, {most} bytes at most");
-}
-
-/// Answers what the shard asks for until its commit is written, and says what the log answered.
-fn commit_next(shard: &mut Shard, log: &mut MemoryCore, poison: Option<&str>) -> Option<Result<(), Caution>> {
-    for _ in 0..4 {
-        if let Some(query) = shard.take_needs().dead {
-            shard.dead_found(log.dead(&query));
-        }
-    }
-    let commit = shard.stage()?;
-    if commit.outputs.iter().any(|output| poison.is_some_and(|poison| output.body == poison)) {
-        return Some(Err(shard.caution_after_refusal("poison")));
-    }
-    log.commit(commit, NOW).unwrap();
-    shard.committed();
-    Some(Ok(()))
-}
-
-#[test]
-fn an_order_about_the_letters_of_one_shard_leaves_those_of_others() {
-    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, Bounds::default()), 1);
-    shard.offer(messages.pop_front().unwrap());
-    let run = shard.next_run(NOW).unwrap();
-    shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
-    record(&mut shard, &mut log);
-    for (offset, index, dropped) in [(100, 1, 0), (101, 0, 1)] {
-        let filter = DeadFilter { shard: Some(index), upto: Some(u64::MAX), ..DeadFilter::default() };
-        shard.command(Offset(offset), Command::DropDead { filter }, NOW);
-        if let Some(query) = shard.take_needs().dead {
-            shard.dead_found(log.dead(&query));
-        }
-        let commit = shard.stage();
-        assert_eq!(commit.as_ref().map_or(0, |commit| commit.dead_drop.len()), dropped, "shard {index}");
-        if commit.is_some() {
-            shard.committed();
-        }
-    }
-}
-
-#[test]
-fn a_letter_that_another_order_still_saw_returns_once() {
-    let setup = setup(OnFailure::Park, Bounds::default());
-    let (mut shard, mut log, mut messages) = shard(setup, 1);
-    shard.offer(messages.pop_front().unwrap());
-    let run = shard.next_run(NOW).unwrap();
-    shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
-    record(&mut shard, &mut log);
-    let upto = log.dead(&DeadQuery::newest(DeadFilter::default(), 1)).first().map(|dead| dead.number);
-    let filter = DeadFilter { upto, ..DeadFilter::default() };
-    for offset in [100, 101] {
-        shard.command(Offset(offset), Command::RetryDead { filter: filter.clone(), to: None }, NOW);
-    }
-    let asks = |shard: &mut Shard, log: &MemoryCore| log.dead(&shard.take_needs().dead.unwrap());
-    let letters = asks(&mut shard, &log);
-    shard.dead_found(letters);
-    let commit = shard.stage().unwrap();
-    assert_eq!(commit.outputs.len(), 1);
-    // The first order is done, and the second one looks before the commit is written and hears when it is durable.
-    let rest = asks(&mut shard, &log);
-    shard.dead_found(rest);
-    let seen = asks(&mut shard, &log);
-    assert_eq!(seen.len(), 1);
-    log.commit(commit, NOW).unwrap();
-    shard.committed();
-    shard.dead_found(seen);
-    let rest = asks(&mut shard, &log);
-    shard.dead_found(rest);
-    assert_eq!(shard.stage().unwrap().outputs, vec![]);
-}
-
-#[test]
-fn after_a_refused_commit_what_is_only_in_the_log_is_committed_one_by_one_too() {
-    let bounds = Bounds { lane_items_max: 1, ..Bounds::default() };
-    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, bounds), 3);
-    shard.offer(messages.pop_front().unwrap());
-    let first = shard.next_run(NOW).unwrap();
-    messages.iter().cloned().for_each(|message| shard.offer(message));
-    shard.finish(first.lane, Ok(Effects::default()), None, 0.0, NOW);
-    let record = record(&mut shard, &mut log);
-    assert_eq!(record.open.iter().map(|head| head.scope).collect::<Vec<_>>(), [HeadScope::After]);
-
-    // A commit of the others was refused: which of them is to blame shows only if each is tried alone.
-    let caution = Caution { upto: record.read, ..Caution::default() };
-    let bounds = Bounds::default();
-    let mut shard = Shard::new(setup(OnFailure::Park, bounds), log.claim(shard.id(), Offset::START), caution);
-    let scan = shard.take_needs().scan.unwrap();
-    shard.scanned(scan, messages.into(), record.read);
-    let second = shard.next_run(NOW).unwrap();
-    shard.finish(second.lane, Ok(Effects::default()), None, 0.0, NOW);
-    assert!(shard.next_run(NOW).is_none(), "two messages would share a commit");
-}
-
-#[test]
-fn an_order_about_dead_letters_is_carried_out_after_a_refused_commit_but_for_the_letter_that_cannot_return() {
-    let setup = setup(OnFailure::Park, Bounds::default());
-    let mut log = MemoryCore::default();
-    let message = |number: usize| NewMessage {
-        key: Key::parse(&format!("k{number}")).unwrap(),
-        ..NewMessage::new(Topic::parse("in").unwrap(), number.to_string())
-    };
-    let appended = log.append((0..5).map(message).collect(), NOW).unwrap().messages;
-    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), Caution::default());
-    appended.iter().for_each(|message| shard.offer(setup.routing.route(message)));
-    while let Some(run) = shard.next_run(NOW) {
-        shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
-    }
-    assert_eq!(commit_next(&mut shard, &mut log, None), Some(Ok(())));
-    let all = |log: &MemoryCore| log.dead(&DeadQuery::newest(DeadFilter::default(), 100));
-    let upto = all(&log).iter().map(|dead| dead.number).max();
-    let filter = DeadFilter { upto, ..DeadFilter::default() };
-    shard.command(Offset(100), Command::RetryDead { filter: filter.clone(), to: None }, NOW);
-    let mut refused = 0;
-    for _ in 0..50 {
-        match commit_next(&mut shard, &mut log, Some("3")) {
-            Some(Err(caution)) => {
-                refused += 1;
-                let claim = log.claim(&setup.id, Offset::START);
-                shard = Shard::new(setup.clone(), claim, caution);
-                if shard.control().jobs.is_empty() {
-                    // It was in the commit that was refused: it is heard again.
-                    shard.command(Offset(100), Command::RetryDead { filter: filter.clone(), to: None }, NOW);
-                }
-            }
-            Some(Ok(())) => {}
-            None => break,
-        }
-    }
-    let left: Vec<_> = all(&log).into_iter().map(|dead| dead.letter.message.body.clone()).collect();
-    assert_eq!(left, ["3"], "the others returned");
-    assert!(shard.control().jobs.is_empty() && refused <= 3, "the order is done, refused {refused} times");
-    assert_eq!(*shard.caution(), Caution::default(), "nothing is left to be tried");
 }
 
 #[test]

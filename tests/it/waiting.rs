@@ -4,8 +4,14 @@
 mod commands;
 mod delayed;
 mod host_faults;
+#[cfg(debug_assertions)]
+mod marks;
 mod memory;
 mod shut;
+#[cfg(debug_assertions)]
+mod shut_memory;
+#[cfg(debug_assertions)]
+mod still_time;
 
 use crate::harness::PATIENCE;
 use sluicebox::config::Start;

@@ -14,12 +14,12 @@ pub struct Timestamp(pub u64);
 impl Timestamp {
     /// The time `wait` later, saturating.
     pub fn after(self, wait: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_add(millis(wait)))
     }
 
     /// The time `age` earlier, saturating at 1970.
     pub fn before(self, age: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
+        Self(self.0.saturating_sub(millis(age)))
     }
 
     /// How long from `earlier` to here; zero when `earlier` is later.
@@ -134,6 +134,7 @@ impl HostTime {
     }
 }
 
+/// Whole milliseconds of a duration, saturating.
 pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -18,6 +18,8 @@ pub const ENTRIES_MAX: usize = 256;
 pub const ENTRIES_BYTES_MAX: usize = 1024 * 1024;
 /// Most bytes in the name of an entry.
 pub const ENTRY_NAME_BYTES_MAX: usize = 256;
+/// Most counters of one handler: each costs memory and a line in every scrape, for good.
+pub const COUNTERS_MAX: usize = 100;
 /// Longest delay of a message (30 days).
 pub const DELAY_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 

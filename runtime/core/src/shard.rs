@@ -24,9 +24,11 @@ mod open;
 mod operator;
 mod orders;
 mod origin;
+mod passed;
 mod position;
 mod reads;
 mod report;
+mod rest;
 mod resume;
 mod retry_now;
 mod run;
@@ -40,12 +42,12 @@ mod timers;
 mod wanted;
 
 pub use caution::Caution;
-pub use claimed::shorten_waits;
 pub use delayed::{Amount, FULL as DELAYED_FULL};
 pub use held::Allowance;
 pub use marks::Remembered;
 pub use reads::{Needs, Scan};
 pub use report::{Report, Settlements, Traced};
+pub use rest::Keep;
 pub use run::{Finish, Run};
 
 use crate::clock::Timestamp;
@@ -145,7 +147,7 @@ impl Shard {
             timers: timers::Timers::default(),
             wanted: wanted::Wanted::default(),
             held: held::Held::new(setup.bounds.held_bytes_max),
-            orders: orders::Orders::new(record.control),
+            orders: orders::Orders::new(record.control, setup.id.index),
             marks,
             state: state::StateCache::new(setup.bounds.state_bytes_max),
             delayed: delayed::DelayedQueue::new(record.delayed),

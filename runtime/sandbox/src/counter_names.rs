@@ -1,17 +1,15 @@
 //! The names under which one version of a handler counts: bounded, so that a guest hears of the one too many. Looked up at
 //! every count, by all sandboxes at once, so without a lock.
 
+use sluicebox_core::effects::COUNTERS_MAX;
 use std::sync::OnceLock;
 
-/// As many as the metrics keep of one handler.
-pub(super) const NAMES_MAX: usize = 100;
-
 /// Filled from the front; a name stays for good.
-pub(super) struct CounterNames([OnceLock<Box<str>>; NAMES_MAX]);
+pub(super) struct CounterNames([OnceLock<Box<str>>; COUNTERS_MAX]);
 
 impl Default for CounterNames {
     fn default() -> Self {
-        Self([const { OnceLock::new() }; NAMES_MAX])
+        Self([const { OnceLock::new() }; COUNTERS_MAX])
     }
 }
 
@@ -30,8 +28,8 @@ mod tests {
     fn names_are_bounded_and_those_known_stay() {
         let names = CounterNames::default();
         let name = |number: usize| format!("n{number}");
-        assert!((0..NAMES_MAX).all(|number| names.admit(&name(number))));
+        assert!((0..COUNTERS_MAX).all(|number| names.admit(&name(number))));
         assert!(!names.admit("one_more"));
-        assert!((0..NAMES_MAX).all(|number| names.admit(&name(number))));
+        assert!((0..COUNTERS_MAX).all(|number| names.admit(&name(number))));
     }
 }

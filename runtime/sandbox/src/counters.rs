@@ -1,8 +1,8 @@
 //! `sluicebox:handler/counters`: the handler's own counters, staged.
 
 use super::bindings::sluicebox::handler::counters::{self, CountError};
-use super::counter_names::NAMES_MAX;
 use super::host::Host;
+use sluicebox_core::effects::COUNTERS_MAX;
 
 /// Most bytes in a counter's name.
 const NAME_BYTES_MAX: usize = 63;
@@ -15,7 +15,7 @@ impl counters::Host for Host {
             return Err(CountError::InvalidName(reason));
         }
         if !self.may_count(&name) {
-            let reason = format!("the handler counts under {NAMES_MAX} names already: `{name}` is one too many");
+            let reason = format!("the handler counts under {COUNTERS_MAX} names already: `{name}` is one too many");
             return Err(CountError::TooMany(reason));
         }
         let run = self.run_mut().map_err(CountError::TooMany)?;

@@ -6,7 +6,7 @@ use crate::clock;
 use crate::commit::CommitError;
 use crate::follow::LastPin;
 use crate::message::Offset;
-use crate::shard::{self, Bounds, Caution, Setup, Shard};
+use crate::shard::{Bounds, Caution, Setup, Shard};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn drive(parts: Parts) {
     let mut caution = Caution::default();
     let mut pause = Pause::default();
     while !parts.stop.is_cancelled() {
-        let mut claim = match parts.log.claim(parts.id.clone(), parts.routing.start()).await {
+        let claim = match parts.log.claim(parts.id.clone(), parts.routing.start()).await {
             Ok(claim) => claim,
             Err(error) => {
                 tracing::warn!(shard = %parts.id, %error, "failed to claim the shard, trying again");
@@ -39,15 +39,6 @@ async fn drive(parts: Parts) {
         };
         let inbox = parts.reader.join(&parts.id, claim.record.read);
         let version = parts.version.borrow().clone();
-        let shortened = shard::shorten_waits(&mut claim.record, &version.policy, clock::steady());
-        if shortened > 0 {
-            tracing::warn!(
-                shard = %parts.id,
-                shortened,
-                "some retries or delayed messages were due later than they can be, as after a clock that was ahead: they \
-                 are due earlier now"
-            );
-        }
         let setup = Setup {
             id: parts.id.clone(),
             routing: parts.routing.clone(),
@@ -57,7 +48,15 @@ async fn drive(parts: Parts) {
             bounds: Bounds::default(),
             remembered: parts.remembered.clone(),
         };
-        let shard = Shard::new(setup, claim, std::mem::take(&mut caution));
+        let (shard, shortened) = Shard::claimed(setup, claim, std::mem::take(&mut caution), clock::steady());
+        if shortened > 0 {
+            tracing::warn!(
+                shard = %parts.id,
+                shortened,
+                "some retries or delayed messages were due later than they can be, as after a clock that was ahead: they \
+                 are due earlier now"
+            );
+        }
         if shard.control().tripped {
             parts.gate.trip();
         }

@@ -94,12 +94,25 @@ impl<'p> Actor<'p> {
             };
             let steady = clock::steady_at(started);
             // What never failed tells more about the handler, and must not wait for what fails.
-            let first = if gate.is_half_open(started) { self.next_run(Shard::next_first_try, steady) } else { None };
-            let Some(run) = first.or_else(|| self.next_run(Shard::next_run, steady)) else { return Turn::Idle };
+            let half_open = gate.is_half_open(started);
+            let first = if half_open { self.next_run(Shard::next_first_try, steady) } else { None };
+            // At rest no message of a retry is to be fetched in vain.
+            if first.is_none()
+                && half_open
+                && self.rests
+                && let Some(shut) = gate.shut_for_retries(started)
+            {
+                return Turn::Shut(shut);
+            }
+            let Some(run) = first.or_else(|| self.next_run(Shard::next_run, steady)) else {
+                return if self.rests { self.turn_at_rest(started, half_open) } else { Turn::Idle };
+            };
             let pass = match gate.pass(run.tries, started) {
                 Ok(pass) => {
-                    // At its rate it is shut after each run, and is not shut for long.
-                    self.shut_since = None;
+                    // A probe says nothing yet: it is one run.
+                    if !half_open {
+                        (self.shut_since, self.rests) = (None, false);
+                    }
                     pass
                 }
                 Err(shut) => {
@@ -142,6 +155,15 @@ impl<'p> Actor<'p> {
             }
         }
         Turn::Spent
+    }
+
+    /// Nothing can be started: because of the gate after all, or for want of the message that is to be tried next?
+    fn turn_at_rest(&self, now: Instant, half_open: bool) -> Turn {
+        match self.parts.gate.shut(now) {
+            Some(shut) => Turn::Shut(shut),
+            None if half_open && self.shard.expects_message() => Turn::Shut(Shut::Changed),
+            None => Turn::Idle,
+        }
     }
 
     /// The next run, taking up one message after the other until there is one.

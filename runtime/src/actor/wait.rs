@@ -7,15 +7,16 @@ use crate::commit::CommitError;
 use crate::gate::Shut;
 use crate::message::Offset;
 use crate::reader::{Delivery, Inbox};
+use crate::shard::Keep;
 use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A longer wait looks at the clock again in between: while the machine is suspended a sleep does not go on.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// A handler that runs nothing for longer than this gives the memory of what waits for it back.
-const PARKS_AFTER: Duration = Duration::from_secs(1);
+const RESTS_AFTER: Duration = Duration::from_secs(1);
 
 impl Actor<'_> {
     /// What completed meanwhile, without waiting.
@@ -35,29 +36,60 @@ impl Actor<'_> {
     pub(super) async fn wait(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let in_hand = !self.queue.is_empty() || !self.shard.is_idle() || self.shard.open_len() > 0;
         self.parts.idle.store(!in_hand, Ordering::Release);
+        let is_shut = self.is_shut(turn);
+        let rests_in = self.rests_in(is_shut || matches!(turn, Turn::Shut(Shut::RetriesUntil(_))));
+        self.rests = rests_in.is_some_and(|left| left.is_zero()) && !stopping;
+        if self.rests {
+            self.shard.rest(if self.is_shut_by_hand() { Keep::Nothing } else { Keep::FirstTry });
+        }
         // What was taken ahead and not needed is for others.
         self.lease.cover(self.shard.held_bytes() + self.queue_bytes);
-        let waited = self.wait_for_anything(turn, stopping).await;
+        let waited = self.wait_for_anything(turn, stopping, is_shut, rests_in).await;
         self.parts.idle.store(false, Ordering::Release);
         waited?;
         self.take_what_is_there()
     }
 
-    async fn wait_for_anything(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
+    /// Whether nothing runs until a time or a change. At its rate a handler runs, unless it is very low.
+    fn is_shut(&self, turn: Turn) -> bool {
+        let shut = match turn {
+            Turn::Shut(Shut::Until(_) | Shut::Changed) => true,
+            Turn::Shut(Shut::AtRate(until)) => until.saturating_duration_since(clock::instant()) > RESTS_AFTER,
+            _ => false,
+        };
+        shut || self.shard.control().paused
+    }
+
+    /// An operator shut it: it may be for days.
+    fn is_shut_by_hand(&self) -> bool {
+        self.shard.control().paused || self.shard.control().tripped
+    }
+
+    /// In how long what waits has nothing to do for so long that it gives its memory back.
+    fn rests_in(&mut self, is_shut: bool) -> Option<Duration> {
+        self.shut_since = self.shut_since.filter(|_| is_shut).or_else(|| is_shut.then(clock::instant));
+        let since = self.shut_since?;
+        let after = if self.is_shut_by_hand() { Duration::ZERO } else { RESTS_AFTER };
+        Some(after.saturating_sub(clock::instant().saturating_duration_since(since)))
+    }
+
+    async fn wait_for_anything(
+        &mut self,
+        turn: Turn,
+        stopping: bool,
+        is_shut: bool,
+        rests_in: Option<Duration>,
+    ) -> Result<(), CommitError> {
         let takes = matches!(turn, Turn::Idle | Turn::Shut(Shut::RetriesUntil(_)));
         let wants = !stopping && takes && self.queue.is_empty() && self.shard.wants_messages();
         // Shut, it goes on saying how far the log has nothing for it: that must not be kept for who wants none of it.
-        let is_shut = self.shard.control().paused || matches!(turn, Turn::Shut(Shut::Until(_) | Shut::Changed));
         let passes = is_shut && !stopping && self.queue.is_empty() && !self.inbox_ended && !self.parked;
         if passes && let Some(upto) = self.queue_upto.take() {
             self.shard.reached(upto, true);
             return Ok(());
         }
-        self.shut_since = self.shut_since.filter(|_| is_shut).or_else(|| is_shut.then(clock::instant));
-        let parks_in =
-            self.shut_since.map(|since| PARKS_AFTER.saturating_sub(clock::instant().saturating_duration_since(since)));
-        let for_long = parks_in.is_some_and(|left| left.is_zero());
-        if for_long && !stopping && !(self.queue.is_empty() && self.inbox.is_empty()) {
+        let for_long = is_shut && self.rests;
+        if for_long && !(self.queue.is_empty() && self.inbox.is_empty()) {
             self.park();
             return Ok(());
         } else if wants && self.parked {
@@ -67,14 +99,16 @@ impl Actor<'_> {
         let due = self.shard.next_due().filter(|_| !stopping && turn != Turn::Spent);
         let sleep = due.map(|due| due.since(clock::steady()).min(LOOK_AGAIN));
         let sleep = match turn {
-            Turn::Shut(Shut::Until(until) | Shut::RetriesUntil(until)) => {
+            Turn::Shut(Shut::Until(until) | Shut::AtRate(until) | Shut::RetriesUntil(until)) => {
                 let until = until.saturating_duration_since(clock::instant());
                 Some(sleep.map_or(until, |sleep| sleep.min(until)))
             }
             _ => sleep,
         };
         // Once, to see whether it is shut for long.
-        let sleep = sleep.into_iter().chain(parks_in.filter(|left| !left.is_zero() && !stopping)).min();
+        let sleep = sleep.into_iter().chain(rests_in.filter(|left| !left.is_zero() && !stopping));
+        let expires_in = self.expire_marks().filter(|_| !stopping);
+        let sleep = sleep.chain(expires_in).min();
         tokio::select! {
             biased;
             // Safe to cancel: the future stays where it is and is polled again.

@@ -11,6 +11,7 @@ use super::recent::Recent;
 use super::sorter::Sorted;
 use super::subscribers::{Entry, Table};
 use super::subscription::{Plan, Step, Subscription};
+use crate::clock::Timestamp;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::Batch;
 use crate::memory::Lease;
@@ -26,6 +27,8 @@ pub(super) struct Positions {
     options: Options,
     /// Everything up to here was dispatched. `None` while it is unknown: from a lag to the next batch.
     tail: Option<Offset>,
+    /// When the last message up to there came; `None` while it is unknown.
+    tail_time: Option<Timestamp>,
     recent: Recent,
     /// By slot. The slots of forgotten handlers are used again.
     subscriptions: Vec<Option<Subscription>>,
@@ -44,6 +47,7 @@ impl Positions {
         Self {
             recent: Recent::new(tail, options.recent_messages_max, options.recent_bytes_max),
             tail: Some(tail),
+            tail_time: None,
             options,
             subscriptions: vec![],
             slots: HashMap::new(),
@@ -140,6 +144,13 @@ impl Positions {
         cursor.queue.is_empty().then(|| cursor.position(tail))
     }
 
+    /// Only of a shard that is on the tail, for when a message in the log came is not known here.
+    pub(super) fn passed_at(&mut self, shard: &ShardId) -> Option<(Offset, Timestamp)> {
+        let (tail, time) = (self.tail?, self.tail_time?);
+        let cursor = self.subscription_of(shard)?.cursors.get(usize::from(shard.index))?.as_ref()?;
+        (cursor.live && cursor.queue.is_empty()).then_some((tail, time))
+    }
+
     /// What the dispatcher routes by.
     pub(super) fn table(&self) -> &Arc<Table> {
         &self.table
@@ -158,6 +169,7 @@ impl Positions {
             self.recent.restart(batch.messages.first().map_or(upto, |message| message.offset));
         }
         self.tail = Some(upto);
+        self.tail_time = batch.messages.last().map(|message| message.time).or(self.tail_time);
         self.recent.push(batch, sorted.bytes);
         sorted.for_each(|slot, batches| {
             if let Some(subscription) = &mut self.subscriptions[slot] {

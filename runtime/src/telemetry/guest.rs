@@ -3,14 +3,13 @@
 
 use super::events;
 use super::families::Families;
+use crate::effects::COUNTERS_MAX;
 use crate::handler::HandlerName;
 use prometheus::{IntCounter, IntCounterVec};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
-/// Most counters of one handler: each costs memory and a line in every scrape, for good.
-pub const GUEST_COUNTERS_MAX: usize = 100;
 /// Most bytes in the name of one.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -21,7 +20,7 @@ pub(super) struct OwnCounters {
     refused: IntCounter,
     /// That there are too many names was said.
     full_said: AtomicBool,
-    /// By the guest's name; `None`: refused, remembered so that it is cheap and said once.
+    /// By the guest's name, cut; `None`: refused, remembered so that it is cheap and said once.
     known: RwLock<HashMap<Box<str>, Option<IntCounter>>>,
 }
 
@@ -33,6 +32,7 @@ impl OwnCounters {
     }
 
     pub(super) fn add(&self, name: &str, by: u64) {
+        let name = cut(name);
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let found = match known.get(name) {
             Some(found) => found.clone(),
@@ -53,9 +53,9 @@ impl OwnCounters {
             return found.clone();
         }
         // Refused names take up room in the table too, so they count against the bound.
-        if known.len() >= GUEST_COUNTERS_MAX {
+        if known.len() >= COUNTERS_MAX {
             if !self.full_said.swap(true, Ordering::Relaxed) {
-                let reason = format!("it has {GUEST_COUNTERS_MAX} names already, and later ones are not said");
+                let reason = format!("it has {COUNTERS_MAX} names already, and later ones are not said");
                 events::guest_count_refused(&self.handler, name, &reason);
             }
             return None;
@@ -63,14 +63,21 @@ impl OwnCounters {
         if !is_name(name) {
             let reason = format!("a name is 1 to {NAME_BYTES_MAX} of a-z A-Z 0-9 _");
             events::guest_count_refused(&self.handler, name, &reason);
-            let kept = name.chars().take(NAME_BYTES_MAX).collect::<String>();
-            known.insert(kept.into(), None);
+            known.insert(name.into(), None);
             return None;
         }
         let made = self.counts.with_label_values(&[self.handler.as_str(), name]);
         known.insert(name.into(), Some(made.clone()));
         Some(made)
     }
+}
+
+/// What is remembered of a name: no more than shows that it is too long.
+fn cut(name: &str) -> &str {
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    name.char_indices().nth(NAME_BYTES_MAX + 1).map_or(name, |(end, _)| &name[..end])
 }
 
 fn is_name(name: &str) -> bool {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::clock::Timestamp;
 use crate::commit::{CommitError, DeadLetter, Deaths};
+use crate::effects::COUNTERS_MAX;
 use crate::handler::{Digest, ShardId};
 use crate::message::{Message, NewMessage, Offset};
 use crate::pipeline::Settled;
@@ -79,7 +80,7 @@ fn counters_of_handlers_are_one_family_and_bad_names_are_refused() {
 fn a_guest_gets_a_bounded_number_of_counters() {
     let metrics = Metrics::new();
     let handler = metrics.handler(&name("order"));
-    for number in 0..GUEST_COUNTERS_MAX + 10 {
+    for number in 0..COUNTERS_MAX + 10 {
         handler.count_guest(&format!("n{number}"), 1);
     }
     check(&metrics, r#"guest_count_total{handler="order",name="n99"} 1"#);

@@ -68,3 +68,25 @@ fn a_message_that_cannot_be_committed_is_found_where_the_rest_of_its_key_is_only
     let dead: Vec<_> = log.dead(&DeadQuery::newest(DeadFilter::default(), 10)).into_iter().collect();
     assert_eq!((dead.len(), dead[0].letter.kind.as_str(), refused), (1, "uncommittable", 2));
 }
+
+#[test]
+fn after_a_refused_commit_what_is_only_in_the_log_is_committed_one_by_one_too() {
+    let bounds = Bounds { lane_items_max: 1, ..Bounds::default() };
+    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, bounds), 3);
+    shard.offer(messages.pop_front().unwrap());
+    let first = shard.next_run(NOW).unwrap();
+    messages.iter().cloned().for_each(|message| shard.offer(message));
+    shard.finish(first.lane, Ok(Effects::default()), None, 0.0, NOW);
+    let record = record(&mut shard, &mut log);
+    assert_eq!(record.open.iter().map(|head| head.scope).collect::<Vec<_>>(), [HeadScope::After]);
+
+    // A commit of the others was refused: which of them is to blame shows only if each is tried alone.
+    let caution = Caution { upto: record.read, ..Caution::default() };
+    let bounds = Bounds::default();
+    let mut shard = Shard::new(setup(OnFailure::Park, bounds), log.claim(shard.id(), Offset::START), caution);
+    let scan = shard.take_needs().scan.unwrap();
+    shard.scanned(scan, messages.into(), record.read);
+    let second = shard.next_run(NOW).unwrap();
+    shard.finish(second.lane, Ok(Effects::default()), None, 0.0, NOW);
+    assert!(shard.next_run(NOW).is_none(), "two messages would share a commit");
+}

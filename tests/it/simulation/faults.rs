@@ -19,6 +19,9 @@ impl World {
             let held = self.log.status().into_iter().find(|status| status.shard == commit.shard).unwrap();
             (commit.term, commit.number) = (held.term, held.commit_number + 1);
         }
+        if self.bug == Some(Bug::RetriedAndLost) {
+            commit.outputs.retain(|output| output.headers.get(OFFSET_HEADER).is_none());
+        }
         let (shard, dropped) = (commit.shard.clone(), commit.dead_drop.clone());
         let letters = self
             .log

@@ -74,7 +74,10 @@ impl World {
                     ..mine
                 };
                 let command = match choice {
-                    11 => Command::DropDead { filter: filter.clone() },
+                    11 => {
+                        self.dropped.insert(handler.clone());
+                        Command::DropDead { filter: filter.clone() }
+                    }
                     _ => Command::RetryDead { filter: filter.clone(), to: None },
                 };
                 let offset = self.publish_command(&handler, &command);

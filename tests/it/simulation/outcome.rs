@@ -39,6 +39,7 @@ impl World {
             shown: self.shown.clone(),
             counted: Some(self.counted),
             removed: self.removed.clone(),
+            retried: self.removed.iter().filter(|(handler, _)| !self.dropped.contains(handler)).cloned().collect(),
             came: self.came.clone(),
             ..History::default()
         }

@@ -10,7 +10,7 @@ use sluicebox::log::memory::MemoryCore;
 use sluicebox::message::{Message, Offset};
 use sluicebox::pipeline::breaker::{Breaker, Ticket};
 use sluicebox::routing::{IdFrom, KeyFrom, Routed, Routing, Since, Span};
-use sluicebox::shard::{Allowance, Bounds, Caution, Needs, Run, Setup, Shard, shorten_waits};
+use sluicebox::shard::{Allowance, Bounds, Caution, Keep, Needs, Run, Setup, Shard};
 use sluicebox::topic::Pattern;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub struct World {
     pub swaps: u64,
     /// Dead letters that a commit removed, by handler and offset.
     pub removed: BTreeSet<(HandlerName, Offset)>,
+    /// Handlers of which letters were dropped, not only retried.
+    pub dropped: BTreeSet<HandlerName>,
     /// Commands about dead letters, and the shards that refused them.
     pub dead_commands: Vec<(Offset, HandlerName, sluicebox::commit::DeadFilter)>,
     pub refused: BTreeSet<(Offset, ShardId)>,
@@ -141,6 +143,7 @@ impl World {
             instant: clock::instant(),
             swaps: 0,
             removed: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             dead_commands: vec![],
             refused: BTreeSet::new(),
             setups,
@@ -183,15 +186,16 @@ impl World {
             }
             _ => {}
         }
-        if self.bug != Some(Bug::WaitsLeftAhead) {
-            shorten_waits(&mut claim.record, &setup.policy, self.wall);
-        }
         let upto = claim.record.read;
         if claim.record.control.tripped {
             self.breaker(&setup.id.handler).trip();
         }
+        let shard = match self.bug {
+            Some(Bug::WaitsLeftAhead) => Shard::new(setup, claim, caution),
+            _ => Shard::claimed(setup, claim, caution, self.wall).0,
+        };
         Instance {
-            shard: Shard::new(setup, claim, caution),
+            shard,
             inbox: VecDeque::new(),
             inbox_upto: upto,
             runs: vec![],
@@ -217,7 +221,7 @@ impl World {
     pub fn step(&mut self) {
         let at = self.rng.random_range(0..self.instances.len());
         self.instant += Duration::from_millis(self.rng.random_range(0..5));
-        match self.rng.random_range(0..112) {
+        match self.rng.random_range(0..114) {
             0..8 => self.append(),
             8..30 => self.deliver(at),
             30..50 => self.start(at),
@@ -240,6 +244,8 @@ impl World {
             110 if self.chance(0.3) => self.swap(),
             111 if self.chance(0.15) => self.clock_is_set(),
             111 => self.allow(at),
+            112 => self.rest(at),
+            113 => self.passed(at),
             _ => {}
         }
         assert!(self.instances.iter().all(|instance| instance.shard.held_bytes_add_up()));
@@ -250,6 +256,22 @@ impl World {
         let bytes_max = if self.rng.random_bool(0.5) { 0 } else { self.rng.random_range(0..10_000) };
         let is_tight = self.rng.random_bool(0.5);
         self.instances[at].shard.allow(Allowance { bytes_max, is_tight });
+    }
+
+    /// The handler runs nothing for a while.
+    fn rest(&mut self, at: usize) {
+        let keep = if self.rng.random_bool(0.5) { Keep::Nothing } else { Keep::FirstTry };
+        self.instances[at].shard.rest(keep);
+    }
+
+    /// A shard that took up what there is for it hears how far the log is.
+    fn passed(&mut self, at: usize) {
+        let instance = &mut self.instances[at];
+        let upto = instance.inbox_upto;
+        let last = self.archive.iter().rev().find(|message| message.offset <= upto);
+        if let (true, Some(last)) = (instance.inbox.is_empty(), last) {
+            instance.shard.passed(upto, last.time);
+        }
     }
 
     /// No more faults and no more input: everything must come to an end by itself.

@@ -322,6 +322,15 @@ impl Breaker {
         }
     }
 
+    /// Half-open: why a retry is not let through, whatever it is.
+    pub fn refuses_retries(&self, now: Instant) -> Option<Admit> {
+        match self.phase {
+            Phase::HalfOpen(HalfOpen { probing: true, .. }) => Some(Admit::Probing),
+            Phase::HalfOpen(HalfOpen { retry_at, .. }) if now < retry_at => Some(Admit::RetriesAt(retry_at)),
+            _ => None,
+        }
+    }
+
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Closed => State::Closed,

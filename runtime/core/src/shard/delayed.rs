@@ -6,6 +6,7 @@ use crate::effects::Outgoing;
 use crate::handler::DelayedBound;
 use crate::invoke::DelayedRoom;
 use crate::message::NewMessage;
+use hashbrown::HashSet;
 use std::collections::BTreeMap;
 
 /// Why a message with a delay is refused, as whoever published it reads it.
@@ -18,6 +19,8 @@ pub struct DelayedQueue {
     by_due: BTreeMap<(Timestamp, u64), NewMessage>,
     last_number: u64,
     bytes: usize,
+    /// Due earlier than the record says: where they are here.
+    shortened: Vec<(Timestamp, u64)>,
     /// What the handler's other shards hold, as the host said last.
     others: Amount,
 }
@@ -34,7 +37,7 @@ impl DelayedQueue {
         let last_number = recorded.iter().map(|delayed| delayed.number).max().unwrap_or(0);
         let bytes = recorded.iter().map(|delayed| delayed.message.bytes()).sum();
         let by_due = recorded.into_iter().map(|delayed| ((delayed.due, delayed.number), delayed.message)).collect();
-        Self { by_due, last_number, bytes, others: Amount::default() }
+        Self { by_due, last_number, bytes, ..Self::default() }
     }
 
     pub fn beside(&mut self, others: Amount) {
@@ -59,6 +62,22 @@ impl DelayedQueue {
         self.bytes += message.bytes();
         self.by_due.insert((due, self.last_number), message.clone());
         Delayed { number: self.last_number, due, message }
+    }
+
+    /// The record has these with another due time: it is to be written.
+    pub fn write_again(&mut self, numbers: Vec<u64>) {
+        let numbers: HashSet<u64> = numbers.into_iter().collect();
+        self.shortened = self.by_due.keys().filter(|(_, number)| numbers.contains(number)).copied().collect();
+    }
+
+    /// One that is to be written again, if it is still held.
+    pub fn take_shortened(&mut self) -> Option<Delayed> {
+        while let Some(place) = self.shortened.pop() {
+            if let Some(message) = self.by_due.get(&place) {
+                return Some(Delayed { number: place.1, due: place.0, message: message.clone() });
+            }
+        }
+        None
     }
 
     /// The next message that is due, and its number.

@@ -4,6 +4,7 @@
 //! nothing may always take one message, so that none starves and none waits for another.
 
 use super::items::Item;
+use super::rest::Keep;
 use crate::message::MESSAGE_BYTES_MAX;
 use crate::routing::Routed;
 
@@ -32,16 +33,28 @@ pub struct Held {
     allowed: Allowance,
     /// Something came since what waits was last looked through for memory to give back.
     grew: bool,
+    is_at_rest: bool,
+    /// What was kept when memory was last given back for a rest, unless something came since.
+    kept: Option<Keep>,
 }
 
 impl Held {
     pub fn new(bytes_max: usize) -> Self {
         let allowed = Allowance { bytes_max, is_tight: false };
-        Self { waiting: 0, expected: 0, bytes_max, allowed, grew: false }
+        Self { waiting: 0, expected: 0, bytes_max, allowed, grew: false, is_at_rest: false, kept: None }
     }
 
     pub fn allow(&mut self, allowed: Allowance) {
-        self.allowed = allowed;
+        (self.allowed, self.is_at_rest) = (allowed, false);
+    }
+
+    /// One message, until it is allowed more.
+    pub fn rest(&mut self) {
+        (self.allowed, self.is_at_rest) = (Allowance { bytes_max: 0, is_tight: true }, true);
+    }
+
+    pub fn is_at_rest(&self) -> bool {
+        self.is_at_rest
     }
 
     /// Of messages that are there.
@@ -70,7 +83,7 @@ impl Held {
 
     pub fn take(&mut self, item: &Item) {
         self.waiting += item.held_bytes();
-        self.grew = true;
+        (self.grew, self.kept) = (true, None);
     }
 
     /// A message came back from the log for an item, unless it came before: it may have been asked for twice.
@@ -95,6 +108,11 @@ impl Held {
     /// Whether there is something that could be given back which was not when last looked: for who changes places.
     pub fn changed_places(&mut self) {
         self.grew = true;
+    }
+
+    /// Whether there may be anything to give back: there may be many lanes to look through.
+    pub fn keeps_more_than(&mut self, keep: Keep) -> bool {
+        self.kept.replace(keep) != Some(keep)
     }
 
     /// Room for a message of so many bytes that is to be fetched; 0: nobody knows how many. `None` when there is none.

@@ -204,6 +204,11 @@ impl Lanes {
         }
     }
 
+    /// Those that were touched since the last commit was staged.
+    pub fn changed(&self) -> impl Iterator<Item = &Lane> {
+        self.changed.iter().filter_map(|&lane| self.lanes.get(lane))
+    }
+
     pub fn have_changed(&self) -> bool {
         !self.changed.is_empty()
     }

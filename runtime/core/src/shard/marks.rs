@@ -1,7 +1,8 @@
 //! The ids that were done, as far as they still matter.
 //!
 //! Expiry follows the log's time of the messages settled, never the wall clock: a handler that was away for a day comes
-//! back with all its marks, and a message that waited long behind its key still finds the mark of its twin.
+//! back with all its marks, and a message that waited long behind its key still finds the mark of its twin. A shard that
+//! hears nothing is told how far the log is without it, lest marks that nobody needs count against those of other shards.
 //!
 //! The bound on them is the handler's: [`Remembered`] counts the marks of all its shards on this host, and a shard forgets
 //! only while they are too many together and it has more than its share. So most of them may be of one key.
@@ -93,7 +94,7 @@ impl Marks {
         }
     }
 
-    /// A message was taken up.
+    /// A message was taken up; or nothing up to here is for the shard but what was.
     pub fn taken_up(&mut self, offset: Offset, time: Timestamp) {
         // A sample a sixty-fourth of the window apart says enough about when marks may go.
         let samples = self.taken_up.len();
@@ -128,6 +129,15 @@ impl Marks {
     /// Marks older than this no longer matter.
     pub fn since(&self) -> Timestamp {
         self.settled.before(self.bounds.window)
+    }
+
+    /// When the oldest one may matter no more, by the time of the log.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.order.front().map(|mark| mark.time.after(self.bounds.window + Duration::from_millis(1)))
+    }
+
+    pub fn window(&self) -> Duration {
+        self.bounds.window
     }
 
     pub fn len(&self) -> usize {

@@ -49,9 +49,10 @@ impl Open {
         self.changes.entry(offset).or_insert(None);
     }
 
-    /// The oldest unsettled message is not before this; `None`: everything taken up is settled.
+    /// The oldest message with a head is not before this; `None`: there is no head.
     pub fn oldest(&self) -> Option<Offset> {
-        self.recorded.keys().next().copied()
+        let put = self.changes.iter().filter(|(_, head)| head.is_some()).map(|(offset, _)| *offset);
+        self.recorded.keys().next().copied().into_iter().chain(put).min()
     }
 
     /// Reduces the changes to what differs from the record, and takes them as recorded: heads to put, offsets to drop.

@@ -28,11 +28,15 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// What the record says.
-    pub fn new(control: Control) -> Self {
+    /// What the record of the shard with this index says.
+    pub fn new(mut control: Control, index: u16) -> Self {
+        // An earlier version took letters of every shard for a job that names one.
+        let is_others = |job: &DeadJob| job.filter.shard.is_some_and(|named| named != index);
+        let jobs = control.jobs.len();
+        control.jobs.retain(|job| !is_others(job));
         Self {
+            changed: control.jobs.len() < jobs,
             control,
-            changed: false,
             above: 0,
             reading: false,
             removing: HashSet::new(),
@@ -65,11 +69,6 @@ impl Orders {
         if self.reading {
             return None;
         }
-        // An earlier version took letters of every shard for a job that names one.
-        let is_others = |job: &DeadJob| job.filter.shard.is_some_and(|index| index != shard.index);
-        let jobs = self.control.jobs.len();
-        self.control.jobs.retain(|job| !is_others(job));
-        self.changed |= self.control.jobs.len() < jobs;
         let job = self.control.jobs.first()?;
         self.reading = true;
         Some(DeadQuery {

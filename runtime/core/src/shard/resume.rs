@@ -40,11 +40,12 @@ impl Shard {
         let Some(lane) = self.lanes.get_mut(at) else { return };
         let Some(item) = lane.items.front() else { return };
         match &item.routed {
-            None => {
-                let Some(offset) = item.work.offset() else { return };
-                lane.phase = Phase::Fetching;
-                self.wanted.messages.want(offset, item.bytes_in_log(), at);
+            // At rest it is fetched when its turn comes.
+            None if self.held.is_at_rest() => {
+                lane.phase = Phase::Ready;
+                self.runs.make_ready(at);
             }
+            None => self.fetch(at),
             Some(routed) => match &routed.key {
                 Some(key)
                     if self.setup.uses_state
@@ -60,6 +61,15 @@ impl Shard {
                 }
             },
         }
+    }
+
+    /// The lane waits for the message of its first item.
+    pub(super) fn fetch(&mut self, at: usize) {
+        let Some(lane) = self.lanes.get_mut(at) else { return };
+        let Some(item) = lane.items.front() else { return };
+        let Some(offset) = item.work.offset() else { return };
+        lane.phase = Phase::Fetching;
+        self.wanted.messages.want(offset, item.bytes_in_log(), at);
     }
 
     /// Wakes what is due: lanes, skipped messages, delayed messages.

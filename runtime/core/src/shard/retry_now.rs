@@ -3,7 +3,6 @@
 use super::Shard;
 use super::lanes::Phase;
 use crate::clock::Timestamp;
-use crate::commit::HeadScope;
 use crate::message::{Key, Offset};
 
 impl Shard {
@@ -32,13 +31,12 @@ impl Shard {
         }
         let skipped: Vec<Offset> = self.skipped.offsets().collect();
         for at in skipped.into_iter().filter(|at| offset.is_none_or(|offset| *at == offset)) {
-            let own = self.skipped.key(at).cloned();
-            if key.is_some() && own.as_ref() != key {
+            if key.is_some() && self.skipped.key(at) != key {
                 continue;
             }
             let Some(item) = self.skipped.get_mut(at).filter(|item| item.due > now) else { continue };
             item.due = now;
-            item.head(own, HeadScope::Message).into_iter().for_each(|head| self.open.put(head));
+            self.skipped.head(at).into_iter().for_each(|head| self.open.put(head));
             self.rejoin(at);
         }
     }

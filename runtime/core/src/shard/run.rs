@@ -69,13 +69,15 @@ impl Shard {
 
     fn next_ready(&mut self, which: Which, now: Timestamp) -> Option<Run> {
         while self.may_act() {
+            if self.held.is_at_rest() && !self.has_next_at_rest(which == Which::FirstTries) {
+                return None;
+            }
             let at = match which {
                 Which::All => self.runs.next_ready()?,
                 Which::FirstTries => self.runs.next_not_passed_over()?,
             };
             let Some(lane) = self.lanes.get_mut(at).filter(|lane| lane.phase == Phase::Ready) else { continue };
             let Some(item) = lane.items.front() else { continue };
-            let Some(routed) = &item.routed else { continue };
             if which == Which::FirstTries && item.attempt > 0 {
                 self.runs.pass_over(at);
                 continue;
@@ -86,6 +88,11 @@ impl Shard {
                 self.lanes.touch(at);
                 continue;
             }
+            let Some(routed) = &item.routed else {
+                // It gave its memory back while nothing ran.
+                self.fetch(at);
+                continue;
+            };
             let (policy, message) = (&*self.setup.policy, &routed.message);
             let id = routed.id_hash().filter(|_| pipeline::deduplicates(policy, message));
             if self.runs.waits_for_twin(id, at) {

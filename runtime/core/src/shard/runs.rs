@@ -31,6 +31,24 @@ impl Runs {
         self.ready.push_back(lane);
     }
 
+    /// Lanes that may be ready; some may have been put here before they became something else.
+    pub fn ready(&self) -> impl Iterator<Item = usize> {
+        self.ready.iter().chain(&self.passed_over).copied()
+    }
+
+    /// It is not ready after all.
+    pub fn remove(&mut self, lane: usize) {
+        self.passed_over.retain(|other| *other != lane);
+        self.ready.retain(|other| *other != lane);
+    }
+
+    /// Of those that are ready this one is the next.
+    pub fn prefer(&mut self, lane: usize) {
+        self.remove(lane);
+        self.ready.push_front(lane);
+        self.passed_over_next = true;
+    }
+
     /// Those that were passed over take turns with the others: neither kind waits for all of the other.
     pub fn next_ready(&mut self) -> Option<usize> {
         self.passed_over_next = !self.passed_over_next && !self.passed_over.is_empty();

@@ -1,6 +1,7 @@
 //! Messages that gave up their place in their lane and wait for their retry.
 
 use super::items::Item;
+use crate::commit::{Head, HeadScope};
 use crate::message::{Key, Offset};
 use hashbrown::HashMap;
 
@@ -51,6 +52,12 @@ impl Skipped {
 
     pub fn key(&self, offset: Offset) -> Option<&Key> {
         self.items.get(&offset)?.key.as_ref()
+    }
+
+    /// How the record names it.
+    pub fn head(&self, offset: Offset) -> Option<Head> {
+        let skip = self.items.get(&offset)?;
+        skip.item.head(skip.key.clone(), HeadScope::Message)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Item> {

@@ -43,6 +43,14 @@ impl Shard {
     /// The next commit, if there is something to write and none is in flight. Answer it with [`Shard::committed`], or
     /// claim the shard again.
     pub fn stage(&mut self) -> Option<ShardCommit> {
+        // As many as fit a commit; the search for what cannot be committed is not to find one of these beside it.
+        while self.commits.in_flight().is_none()
+            && !self.caution.is_on()
+            && !self.staged.is_full()
+            && let Some(delayed) = self.delayed.take_shortened()
+        {
+            self.staged.delay_again(delayed);
+        }
         let moved = self.position.has_moved() || self.lanes.have_changed();
         let content = !self.staged.is_empty() || self.orders.have_changed();
         if self.commits.in_flight().is_some() || !(content || (self.position.is_flushing() && moved)) {
@@ -60,7 +68,8 @@ impl Shard {
         let next = self.staged.of_its_size();
         let staged = std::mem::replace(&mut self.staged, next);
         let only = staged.only().filter(|_| self.caution.is_on());
-        let Staged { marks, outputs, state, delayed_put, delayed_drop, dead, dead_drop, mut report, .. } = staged;
+        let Staged { marks, outputs, state, delayed_put, delayed_again, dead, mut report, .. } = staged;
+        let (delayed_drop, dead_drop) = (staged.delayed_drop, staged.dead_drop);
         report.dead = dead.clone();
         if let Some(kept) = &mut self.marks {
             report.marks_evicted = kept.take_evicted();
@@ -78,7 +87,7 @@ impl Shard {
             marks_max: self.marks.as_ref().map_or(0, |marks| marks.len()),
             state,
             outputs,
-            delayed_put: delayed_put.into_values().collect(),
+            delayed_put: delayed_put.into_values().chain(delayed_again.into_values()).collect(),
             delayed_drop,
             dead,
             dead_window: self.setup.policy.dedup.as_ref().map_or(Duration::ZERO, |dedup| dedup.window),

@@ -20,6 +20,8 @@ pub struct Staged {
     pub marks: Vec<Mark>,
     pub outputs: Vec<NewMessage>,
     pub delayed_put: BTreeMap<u64, Delayed>,
+    /// Those that the record has already, with another due time.
+    pub delayed_again: BTreeMap<u64, Delayed>,
     pub delayed_drop: Vec<u64>,
     pub dead: Vec<DeadLetter>,
     /// Numbers of dead letters that go.
@@ -51,6 +53,7 @@ impl Staged {
             && self.outputs.is_empty()
             && self.dead_drop.is_empty()
             && self.delayed_drop.is_empty()
+            && self.delayed_again.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
@@ -77,6 +80,12 @@ impl Staged {
         self.delayed_put.insert(delayed.number, delayed);
     }
 
+    /// A delayed message is due at another time than the record says.
+    pub fn delay_again(&mut self, delayed: Delayed) {
+        self.bytes += delayed.message.bytes();
+        self.delayed_again.insert(delayed.number, delayed);
+    }
+
     /// A delayed message is due.
     pub fn release(&mut self, number: u64, message: NewMessage) {
         self.drop_delayed(number);
@@ -85,6 +94,7 @@ impl Staged {
 
     /// A delayed message leaves the record, unless it had not come that far.
     pub fn drop_delayed(&mut self, number: u64) {
+        self.delayed_again.remove(&number);
         if self.delayed_put.remove(&number).is_none() {
             self.delayed_drop.push(number);
         }
