@@ -85,3 +85,22 @@ async fn messages_of_siblings_move_the_position_along_while_catching_up() {
     assert!(told.len() > 5, "{}", told.len());
     assert!(told.is_sorted());
 }
+
+#[tokio::test]
+async fn how_far_an_idle_shard_on_the_tail_is_comes_with_the_time_of_the_last_message() {
+    let rig = Rig::new(Options::default()).await;
+    rig.reader.route(Arc::new(routing("h", &["mine"], 1)));
+    let shard = shard("h", 0);
+    let mut inbox = rig.reader.join(&shard, Offset::START);
+    settle().await;
+    assert_eq!(rig.reader.passed_at(&shard), None, "nothing came yet");
+    let foreign = rig.append("other", 3).await;
+    settle().await;
+    let last = rig.log.all().await.pop().unwrap();
+    assert_eq!(rig.reader.passed_at(&shard), Some((foreign[2], last.time)));
+    let mine = rig.append("mine", 1).await;
+    settle().await;
+    assert_eq!(rig.reader.passed_at(&shard), None, "a message waits in its inbox");
+    assert_eq!(offsets(&next(&mut inbox).await.unwrap()), mine);
+    assert_eq!(rig.reader.passed_at(&shard).map(|(upto, _)| upto), Some(mine[0]));
+}
