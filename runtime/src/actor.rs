@@ -8,11 +8,13 @@ mod commands;
 mod commit;
 mod expiry;
 mod gauges;
+mod in_force;
 mod reads;
 mod supervise;
 mod turn;
 mod wait;
 
+pub use in_force::InForce;
 pub use supervise::run;
 
 use crate::clock;
@@ -45,7 +47,7 @@ use turn::{Pending, Turn};
 #[derive(Clone)]
 pub struct Parts {
     pub id: ShardId,
-    pub routing: Arc<Routing>,
+    pub routing: Arc<InForce>,
     pub log: Arc<dyn Log>,
     pub reader: Reader,
     pub committer: Committer,
@@ -76,6 +78,9 @@ pub struct Version {
 struct Actor<'p> {
     parts: &'p Parts,
     shard: Shard,
+    /// What is recorded of the handler as the shard was claimed.
+    routing: Arc<Routing>,
+    routing_changes: watch::Receiver<Arc<Routing>>,
     inbox: Inbox,
     version: Arc<Version>,
     versions: watch::Receiver<Arc<Version>>,
@@ -116,10 +121,12 @@ struct Actor<'p> {
 }
 
 impl<'p> Actor<'p> {
-    fn new(parts: &'p Parts, shard: Shard, inbox: Inbox, version: Arc<Version>) -> Self {
+    fn new(parts: &'p Parts, shard: Shard, routing: Arc<Routing>, inbox: Inbox, version: Arc<Version>) -> Self {
         Self {
             parts,
             shard,
+            routing,
+            routing_changes: parts.routing.changes(),
             inbox,
             version,
             versions: parts.version.clone(),
@@ -151,8 +158,17 @@ impl<'p> Actor<'p> {
 
     /// Works until `stop` (`Ok`) or until the record has to be read again.
     async fn work(&mut self) -> Result<(), CommitError> {
+        // Whoever changed it has claimed the shard since.
+        let parts = self.parts;
+        let changed_elsewhere = || CommitError::Fenced { shard: parts.id.clone() };
+        if !Arc::ptr_eq(&self.routing, &self.parts.routing.routing()) {
+            return Err(changed_elsewhere());
+        }
         loop {
             let stopping = self.parts.stop.is_cancelled();
+            if self.routing_changes.has_changed().unwrap_or(false) {
+                return Err(changed_elsewhere());
+            }
             self.take_version();
             self.hear_commands();
             self.allow();

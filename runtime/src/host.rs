@@ -216,23 +216,27 @@ impl Host {
             let new = handlers.iter().find(|handler| handler.name == *running.name());
             new.is_none_or(|new| running.needs_restart(new))
         });
-        let before: Vec<(Handler, Arc<Routing>)> =
-            stopping.iter().map(|running| (running.handler(), running.routing())).collect();
+        // As of no version: whatever is read later is newer.
+        let before: Vec<(Handler, (u64, Arc<Routing>))> =
+            stopping.iter().map(|running| (running.handler(), (0, running.routing()))).collect();
         gates.extend(stopping.iter().map(|running| (running.name().clone(), running.gate())));
         // Nothing that is about to start may lose what it needs.
         let named = handlers.iter().map(|handler| &handler.name).chain(before.iter().map(|(handler, _)| &handler.name));
         self.works.holders.send_replace(named.cloned().collect());
         futures_util::future::join_all(stopping.into_iter().map(|running| running.stop(&self.works.reader))).await;
         // Only now is it certain how far the shards came: messages up to the log's end are those of the old routing.
-        let (starting, result) = match self.record_routings(&handlers).await {
-            Ok(routings) => {
+        let (starting, result) = match self.record_routings(&handlers, &owned).await {
+            Ok((version, routings)) => {
                 let leaves = |name: &HandlerName| !handlers.iter().any(|handler| handler.name == *name);
                 before.iter().map(|(handler, _)| &handler.name).filter(|name| leaves(name)).for_each(|name| {
                     self.works.reader.unroute(name);
                     self.works.follower.forget(name);
                 });
-                let routed = |handler: Handler| Some((routings.get(&handler.name)?.clone(), handler));
-                (handlers.into_iter().filter_map(routed).map(|(routing, handler)| (handler, routing)).collect(), Ok(()))
+                let routed = |handler: Handler| {
+                    let routing = routings.get(&handler.name)?.clone();
+                    Some((handler, (version, routing)))
+                };
+                (handlers.into_iter().filter_map(routed).collect(), Ok(()))
             }
             Err(error @ StartError::Log(LogError::Unknown { .. })) => {
                 self.vital.tell(format!("it cannot be found out which messages are whose: {error}"));

@@ -40,7 +40,7 @@ pub struct Handler {
 pub struct Life {
     /// What is on its own topics up to here is of an earlier one.
     pub born: Offset,
-    /// The oldest message that was still there when it began.
+    /// The oldest message that was still in the log when it began. What a host had in memory it may handle all the same.
     pub earliest: Offset,
 }
 
@@ -89,13 +89,22 @@ pub fn check(history: &History) -> Result<(), String> {
 fn check_handler(history: &History, handler: &Handler) -> Result<u64, String> {
     let name = &handler.routing.handler;
     let life = handler.life;
-    let is_input =
-        |message: &&Arc<Message>| message.offset >= life.earliest && own::subscribes(&handler.routing, message);
-    let inputs: Vec<&Arc<Message>> = history.messages.iter().filter(is_input).collect();
     let outputs = |topic: &str| -> Vec<&Arc<Message>> {
         let is_output = |message: &&Arc<Message>| message.offset > life.born && message.topic.as_str() == topic;
         history.messages.iter().filter(is_output).collect()
     };
+    let had_an_effect: BTreeSet<u64> = {
+        let source = |message: &&Arc<Message>| Some(serde_json::from_slice::<Output>(&message.body).ok()?.source);
+        let handled = outputs(&handler.output).iter().filter_map(source).collect::<Vec<_>>();
+        let dead = history.dead.iter().filter(|letter| letter.shard.handler == *name);
+        let removed = history.removed.iter().filter(|(handler, _)| handler == name).map(|(_, offset)| offset.0);
+        handled.into_iter().chain(dead.map(|letter| letter.message.offset.0)).chain(removed).collect()
+    };
+    let is_input = |message: &&Arc<Message>| {
+        let was_there = message.offset >= life.earliest || had_an_effect.contains(&message.offset.0);
+        was_there && own::subscribes(&handler.routing, message)
+    };
+    let inputs: Vec<&Arc<Message>> = history.messages.iter().filter(is_input).collect();
     let mut done: HashMap<u64, u64> = HashMap::new();
     let mut last: BTreeMap<Option<Key>, (u64, u64)> = BTreeMap::new();
     for message in outputs(&handler.output) {

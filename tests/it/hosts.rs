@@ -9,11 +9,11 @@ use sluicebox::config::Start;
 use sluicebox::control::Command;
 use sluicebox::handler::{Digest, HandlerName, Policy, ShardId};
 use sluicebox::host::{Handler, Host, Owned};
-use sluicebox::log::Log;
 use sluicebox::log::memory::MemoryLog;
+use sluicebox::log::{Log, Routings};
 use sluicebox::message::{Key, NewMessage, Offset};
 use sluicebox::reader::Options;
-use sluicebox::routing::{IdFrom, KeyFrom, Routing};
+use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
 use sluicebox::telemetry::Metrics;
 use sluicebox::topic::{Pattern, Topic};
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,11 @@ fn key(number: usize) -> Key {
 
 /// Messages for every key in turn.
 fn messages(count: usize) -> Vec<NewMessage> {
-    let topic = Topic::parse("in").unwrap();
+    messages_on("in", count)
+}
+
+fn messages_on(topic: &str, count: usize) -> Vec<NewMessage> {
+    let topic = Topic::parse(topic).unwrap();
     let message = |number| NewMessage { key: Some(key(number % KEYS)), ..NewMessage::new(topic.clone(), "") };
     (0..count).map(message).collect()
 }
@@ -101,7 +105,11 @@ async fn until_handled(log: &dyn Log, routing: &Routing, shards: &[u16], times: 
 }
 
 async fn check_exactly_once(log: &dyn Log, handler: &Handler) {
-    let (routing, keys) = (routing(log).await, (0..KEYS).map(key).collect::<Vec<_>>());
+    let (mut routing, keys) = (routing(log).await, (0..KEYS).map(key).collect::<Vec<_>>());
+    if routing.start() > Offset::START {
+        // The log forgets a subscription that no shard needs any more.
+        routing.spans.insert(0, Span { after: Offset::START, subscribe: handler.subscribe.clone() });
+    }
     let checked = checker::Handler {
         state: counts(log, &routing, &keys).await,
         routing,
@@ -203,5 +211,67 @@ async fn two_hosts_handle_everything_once_and_both_hear_operators() {
     for working in [&even, &odd, &none] {
         working.host.stop().await;
     }
+    check_exactly_once(&*log, &even.handler).await;
+}
+
+/// Waits until each of these messages was handled.
+async fn until_done(log: &dyn Log, offsets: &[Offset]) {
+    let mut left: BTreeSet<u64> = offsets.iter().map(|offset| offset.0).collect();
+    watch(log, |message| {
+        if message.topic.as_str() == "out" {
+            let body: serde_json::Value = serde_json::from_slice(&message.body).unwrap();
+            left.remove(&body["source"].as_u64().unwrap());
+        }
+        left.is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_one_host_changes_holds_from_one_place_on_for_the_shards_of_all() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let (even, odd) =
+        (Working::start(&log, owned([0, 2, 4, 6])).await, Working::start(&log, owned([1, 3, 5, 7])).await);
+    log.append([messages(KEYS), messages_on("more", KEYS)].concat()).await.unwrap();
+    let flow = async {
+        for _ in 0..100 {
+            log.append([messages(KEYS), messages_on("more", KEYS)].concat()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let more = ["in", "more"].map(|pattern| Pattern::parse(pattern).unwrap()).to_vec();
+    let changed = Handler { subscribe: more, ..odd.handler.clone() };
+    let (applied, ()) = tokio::join!(odd.host.apply(vec![changed]), flow);
+    applied.unwrap();
+    // Nobody told the other host, and after a while it has nothing to do by which it would notice.
+    let last = log.append(messages_on("more", KEYS)).await.unwrap();
+    until_done(&*log, &last).await;
+    let all = (0..KEYS).map(key).collect();
+    assert_eq!(even.handled().union(&odd.handled()).cloned().collect::<BTreeSet<Key>>(), all);
+    even.host.stop().await;
+    odd.host.stop().await;
+    check_exactly_once(&*log, &even.handler).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_a_host_began_and_did_not_end_is_ended_by_another() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let (even, odd) =
+        (Working::start(&log, owned([0, 2, 4, 6])).await, Working::start(&log, owned([1, 3, 5, 7])).await);
+    let more = ["in", "more"].map(|pattern| Pattern::parse(pattern).unwrap()).to_vec();
+    // As one does that dies in between.
+    let Routings { version, mut routings } = log.routings().await.unwrap();
+    routings[0].spans.push(Span { after: Offset::END, subscribe: more.clone() });
+    log.put_routings(version, routings).await.unwrap();
+    for index in 0..8 {
+        log.claim(ShardId { handler: name(), index }, Offset::START).await.unwrap();
+    }
+    // Of these the others are nobody's: the change is not yet.
+    log.append([messages(KEYS), messages_on("more", KEYS)].concat()).await.unwrap();
+    odd.host.apply(vec![Handler { subscribe: more, ..odd.handler.clone() }]).await.unwrap();
+    let last = log.append(messages_on("more", KEYS)).await.unwrap();
+    until_done(&*log, &last).await;
+    even.host.stop().await;
+    odd.host.stop().await;
     check_exactly_once(&*log, &even.handler).await;
 }

@@ -194,6 +194,12 @@ impl Routing {
         Subscriber { routing: self, last: None }
     }
 
+    /// A change of the subscription has begun: the place from which on it holds is not known yet, and nothing is handled
+    /// until it is.
+    pub fn is_changing(&self) -> bool {
+        self.spans.last().is_some_and(|span| span.after == Offset::END)
+    }
+
     /// Every pattern that any message after `after` may match: what a catch-up read asks for.
     pub fn patterns_after(&self, after: Offset) -> Vec<Pattern> {
         let first = self.spans.iter().rposition(|span| span.after <= after).unwrap_or(0);

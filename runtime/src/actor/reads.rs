@@ -96,7 +96,7 @@ impl Actor<'_> {
     }
 
     fn fetch(&self, offsets: Vec<Offset>, pause: Duration) -> BoxFuture<'static, Answer> {
-        let (log, routing) = (self.parts.log.clone(), self.parts.routing.clone());
+        let (log, routing) = (self.parts.log.clone(), self.routing.clone());
         async move {
             rest(pause).await;
             let messages = log.fetch(offsets.clone()).await.map(|messages| {
@@ -132,7 +132,8 @@ impl Actor<'_> {
     }
 
     fn scan(&self, scan: Scan, pause: Duration) -> BoxFuture<'static, Answer> {
-        let Parts { log, routing, id, .. } = self.parts.clone();
+        let Parts { log, id, .. } = self.parts.clone();
+        let routing = self.routing.clone();
         async move {
             rest(pause).await;
             let request = ReadRequest {

@@ -29,10 +29,24 @@ async fn drive(parts: Parts) {
     let mut caution = Caution::default();
     let mut pause = Pause::default();
     while !parts.stop.is_cancelled() {
-        let claim = match parts.log.claim(parts.id.clone(), parts.routing.start()).await {
+        let claim = match parts.log.claim(parts.id.clone(), parts.routing.routing().start()).await {
             Ok(claim) => claim,
             Err(error) => {
                 tracing::warn!(shard = %parts.id, %error, "failed to claim the shard, trying again");
+                pause.wait(&parts.stop).await;
+                continue;
+            }
+        };
+        // Not before the claim: whoever changes it claims the shard between saying so and doing it.
+        let routing = match parts.routing.after_claim().await {
+            Ok(Some(routing)) => routing,
+            Ok(None) => {
+                tracing::warn!(shard = %parts.id, "a host is changing the handler's subscription, waiting for it");
+                pause.wait(&parts.stop).await;
+                continue;
+            }
+            Err(error) => {
+                tracing::warn!(shard = %parts.id, %error, "failed to read the handler's routing, trying again");
                 pause.wait(&parts.stop).await;
                 continue;
             }
@@ -41,7 +55,7 @@ async fn drive(parts: Parts) {
         let version = parts.version.borrow().clone();
         let setup = Setup {
             id: parts.id.clone(),
-            routing: parts.routing.clone(),
+            routing: routing.clone(),
             policy: version.policy.clone(),
             uses_state: version.invoke.uses_state(),
             digest: version.invoke.digest(),
@@ -65,7 +79,7 @@ async fn drive(parts: Parts) {
         if last.offset > Offset::START {
             parts.pins.note(&parts.id.handler, last);
         }
-        let mut actor = Actor::new(&parts, shard, inbox, version);
+        let mut actor = Actor::new(&parts, shard, routing, inbox, version);
         match actor.work().await {
             Ok(()) => break,
             Err(error) => {

@@ -134,9 +134,10 @@ impl Actor<'_> {
             permit = self.version.permits.clone().acquire_owned(), if turn == Turn::NoPermit => self.spare = permit.ok(),
             // Safe to cancel: the due time is asked again.
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
-            // Safe to cancel, all three: what changed stays changed until it is looked at.
+            // Safe to cancel, all four: what changed stays changed until it is looked at.
             _ = self.versions.changed(), if !stopping => self.versions.mark_changed(),
             () = self.commands.changed(), if !stopping => {}
+            _ = self.routing_changes.changed(), if !stopping => self.routing_changes.mark_changed(),
             Ok(()) = self.gate_changes.changed(), if !stopping && matches!(turn, Turn::Shut(_)) => {}
             // Safe to cancel: a token stays cancelled.
             () = self.parts.stop.cancelled(), if !stopping => {}

@@ -1,13 +1,13 @@
 //! Records the routings of the handlers, and is certain of what the log says before anything runs by it.
 
-use super::{Handler, Host, StartError};
+use super::{Handler, Host, Owned, StartError};
 use crate::chance;
 use crate::config::Start;
-use crate::handler::HandlerName;
-use crate::log::LogError;
+use crate::handler::{HandlerName, ShardId};
+use crate::log::{LogError, Routings};
 use crate::message::Offset;
-use crate::routing::Routing;
 use crate::routing::reconcile::{Wanted, reconcile};
+use crate::routing::{Routing, Span};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,23 +21,28 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 impl Host {
     /// Refuses handlers whose routing the log has otherwise.
     pub(super) async fn check_routings(&self, handlers: &[Handler]) -> Result<(), StartError> {
-        self.wanted_routings(handlers).await.map(drop)
+        self.look(handlers).await.map(drop)
     }
 
-    /// Brings the routings in the log in line with the handlers and returns them.
+    /// Brings the routings in the log in line with the handlers; returns them, and a version since which the log has them.
     ///
     /// [`LogError::Unknown`]: something was perhaps recorded. After any other error the log says what it said before.
     pub(super) async fn record_routings(
         &self,
         handlers: &[Handler],
-    ) -> Result<HashMap<HandlerName, Arc<Routing>>, StartError> {
+        owned: &Owned,
+    ) -> Result<(u64, HashMap<HandlerName, Arc<Routing>>), StartError> {
         // From the first answer that leaves it open until the log has said what is recorded: a shard that goes on under
         // the old routing meanwhile passes over messages which the log says are its own.
         let mut doubt = None;
         let mut pause = PAUSE_MIN;
         for _ in 0..TRIES {
-            let error = match self.try_to_record(handlers).await {
-                Ok(routings) => return Ok(by_handler(routings)),
+            let error = match self.try_to_record(handlers, owned).await {
+                Ok(Some((version, routings))) => return Ok((version, by_handler(routings))),
+                Ok(None) => {
+                    doubt = Some("a change of a subscription was begun and not ended".to_owned());
+                    continue;
+                }
                 Err(error) => error,
             };
             let leaves_it_open = matches!(error, StartError::Log(LogError::Unknown { .. } | LogError::Conflict));
@@ -57,20 +62,44 @@ impl Host {
         Err(LogError::Unknown { reason: doubt.unwrap_or_default() }.into())
     }
 
-    /// Asks what is recorded and records what is wanted. With `Ok` it is certain that this is what the log says: it was
+    /// Asks what is recorded and records what is wanted. With `Some` it is certain that this is what the log says: it was
     /// written over what was there, or it was there. So a write of unknown fate that arrives late is refused.
-    async fn try_to_record(&self, handlers: &[Handler]) -> Result<Vec<Routing>, StartError> {
-        let (version, changed, routings) = self.wanted_routings(handlers).await?;
-        if changed {
-            self.works.log.put_routings(version, routings.clone()).await?;
+    ///
+    /// `None`: it is recorded that subscriptions are about to change, and to be done again. Other hosts may work on shards
+    /// of these handlers, so that it is not certain how far they are until they are fenced.
+    async fn try_to_record(
+        &self,
+        handlers: &[Handler],
+        owned: &Owned,
+    ) -> Result<Option<(u64, Vec<Routing>)>, StartError> {
+        let log = &self.works.log;
+        let Look { version, recorded, mut routings, moving } = self.look(handlers).await?;
+        if *owned != Owned::All && !moving.is_empty() {
+            let mut begun = routings.clone();
+            spans_of(&mut begun, &moving).for_each(|span| span.after = Offset::END);
+            let is_begun = |name: &HandlerName| find(&recorded, name) == find(&begun, name);
+            if !moving.iter().all(is_begun) {
+                log.put_routings(version, begun).await?;
+                return Ok(None);
+            }
+            // From here on whoever claims one of them waits, and what was claimed before cannot commit any more.
+            for routing in routings.iter().filter(|routing| moving.contains(&routing.handler)) {
+                for index in 0..routing.shards {
+                    log.claim(ShardId { handler: routing.handler.clone(), index }, routing.start()).await?;
+                }
+            }
+            let now = log.end().await?;
+            spans_of(&mut routings, &moving).for_each(|span| span.after = now);
         }
-        Ok(routings)
+        if routings != recorded {
+            log.put_routings(version, routings.clone()).await?;
+        }
+        Ok(Some((version, routings)))
     }
 
-    /// The version of the recorded routings, whether anything of them changes, and what they are to be.
-    async fn wanted_routings(&self, handlers: &[Handler]) -> Result<(u64, bool, Vec<Routing>), StartError> {
+    async fn look(&self, handlers: &[Handler]) -> Result<Look, StartError> {
         let log = &self.works.log;
-        let recorded = log.routings().await?;
+        let Routings { version, routings: recorded } = log.routings().await?;
         let now = log.end().await?;
         let mut wanted = Vec::with_capacity(handlers.len());
         for handler in handlers {
@@ -88,9 +117,38 @@ impl Host {
                 start,
             });
         }
-        let routings = reconcile(&recorded.routings, &wanted, now).map_err(StartError::Routing)?;
-        Ok((recorded.version, routings != recorded.routings, routings))
+        // Whatever was begun, these handlers say what is to be.
+        let mut settled = recorded.clone();
+        let ours = |routing: &&mut Routing| handlers.iter().any(|handler| handler.name == routing.handler);
+        settled.iter_mut().filter(ours).filter(|routing| routing.is_changing()).for_each(|routing| {
+            routing.spans.pop();
+        });
+        let routings = reconcile(&settled, &wanted, now).map_err(StartError::Routing)?;
+        let moves = |routing: &&Routing| {
+            let before = find(&settled, &routing.handler);
+            before.is_some_and(|before| before.spans.len() < routing.spans.len())
+        };
+        let moving = routings.iter().filter(moves).map(|routing| routing.handler.clone()).collect();
+        Ok(Look { version, recorded, routings, moving })
     }
+}
+
+/// What is recorded, and what is to be.
+struct Look {
+    version: u64,
+    recorded: Vec<Routing>,
+    routings: Vec<Routing>,
+    /// The handlers of which the log has another subscription.
+    moving: Vec<HandlerName>,
+}
+
+fn find<'r>(routings: &'r [Routing], name: &HandlerName) -> Option<&'r Routing> {
+    routings.iter().find(|routing| routing.handler == *name)
+}
+
+/// The newest subscriptions of these handlers.
+fn spans_of<'r>(routings: &'r mut [Routing], of: &'r [HandlerName]) -> impl Iterator<Item = &'r mut Span> {
+    routings.iter_mut().filter(|routing| of.contains(&routing.handler)).filter_map(|routing| routing.spans.last_mut())
 }
 
 fn by_handler(routings: Vec<Routing>) -> HashMap<HandlerName, Arc<Routing>> {

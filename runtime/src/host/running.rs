@@ -1,7 +1,7 @@
 //! One running handler: its shards, its gate, and the version in force.
 
 use super::{Handler, Overview, Owned, Works};
-use crate::actor::{self, Version};
+use crate::actor::{self, InForce, Version};
 use crate::gate::Gate;
 use crate::handler::{HandlerName, ShardId};
 use crate::message::Offset;
@@ -24,7 +24,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Running {
     handler: Mutex<Handler>,
     name: HandlerName,
-    routing: Arc<Routing>,
+    routing: Arc<InForce>,
+    /// They never change.
+    shard_count: u16,
     version: watch::Sender<Arc<Version>>,
     gate: Arc<Gate>,
     remembered: Remembered,
@@ -53,20 +55,22 @@ impl Running {
     pub(super) fn start(
         works: &Works,
         handler: Handler,
-        routing: Arc<Routing>,
+        (version, routing): (u64, Arc<Routing>),
         gate: Arc<Gate>,
         owned: &Owned,
     ) -> Self {
         let name = handler.name.clone();
-        works.reader.route(routing.clone());
-        let idle: Vec<Arc<AtomicBool>> = (0..routing.shards).map(|_| Arc::default()).collect();
+        let shard_count = routing.shards;
+        let routing = InForce::new(works.log.clone(), works.reader.clone(), version, routing);
+        let idle: Vec<Arc<AtomicBool>> = (0..shard_count).map(|_| Arc::default()).collect();
         let running = Self {
             settled: idle.iter().map(|_| AtomicU64::new(0)).collect(),
-            version: watch::Sender::new(Arc::new(version(&handler))),
+            version: watch::Sender::new(Arc::new(version_of(&handler))),
             metrics: works.metrics.handler(&name),
             handler: Mutex::new(handler),
             name,
             routing,
+            shard_count,
             gate,
             remembered: Remembered::default(),
             idle,
@@ -80,7 +84,10 @@ impl Running {
     /// Starts the shards that are owned and do not run; those that run and are not owned are told to end.
     #[must_use = "they end in their own time, which has a bound"]
     pub(super) fn own(&self, works: &Works, owned: &Owned) -> Stopping {
-        let owned = owned.of(&self.name, self.routing.shards);
+        if *owned != Owned::All {
+            self.routing.share();
+        }
+        let owned = owned.of(&self.name, self.shard_count);
         let mut shards = self.shards();
         let lost: BTreeMap<u16, Task> = shards.extract_if(.., |index, _| !owned.contains(index)).collect();
         for index in owned {
@@ -120,7 +127,7 @@ impl Running {
     }
 
     pub(super) fn routing(&self) -> Arc<Routing> {
-        self.routing.clone()
+        self.routing.routing()
     }
 
     /// Outlives a restart of the shards: what it counted stays.
@@ -148,7 +155,7 @@ impl Running {
             return;
         }
         self.gate.configure(&new.policy);
-        let mut changed = version(&new);
+        let mut changed = version_of(&new);
         if handler.policy.concurrency == new.policy.concurrency {
             // Runs under way hold their permits, so the limit holds across the change.
             changed.permits = self.version.borrow().permits.clone();
@@ -184,6 +191,7 @@ impl Running {
 
     /// Takes nothing new, lets runs finish, commits and leaves.
     pub(super) async fn stop(self, reader: &Reader) {
+        self.routing.close();
         let shards = std::mem::take(&mut *self.shards());
         Stopping::new(self.name.clone(), shards).stop(reader).await;
     }
@@ -211,7 +219,7 @@ impl Stopping {
     }
 }
 
-fn version(handler: &Handler) -> Version {
+fn version_of(handler: &Handler) -> Version {
     Version {
         policy: Arc::new(handler.policy.clone()),
         invoke: handler.invoke.clone(),

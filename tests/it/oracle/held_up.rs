@@ -6,7 +6,7 @@ use super::world::World;
 use crate::harness::PATIENCE;
 use rand::RngExt as _;
 use sluicebox::control::Command;
-use sluicebox::log::{Log as _, ShardStatus};
+use sluicebox::log::ShardStatus;
 use std::sync::atomic::Ordering;
 
 impl World {
