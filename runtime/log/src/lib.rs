@@ -6,6 +6,7 @@
 mod contract;
 pub mod embedded;
 mod error;
+pub mod frame;
 mod inspect;
 mod limits;
 mod live;
