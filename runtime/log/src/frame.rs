@@ -17,10 +17,17 @@ mod place;
 mod tests;
 mod wire;
 
+#[cfg(feature = "nats")]
+pub(crate) use self::commit::{
+    read_control, read_delayed, read_head, read_letter, read_mark, read_shard, write_control, write_delayed,
+    write_head, write_letter, write_mark, write_shard,
+};
+#[cfg(feature = "nats")]
+pub(crate) use self::message::read_key;
 pub use self::place::Place;
 pub use self::wire::FrameError;
+pub(crate) use self::wire::{Reader, Writer};
 
-use self::wire::{Reader, Writer};
 use bytes::Bytes;
 use sluicebox_core::commit::{ShardCommit, Term};
 use sluicebox_core::handler::ShardId;

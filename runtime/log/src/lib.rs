@@ -11,6 +11,8 @@ mod inspect;
 mod limits;
 mod live;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod rerouting;
 mod routings;
 

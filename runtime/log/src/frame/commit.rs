@@ -104,18 +104,18 @@ pub(super) fn read(reader: &mut Reader) -> Result<ShardCommit, FrameError> {
     })
 }
 
-fn write_shard(writer: &mut Writer, shard: &ShardId) {
+pub(crate) fn write_shard(writer: &mut Writer, shard: &ShardId) {
     writer.text(shard.handler.as_str());
     writer.number(shard.index.into());
 }
 
-fn read_shard(reader: &mut Reader) -> Result<ShardId, FrameError> {
+pub(crate) fn read_shard(reader: &mut Reader) -> Result<ShardId, FrameError> {
     let handler = reader.text(|text| HandlerName::parse(text).ok())?;
     let index = u16::try_from(reader.number()?).map_err(|_| FrameError::Invalid("the index of a shard"))?;
     Ok(ShardId { handler, index })
 }
 
-fn write_head(writer: &mut Writer, head: &Head) {
+pub(crate) fn write_head(writer: &mut Writer, head: &Head) {
     let Head { offset, key, attempt, due, error, digest, scope } = head;
     writer.number(offset.0);
     writer.option(key.as_ref(), |writer, key| writer.text(key.as_str()));
@@ -130,7 +130,7 @@ fn write_head(writer: &mut Writer, head: &Head) {
     });
 }
 
-fn read_head(reader: &mut Reader) -> Result<Head, FrameError> {
+pub(crate) fn read_head(reader: &mut Reader) -> Result<Head, FrameError> {
     Ok(Head {
         offset: Offset(reader.number()?),
         key: reader.option(read_key)?,
@@ -147,12 +147,12 @@ fn read_head(reader: &mut Reader) -> Result<Head, FrameError> {
     })
 }
 
-fn write_mark(writer: &mut Writer, mark: &Mark) {
+pub(crate) fn write_mark(writer: &mut Writer, mark: &Mark) {
     writer.wide(mark.id.0);
     writer.number(mark.time.0);
 }
 
-fn read_mark(reader: &mut Reader) -> Result<Mark, FrameError> {
+pub(crate) fn read_mark(reader: &mut Reader) -> Result<Mark, FrameError> {
     Ok(Mark { id: IdHash(reader.wide()?), time: Timestamp(reader.number()?) })
 }
 
@@ -169,21 +169,21 @@ fn read_write(reader: &mut Reader) -> Result<StateWrite, FrameError> {
     Ok(StateWrite { entry, value })
 }
 
-fn write_delayed(writer: &mut Writer, delayed: &Delayed) {
+pub(crate) fn write_delayed(writer: &mut Writer, delayed: &Delayed) {
     writer.number(delayed.number);
     writer.number(delayed.due.0);
     message::write(writer, &delayed.message);
 }
 
 /// The body is copied: it stays longer than the frame.
-fn read_delayed(reader: &mut Reader) -> Result<Delayed, FrameError> {
+pub(crate) fn read_delayed(reader: &mut Reader) -> Result<Delayed, FrameError> {
     let (number, due) = (reader.number()?, Timestamp(reader.number()?));
     let mut message = message::read(reader)?;
     message.body = Bytes::copy_from_slice(&message.body);
     Ok(Delayed { number, due, message })
 }
 
-fn write_letter(writer: &mut Writer, letter: &DeadLetter) {
+pub(crate) fn write_letter(writer: &mut Writer, letter: &DeadLetter) {
     let DeadLetter { shard, message, key, attempts, kind, error, digest, time, identity, deaths } = letter;
     write_shard(writer, shard);
     write_stored(writer, message);
@@ -197,7 +197,7 @@ fn write_letter(writer: &mut Writer, letter: &DeadLetter) {
     write_deaths(writer, deaths);
 }
 
-fn read_letter(reader: &mut Reader) -> Result<DeadLetter, FrameError> {
+pub(crate) fn read_letter(reader: &mut Reader) -> Result<DeadLetter, FrameError> {
     Ok(DeadLetter {
         shard: read_shard(reader)?,
         message: read_stored(reader)?,
@@ -228,11 +228,11 @@ fn read_deaths(reader: &mut Reader) -> Result<Deaths, FrameError> {
     })
 }
 
-fn write_control(writer: &mut Writer, control: &Control) {
+pub(crate) fn write_control(writer: &mut Writer, control: &Control) {
     writer.bytes(&serde_json::to_vec(control).expect("text, numbers and lists can always be written as JSON"));
 }
 
-fn read_control(reader: &mut Reader) -> Result<Control, FrameError> {
+pub(crate) fn read_control(reader: &mut Reader) -> Result<Control, FrameError> {
     serde_json::from_slice(&reader.bytes()?).map_err(|_| FrameError::Invalid("what operators asked for"))
 }
 

@@ -77,6 +77,6 @@ fn read_unchecked(reader: &mut Reader) -> Result<NewMessage, FrameError> {
     Ok(NewMessage { topic, key, id, headers, body: reader.bytes()?, hops })
 }
 
-pub(super) fn read_key(reader: &mut Reader) -> Result<Key, FrameError> {
+pub(crate) fn read_key(reader: &mut Reader) -> Result<Key, FrameError> {
     reader.text(|text| Key::parse(text).ok().flatten())
 }
