@@ -58,6 +58,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// Messages in one entry of an append; more make readers slower than they make the writer faster.
 const APPENDED_MAX: usize = 1000;
+/// How often a change is tried that met another one.
+const TRIES: usize = 5;
 /// What a message takes in an entry beside its texts and its body, at most.
 const AROUND_BYTES: usize = 64;
 
@@ -206,13 +208,24 @@ impl NatsLog {
     }
 
     async fn forget(&self, handler: HandlerName) -> Result<(), LogError> {
+        for _ in 0..TRIES {
+            match self.try_forget(&handler).await {
+                // A commit or a claim came between, or another change of the routings.
+                Err(LogError::Conflict) => {}
+                done => return done,
+            }
+        }
+        Err(LogError::Unavailable { reason: format!("handler `{handler}` is in use") })
+    }
+
+    async fn try_forget(&self, handler: &HandlerName) -> Result<(), LogError> {
         let shared = &self.shared;
         let (shards, is_known) = {
             let replica = shared.replica();
-            let shards: Vec<ShardId> = replica.shards.keys().filter(|id| id.handler == handler).cloned().collect();
+            let shards: Vec<ShardId> = replica.shards.keys().filter(|id| id.handler == *handler).cloned().collect();
             let is_known = !shards.is_empty()
-                || replica.dead.contains_key(&handler)
-                || replica.routings.routings.iter().any(|routing| routing.handler == handler);
+                || replica.dead.contains_key(handler)
+                || replica.routings.routings.iter().any(|routing| routing.handler == *handler);
             (shards, is_known)
         };
         if !is_known {
@@ -222,11 +235,15 @@ impl NatsLog {
         for shard in shards {
             self.claim(shard, Offset::START).await?;
         }
-        // What is written after this is a new handler's of the name. Values that are left after a crash are out of sight,
-        // since they are of before the handler ended.
+        // What is written down after this is a new handler's of the name. Values that are left after a crash are out of
+        // sight, since they are of before the handler ended.
         let (_, last) = shared.server.ends(&shared.server.state).await?;
-        self.control(Entry::Forget(handler.clone())).await?;
-        shared.server.purge_values(&handler, last + 1).await
+        let (upto, version) = {
+            let replica = shared.replica();
+            (replica.applied, replica.routings.version)
+        };
+        self.control(Entry::Forget { handler: handler.clone(), upto, version }).await?;
+        shared.server.purge_values(handler, last + 1).await
     }
 
     async fn control(&self, entry: Entry) -> Result<(), LogError> {

@@ -2,7 +2,7 @@
 
 use super::dead::letter;
 use crate::harness::logs::{commit, key, message, shard};
-use crate::harness::nats::{fresh_namespace, open_nats, options};
+use crate::harness::nats::{OwnServer, fresh_namespace, open_nats, options};
 use crate::harness::{PATIENCE, everything};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{
@@ -237,6 +237,65 @@ async fn many_keys_are_loaded_from_both_places_at_once() {
     let found = log.state_keys(query).await.unwrap();
     let found: Vec<(&str, u64)> = found.iter().map(|found| (found.key.as_str(), found.entries)).collect();
     assert_eq!(found, [("k0", 201), ("k1", 201), ("k10", 1)]);
+}
+
+#[tokio::test]
+async fn a_key_whose_entries_come_and_go_is_loaded_however_many_there_were() {
+    let log = open(&fresh_namespace());
+    let id = shard("h", 0);
+    let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+    for number in 1..=6u64 {
+        let entry = |at: u64| format!("e{at}");
+        let added = (0..250).map(|at| write("k", &entry(number * 250 + at), Some("v")));
+        let dropped = (0..250).map(|at| write("k", &entry((number - 1) * 250 + at), None));
+        let state = added.chain(dropped).collect();
+        assert!(log.commit(ShardCommit { state, ..commit(&id, claim.term, number) }).await.is_ok());
+        log.settle().await.unwrap();
+        let loaded = log.load(id.clone(), vec![key("other"), key("k")]).await.unwrap();
+        assert_eq!((loaded[0].len(), loaded[1].len()), (0, 250));
+        assert_eq!(loaded[1].get(&entry(number * 250)).unwrap(), "v");
+    }
+}
+
+#[tokio::test]
+async fn a_log_goes_on_when_its_server_was_killed_and_came_back_and_loses_nothing_acknowledged() {
+    let mut server = OwnServer::start();
+    let log = open_nats(Options::new(server.url(), "t")).unwrap();
+    let id = shard("h", 0);
+    let mut tail = log.tail().await.unwrap();
+    let mut acknowledged = vec![];
+    let mut term = log.claim(id.clone(), Offset::START).await.unwrap().term;
+    for round in 0..3u8 {
+        let committed = async {
+            loop {
+                // What is known of the shard is asked for again whenever it may be something else.
+                let Ok(claim) = log.claim(id.clone(), Offset::START).await else { continue };
+                assert!(claim.term > term);
+                term = claim.term;
+                let outputs = vec![message("out", vec![round])];
+                let number = claim.record.commit_number + 1;
+                if log.commit(ShardCommit { outputs, ..commit(&id, term, number) }).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, committed).await.expect("it does not go on");
+        acknowledged.push(round);
+        server.kill();
+        server.start_again();
+    }
+    let append = async { while log.append(vec![message("out", vec![3])]).await.is_err() {} };
+    tokio::time::timeout(PATIENCE, append).await.expect("it does not go on");
+    let found: Vec<u8> = everything(&*log).await.iter().map(|message| message.body[0]).collect();
+    // What was not acknowledged may be there, and may have been tried again.
+    let mut once = found.clone();
+    once.dedup();
+    assert_eq!(once, [acknowledged, vec![3]].concat());
+    let mut told = vec![];
+    while told.len() < found.len() {
+        told.extend(tail.next().await.unwrap().unwrap().messages.iter().map(|message| message.body[0]));
+    }
+    assert_eq!(told, found);
 }
 
 #[tokio::test]

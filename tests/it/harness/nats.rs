@@ -8,7 +8,7 @@ use sluicebox::log::nats::{NatsLog, Options};
 use sluicebox::log::{Log, LogError};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::runtime::Runtime;
@@ -84,14 +84,25 @@ fn start() -> String {
     let folder = address.parent().unwrap();
     drop(std::fs::remove_dir_all(folder));
     std::fs::create_dir_all(folder).unwrap();
+    let (shell, port) = start_in(folder, "-1");
+    let url = format!("nats://127.0.0.1:{port}");
+    std::fs::File::create(&address).unwrap().write_all(url.as_bytes()).unwrap();
+    // As long as this process.
+    std::mem::forget(shell);
+    url
+}
+
+/// Starts a server with its data in a folder, and returns what ends it when its input ends, and its port.
+fn start_in(folder: &Path, port: &str) -> (Child, String) {
     // A shell waits for the end of its input, which is the end of this process, also when it is killed.
-    let script = r#""$0" "$@" <&- & server=$!; read -r _; kill -9 $server; rm -rf "$FOLDER""#;
+    let script = r#""$0" "$@" <&- & server=$!; read -r _; kill -9 $server; wait $server 2>&-; rm -rf "$REMOVE""#;
     let mut shell = Command::new("sh")
         .args(["-c", script])
         .arg(program())
-        .args(["-a", "127.0.0.1", "-p", "-1", "-js", "-sd"])
+        .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
         .arg(folder.join("data"))
-        .env("FOLDER", folder)
+        // The data of one that is started again stays.
+        .env("REMOVE", if port == "-1" { folder } else { Path::new("/nonexistent") })
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -108,9 +119,44 @@ fn start() -> String {
     assert!(is_ready, "nats-server ended before it was ready");
     // What it says later is nobody's, but it must not wait for it.
     std::thread::spawn(move || lines.for_each(drop));
-    let url = format!("nats://127.0.0.1:{}", port.expect("the server says its port"));
-    std::fs::File::create(&address).unwrap().write_all(url.as_bytes()).unwrap();
-    // As long as this process.
-    std::mem::forget(shell);
-    url
+    (shell, port.expect("the server says its port"))
+}
+
+/// A server of one test, which may kill it.
+pub struct OwnServer {
+    folder: tempfile::TempDir,
+    port: String,
+    shell: Option<Child>,
+}
+
+impl OwnServer {
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        let (shell, port) = start_in(folder.path(), &free);
+        Self { folder, port, shell: Some(shell) }
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut shell) = self.shell.take() {
+            drop(shell.stdin.take());
+            shell.wait().unwrap();
+        }
+    }
+
+    /// With the same data, at the same place.
+    pub fn start_again(&mut self) {
+        self.shell = Some(start_in(self.folder.path(), &self.port).0);
+    }
+}
+
+impl Drop for OwnServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }

@@ -39,7 +39,12 @@ pub(super) enum Entry {
         routings: Vec<Routing>,
     },
     Reroute(Box<Rerouting>),
-    Forget(HandlerName),
+    /// Unless something of the handler came after `upto`, or the routings have another version: then it is in use.
+    Forget {
+        handler: HandlerName,
+        upto: u64,
+        version: u64,
+    },
     /// So many messages, after `from` and up to `upto`, are let go.
     Trim {
         from: Offset,
@@ -103,9 +108,10 @@ fn write(writer: &mut Writer, entry: &Entry) {
                 writer.option(identity.as_ref(), |writer, identity| writer.wide(identity.0));
             });
         }
-        Entry::Forget(handler) => {
+        Entry::Forget { handler, upto, version } => {
             kind(6);
             writer.text(handler.as_str());
+            [*upto, *version].into_iter().for_each(|number| writer.number(number));
         }
         Entry::Trim { from, upto, messages } => {
             kind(7);
@@ -174,7 +180,11 @@ fn read(kind: u8, reader: &mut Reader) -> Result<Entry, FrameError> {
         },
         4 => Entry::Routings { version: reader.number()?, routings: read_routings(reader)? },
         5 => Entry::Reroute(Box::new(read_rerouting(reader)?)),
-        6 => Entry::Forget(reader.text(|text| HandlerName::parse(text).ok())?),
+        6 => Entry::Forget {
+            handler: reader.text(|text| HandlerName::parse(text).ok())?,
+            upto: reader.number()?,
+            version: reader.number()?,
+        },
         7 => Entry::Trim { from: Offset(reader.number()?), upto: Offset(reader.number()?), messages: reader.number()? },
         8 => Entry::Flushed { upto: reader.number()?, state_sequence: reader.number()? },
         _ => return Err(FrameError::Invalid("an entry of an unknown kind")),

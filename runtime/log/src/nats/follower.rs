@@ -24,7 +24,7 @@ const TOGETHER_MAX: usize = 256;
 pub(super) async fn follow(shared: Arc<Shared>) {
     loop {
         match read_on(&shared).await {
-            Ok(()) => {}
+            Ok(()) => continue,
             Err(error @ LogError::Refused { .. }) => return shared.fail(error.to_string()),
             Err(error) => tracing::warn!(%error, "the log is read on in a moment"),
         }
@@ -34,13 +34,23 @@ pub(super) async fn follow(shared: Arc<Shared>) {
 
 async fn read_on(shared: &Arc<Shared>) -> Result<(), LogError> {
     let unavailable = |reason: String| LogError::Unavailable { reason };
+    let mut connections = shared.server.connections.clone();
+    connections.mark_unchanged();
     let start_sequence = shared.replica().applied + 1;
     let policy = DeliverPolicy::ByStartSequence { start_sequence };
     let config = pull::OrderedConfig { deliver_policy: policy, ..pull::OrderedConfig::default() };
     let consumer = shared.server.log.create_consumer(config).await.map_err(|error| unavailable(error.to_string()))?;
     let mut delivered = consumer.messages().await.map_err(|error| unavailable(error.to_string()))?;
-    while let Some(first) = delivered.next().await {
-        let mut next = Some(first);
+    loop {
+        let mut next = tokio::select! {
+            // Safe to cancel, both: what was not taken stays where it is.
+            next = delivered.next() => next,
+            // The server may have forgotten the consumer, which shows by itself only after a while.
+            _ = connections.changed() => return Ok(()),
+        };
+        if next.is_none() {
+            return Err(unavailable("the consumer ended".into()));
+        }
         let mut batch = Batch::default();
         let mut answers = vec![];
         let mut failed = None;
@@ -75,7 +85,6 @@ async fn read_on(shared: &Arc<Shared>) -> Result<(), LogError> {
         state::flush_when_due(shared);
         snapshot::take_when_due(shared);
     }
-    Err(unavailable("the consumer ended".into()))
 }
 
 fn ready<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {

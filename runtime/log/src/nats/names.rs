@@ -91,6 +91,11 @@ impl Names {
         format!("{}.snapshot.newest", self.root())
     }
 
+    /// An entry that is always there: an answer without it is from a copy that is behind.
+    pub(super) fn always(&self) -> String {
+        format!("{}.snapshot.always", self.root())
+    }
+
     /// A piece of the snapshot that was taken at an entry.
     pub(super) fn snapshot_part(&self, sequence: u64, part: usize) -> String {
         format!("{}.snapshot.at.{sequence}.{part}", self.root())

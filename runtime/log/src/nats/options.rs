@@ -1,9 +1,12 @@
 //! Where the server is, and what is checked before anything is done there.
 
 use crate::error::LogError;
-use async_nats::ConnectOptions;
 use async_nats::client::Client;
+use async_nats::{ConnectOptions, Event};
 use sluicebox_core::message::BODY_BYTES_MAX;
+use std::fmt;
+use std::path::PathBuf;
+use tokio::sync::watch;
 
 /// The oldest server that is known to keep what is asked of it: it answers many gets at once since then.
 const VERSION_MIN: (u64, u64) = (2, 11);
@@ -22,6 +25,8 @@ pub struct Options {
     /// The name of the log: `[a-z][a-z0-9_-]{0,62}`.
     pub namespace: String,
     pub login: Login,
+    /// Certificates of those who may vouch for the servers, beside those that the machine trusts.
+    pub ca_file: Option<PathBuf>,
     /// How many servers keep a copy, when the streams are made.
     pub replicas: usize,
     /// Bytes of state in memory at which they go into the stream of state.
@@ -31,7 +36,7 @@ pub struct Options {
 }
 
 /// Who connects.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Login {
     #[default]
     None,
@@ -46,19 +51,28 @@ pub enum Login {
     Credentials(String),
 }
 
+/// No word of a secret.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Login::None { "nobody" } else { "(redacted)" })
+    }
+}
+
 impl Options {
     pub fn new(url: impl Into<String>, namespace: impl Into<String>) -> Self {
         Self {
             url: url.into(),
             namespace: namespace.into(),
             login: Login::None,
+            ca_file: None,
             replicas: 1,
             flush_bytes: FLUSH_BYTES,
             snapshot_bytes: SNAPSHOT_BYTES,
         }
     }
 
-    pub(super) async fn connect(&self) -> Result<Client, LogError> {
+    /// The connection, and how often it was made.
+    pub(super) async fn connect(&self) -> Result<(Client, watch::Receiver<u64>), LogError> {
         let refused = |reason: String| LogError::Refused { reason };
         let options = ConnectOptions::new().name(format!("sluicebox {}", self.namespace));
         let options = match self.login.clone() {
@@ -70,6 +84,18 @@ impl Options {
                 .credentials(&text)
                 .map_err(|error| refused(format!("the credentials cannot be read: {error}")))?,
         };
+        let options = match self.ca_file.clone() {
+            Some(path) => options.add_root_certificates(path),
+            None => options,
+        };
+        let (connected, connections) = watch::channel(0);
+        let options = options.event_callback(move |event| {
+            tracing::debug!(%event, "the connection to the log");
+            if matches!(event, Event::Connected) {
+                connected.send_modify(|connections| *connections += 1);
+            }
+            std::future::ready(())
+        });
         let servers: Vec<String> = self.url.split(',').map(|url| url.trim().to_owned()).collect();
         let client = options.connect(servers).await.map_err(|error| LogError::Unavailable {
             reason: format!("no connection to the server at {}: {error}", self.url),
@@ -90,7 +116,7 @@ impl Options {
         if !info.jetstream {
             return Err(refused(format!("the server at {} has no JetStream: start it with `-js`", self.url)));
         }
-        Ok(client)
+        Ok((client, connections))
     }
 }
 

@@ -135,7 +135,7 @@ impl Replica {
             Entry::Claim { shard, start, controlled } => self.claim(sequence, shard, start, controlled, wanted),
             Entry::Routings { version, routings } => self.put_routings(version, routings),
             Entry::Reroute(rerouting) => self.reroute(sequence, *rerouting),
-            Entry::Forget(handler) => self.forget(sequence, &handler),
+            Entry::Forget { handler, upto, version } => self.forget(sequence, &handler, upto, version),
             Entry::Trim { from, upto, messages } => self.trim(from, upto, messages),
             Entry::Flushed { upto, state_sequence } => {
                 self.written.flushed(upto);
@@ -220,7 +220,11 @@ impl Replica {
         Outcome::Done
     }
 
-    fn forget(&mut self, sequence: u64, handler: &HandlerName) -> Outcome {
+    fn forget(&mut self, sequence: u64, handler: &HandlerName, upto: u64, version: u64) -> Outcome {
+        let mut mine = self.shards.iter().filter(|(id, _)| id.handler == *handler);
+        if mine.any(|(_, shard)| shard.last > upto) || self.routings.version != version {
+            return Outcome::Conflict;
+        }
         self.shards.retain(|id, _| id.handler != *handler);
         self.dead.remove(handler);
         self.written.forget_at(handler, sequence);

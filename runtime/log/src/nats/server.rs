@@ -12,11 +12,14 @@ use serde::Deserialize;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::HandlerName;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// Room for headers and what else is around a payload.
 const AROUND_BYTES: usize = 4 * 1024;
+/// More than the default of a server makes readers wait for one entry, and writers for one another.
+const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Wrong last sequence: the fence.
 const STALE: u64 = 10071;
 /// A write on this subject is under way.
@@ -74,6 +77,8 @@ impl From<PublishError> for LogError {
 #[derive(Clone)]
 pub(super) struct Server {
     pub(super) client: Client,
+    /// Changes with each connection that is made.
+    pub(super) connections: watch::Receiver<u64>,
     pub(super) names: Names,
     pub(super) log: Stream,
     pub(super) state: Stream,
@@ -81,7 +86,7 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) async fn connect(options: &Options) -> Result<Self, LogError> {
-        let client = options.connect().await?;
+        let (client, connections) = options.connect().await?;
         let names = Names::new(&options.namespace);
         let context = jetstream::new(client.clone());
         let config = |name: String, subjects: Vec<String>, of_subject: i64| stream::Config {
@@ -94,12 +99,19 @@ impl Server {
         };
         let log = config(names.log_stream(), names.log_subjects(), -1);
         let state = config(names.state_stream(), names.state_subjects(), 1);
-        Ok(Self { log: opened(&context, log).await?, state: opened(&context, state).await?, client, names })
+        let state = stream::Config { allow_message_ttl: true, ..state };
+        let (log, state) = (opened(&context, log).await?, opened(&context, state).await?);
+        let server = Self { log, state, client, connections, names };
+        match server.publish(server.names.always(), Bytes::new(), Some(0)).await {
+            // It is there already.
+            Ok(_) | Err(PublishError::Stale) => Ok(server),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Most bytes of a payload.
     pub(super) fn payload_bytes_max(&self) -> usize {
-        self.client.server_info().max_payload.saturating_sub(AROUND_BYTES)
+        self.client.server_info().max_payload.min(PAYLOAD_BYTES_MAX).saturating_sub(AROUND_BYTES)
     }
 
     /// The sequence that the entry has. With `expected`: only if this is the sequence of the last entry on the subject.
@@ -108,6 +120,17 @@ impl Server {
         subject: String,
         payload: Bytes,
         expected: Option<u64>,
+    ) -> Result<u64, PublishError> {
+        self.publish_for(subject, payload, expected, None).await
+    }
+
+    /// As `publish`; the server lets the entry go after so long.
+    pub(super) async fn publish_for(
+        &self,
+        subject: String,
+        payload: Bytes,
+        expected: Option<u64>,
+        lives: Option<Duration>,
     ) -> Result<u64, PublishError> {
         #[derive(Deserialize)]
         struct Answer {
@@ -124,9 +147,14 @@ impl Server {
         }
         for _ in 0..TRIES {
             let mut request = Request::new().payload(payload.clone()).timeout(Some(ANSWER));
+            let mut headers = HeaderMap::new();
             if let Some(expected) = expected {
-                let mut headers = HeaderMap::new();
                 headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+            }
+            if let Some(lives) = lives {
+                headers.insert("Nats-TTL", lives.as_secs().to_string());
+            }
+            if !headers.is_empty() {
                 request = request.headers(headers);
             }
             let answer = match self.client.send_request(subject.clone(), request).await {
@@ -290,6 +318,7 @@ async fn opened(context: &jetstream::Context, wanted: stream::Config) -> Result<
             wanted.max_messages_per_subject.to_string(),
         ),
         ("--allow-direct", !found.allow_direct, String::new()),
+        ("--allow-msg-ttl", wanted.allow_message_ttl && !found.allow_message_ttl, String::new()),
         ("--max-age", !found.max_age.is_zero(), "0".into()),
         ("--max-msgs", found.max_messages > 0, "-1".into()),
         ("--no-allow-rollup", found.allow_rollup, String::new()),

@@ -125,7 +125,7 @@ impl Shared {
         self.check().map_err(|error| published(PublishError::Unavailable(error.to_string())))?;
         let nonce = rand::random();
         let payload = entry::encode(nonce, entry);
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = oneshot::channel();
         locked(&self.waiting).insert(nonce, sender);
         // Also when whoever asked goes away.
         let _leave = Leave { shared: self, nonce };
@@ -135,13 +135,16 @@ impl Shared {
             _ => self.write_parts(nonce, payload).await.map_err(published)?,
         };
         // DURABLE: when the server answers, or when the entry comes back.
-        match self.server.publish(subject, payload, expected).await {
-            // Without an answer it may come back all the same.
-            Ok(_) | Err(PublishError::Unknown(_)) => {}
-            Err(error) => return Err(published(error)),
-        }
-        match tokio::time::timeout(BACK, receiver).await {
-            Ok(Ok(outcome)) => Ok(outcome),
+        let back = tokio::select! {
+            answer = self.server.publish(subject, payload, expected) => match answer {
+                // Without an answer it may come back all the same.
+                Ok(_) | Err(PublishError::Unknown(_)) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
+                Err(error) => return Err(published(error)),
+            },
+            back = &mut receiver => Some(back),
+        };
+        match back {
+            Some(Ok(outcome)) => Ok(outcome),
             _ => Err(published(PublishError::Unknown("the entry did not come back".into()))),
         }
     }

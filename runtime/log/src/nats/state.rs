@@ -14,21 +14,34 @@ use crate::frame::{FrameError, Reader, Writer, read_key};
 use crate::inspect::{Smallest, StateKey, StateQuery};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use sluicebox_core::clock;
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::HandlerName;
 use sluicebox_core::message::Key;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Keys and entries asked for, and values written, at once.
 const KEYS_MAX: usize = 64;
 const TOGETHER_MAX: usize = 128;
 /// Above this many bytes beyond those at which it is written down, nothing more is committed until it is (256 MiB).
 pub(super) const BEHIND_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// A deleted entry is remembered for so long (a day), so that whoever still has an older value to write down finds the newer
+/// word there; then the server lets it go. Nobody writes down what is in hand for as long as that.
+const DELETED: Duration = Duration::from_secs(24 * 3600);
+/// A host that wakes from a sleep after this long writes nothing down of what it had in hand.
+const IN_HAND_MAX: Duration = Duration::from_secs(3600);
+/// How often, and how long after the last time, a copy is asked again that is behind.
+const BEHIND_MAX: usize = 1000;
+const BEHIND_WAIT: Duration = Duration::from_millis(10);
 /// How often a value is written that somebody else writes at the same time.
 const TRIES: usize = 8;
 /// Not the whole of a stream at once.
 const SCAN_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Of each entry of a key, since when it is so and how large its value is; `None`: it was deleted.
+type Sizes = BTreeMap<Arc<str>, (u64, Option<u64>)>;
 
 /// The value of an entry in the stream of state.
 struct Value {
@@ -92,22 +105,46 @@ pub(super) async fn load(shared: &Shared, handler: &HandlerName, keys: Vec<Key>)
 
 /// The last message of each subject, by someone who has at least the stream's messages up to `needed`.
 async fn last_of(shared: &Shared, subjects: Vec<String>, needed: u64) -> Result<Vec<Stored>, LogError> {
+    let (stream, always) = (shared.server.names.state_stream(), shared.server.names.always());
     let mut found = vec![];
+    let mut behind = 0;
     // Halved where more entries fit than the server answers with.
     let mut asked = vec![subjects];
-    while let Some(subjects) = asked.pop() {
+    while let Some(mut subjects) = asked.pop() {
+        subjects.push(always.clone());
         let question = serde_json::json!({ "multi_last": subjects, "batch": 1024 }).to_string();
-        let many = shared.server.get_many(&shared.server.names.state_stream(), &question).await?;
+        let many = shared.server.get_many(&stream, &question).await?;
+        subjects.pop();
         if many.too_many && subjects.len() > 1 {
             let (first, second) = subjects.split_at(subjects.len() / 2);
             asked.extend([first.to_vec(), second.to_vec()]);
         } else if many.too_many {
-            return Err(LogError::Unavailable { reason: "one key has more entries than a server looks up".into() });
-        } else if !many.entries.is_empty() && many.upto.is_some_and(|upto| upto < needed) {
+            found.extend(each_of(shared, &subjects).await?);
+        } else if many.upto.is_none_or(|upto| upto < needed) {
             // A copy that is behind. The next question may go to another one.
-            tokio::task::yield_now().await;
+            behind += 1;
+            if behind > BEHIND_MAX {
+                return Err(LogError::Unavailable { reason: format!("the copies of stream {stream} are behind") });
+            }
+            tokio::time::sleep(BEHIND_WAIT).await;
             asked.push(subjects);
         } else {
+            found.extend(many.entries.into_iter().filter(|found| found.subject != always));
+        }
+    }
+    Ok(found)
+}
+
+/// The last message of each subject that fits, of one key whose entries, deleted ones included, are too many for one answer.
+async fn each_of(shared: &Shared, subjects: &[String]) -> Result<Vec<Stored>, LogError> {
+    let mut found = vec![];
+    for subject in subjects {
+        let mut sequence = 1;
+        loop {
+            let question = serde_json::json!({ "seq": sequence, "next_by_subj": subject, "batch": 1024 }).to_string();
+            let many = shared.server.get_many(&shared.server.names.state_stream(), &question).await?;
+            let Some(last) = many.entries.last() else { break };
+            sequence = last.sequence + 1;
             found.extend(many.entries);
         }
     }
@@ -141,12 +178,16 @@ pub(super) async fn flush(shared: &Shared) -> Result<(), LogError> {
     if written.is_empty() {
         return Ok(());
     }
+    let begun = clock::since_boot();
     let mut state_sequence = 0;
     for chunk in written.chunks(TOGETHER_MAX) {
         let subjects: Vec<String> =
             chunk.iter().map(|(handler, key, entry, _)| shared.server.names.value(handler, key, entry)).collect();
         let there = last_of(shared, subjects.clone(), 0).await?;
         let there: HashMap<String, Stored> = there.into_iter().map(|found| (found.subject.clone(), found)).collect();
+        if clock::since_boot().saturating_sub(begun) > IN_HAND_MAX {
+            return Err(LogError::Unavailable { reason: "writing state down took too long".into() });
+        }
         let mut writes = vec![];
         for ((_, key, entry, latest), subject) in chunk.iter().zip(subjects) {
             let there = there.get(&subject).cloned();
@@ -169,6 +210,7 @@ async fn write_down(
     latest: &Latest,
 ) -> Result<u64, LogError> {
     let payload = encode(latest.version, key, entry, latest.value.as_ref());
+    let lives = latest.value.is_none().then_some(DELETED);
     for _ in 0..TRIES {
         let sequence = match there {
             Some(found) => {
@@ -179,7 +221,7 @@ async fn write_down(
             }
             None => 0,
         };
-        match shared.server.publish(subject.clone(), payload.clone(), Some(sequence)).await {
+        match shared.server.publish_for(subject.clone(), payload.clone(), Some(sequence), lives).await {
             Ok(sequence) => return Ok(sequence),
             // What was looked at is not the last one, or another host was faster.
             Err(PublishError::Stale) => there = shared.server.last(&shared.server.state, &subject).await?,
@@ -196,7 +238,7 @@ pub(super) async fn keys(shared: &Shared, query: StateQuery) -> Result<Vec<State
     let is_wanted = |key: &Key| key.as_str().starts_with(&prefix) && after.as_ref().is_none_or(|after| key > after);
     let (mut found, forgotten) = {
         let replica = shared.replica();
-        let mut found: BTreeMap<Key, BTreeMap<Arc<str>, (u64, Option<u64>)>> = BTreeMap::new();
+        let mut found: BTreeMap<Key, Sizes> = BTreeMap::new();
         for (key, entries) in replica.written.keys(&handler).filter(|(key, _)| is_wanted(key)) {
             let sizes = entries.iter().map(|(entry, latest)| {
                 (entry.clone(), (latest.version, latest.value.as_ref().map(|value| value.len() as u64)))
