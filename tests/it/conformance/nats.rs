@@ -10,7 +10,7 @@ use sluicebox::commit::{
 };
 use sluicebox::effects::{EFFECTS_BYTES_MAX, StateWrite};
 use sluicebox::handler::ShardId;
-use sluicebox::log::nats::{NatsLog, Options};
+use sluicebox::log::nats::{Login, NatsLog, Options};
 use sluicebox::log::{Log, LogError, StateQuery, Trim};
 use sluicebox::message::{BODY_BYTES_MAX, IdHash, Key, Offset};
 use std::sync::Arc;
@@ -296,6 +296,30 @@ async fn a_log_goes_on_when_its_server_was_killed_and_came_back_and_loses_nothin
         told.extend(tail.next().await.unwrap().unwrap().messages.iter().map(|message| message.body[0]));
     }
     assert_eq!(told, found);
+}
+
+#[tokio::test]
+async fn who_connects_is_who_the_server_knows_or_is_refused_with_the_reason() {
+    let by_token = OwnServer::start_with(&["--auth", "the-token"]);
+    let by_user = OwnServer::start_with(&["--user", "shop", "--pass", "the-password"]);
+    let token = |text: &str| Login::Token(text.into());
+    let user = |password: &str| Login::User { user: "shop".into(), password: password.into() };
+    for (server, good, bad) in [
+        (&by_token, token("the-token"), [Login::None, token("another"), user("the-password")]),
+        (&by_user, user("the-password"), [Login::None, token("the-token"), user("another")]),
+    ] {
+        let options = |login| Options { login, ..Options::new(server.url(), "t") };
+        open_nats(options(good)).unwrap().append(vec![message("a", "x")]).await.unwrap();
+        for login in bad {
+            match open_nats(options(login)).map(drop) {
+                Err(error @ LogError::Refused { .. }) => {
+                    let said = error.to_string();
+                    assert!(said.contains("authorization") && !said.contains("the-"), "{said}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -84,7 +84,7 @@ fn start() -> String {
     let folder = address.parent().unwrap();
     drop(std::fs::remove_dir_all(folder));
     std::fs::create_dir_all(folder).unwrap();
-    let (shell, port) = start_in(folder, "-1");
+    let (shell, port) = start_in(folder, "-1", &[]);
     let url = format!("nats://127.0.0.1:{port}");
     std::fs::File::create(&address).unwrap().write_all(url.as_bytes()).unwrap();
     // As long as this process.
@@ -93,7 +93,7 @@ fn start() -> String {
 }
 
 /// Starts a server with its data in a folder, and returns what ends it when its input ends, and its port.
-fn start_in(folder: &Path, port: &str) -> (Child, String) {
+fn start_in(folder: &Path, port: &str, arguments: &[&str]) -> (Child, String) {
     // A shell waits for the end of its input, which is the end of this process, also when it is killed.
     let script = r#""$0" "$@" <&- & server=$!; read -r _; kill -9 $server; wait $server 2>&-; rm -rf "$REMOVE""#;
     let mut shell = Command::new("sh")
@@ -101,6 +101,7 @@ fn start_in(folder: &Path, port: &str) -> (Child, String) {
         .arg(program())
         .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
         .arg(folder.join("data"))
+        .args(arguments)
         // The data of one that is started again stays.
         .env("REMOVE", if port == "-1" { folder } else { Path::new("/nonexistent") })
         .stdin(Stdio::piped())
@@ -131,9 +132,14 @@ pub struct OwnServer {
 
 impl OwnServer {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With arguments that it does not get when it is started again.
+    pub fn start_with(arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        let (shell, port) = start_in(folder.path(), &free);
+        let (shell, port) = start_in(folder.path(), &free, arguments);
         Self { folder, port, shell: Some(shell) }
     }
 
@@ -151,7 +157,7 @@ impl OwnServer {
 
     /// With the same data, at the same place.
     pub fn start_again(&mut self) {
-        self.shell = Some(start_in(self.folder.path(), &self.port).0);
+        self.shell = Some(start_in(self.folder.path(), &self.port, &[]).0);
     }
 }
 

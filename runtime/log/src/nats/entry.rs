@@ -237,3 +237,73 @@ pub(super) fn read_record(reader: &mut Reader) -> Result<Record, FrameError> {
         control: read_control(reader)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicebox_core::clock::Timestamp;
+    use sluicebox_core::commit::{Control, Delayed, Mark};
+    use sluicebox_core::message::NewMessage;
+    use sluicebox_core::routing::{IdFrom, KeyFrom, Since, Span};
+    use sluicebox_core::topic::{Pattern, Topic};
+
+    fn entries() -> Vec<Entry> {
+        let handler = HandlerName::parse("order").unwrap();
+        let message = NewMessage::new(Topic::parse("a.b").unwrap(), "body");
+        let routing = Routing {
+            handler: handler.clone(),
+            key: KeyFrom::All,
+            id: IdFrom::Message,
+            shards: 8,
+            recorded: Offset(3),
+            identity: Since::default(),
+            spans: vec![Span { after: Offset(2), subscribe: vec![Pattern::parse("a.>").unwrap()] }],
+        };
+        let record = Record {
+            commit_number: 9,
+            read: Offset(70_000),
+            open: vec![],
+            marks: vec![Mark { id: IdHash(u128::MAX), time: Timestamp(5) }],
+            delayed: vec![Delayed { number: 4, due: Timestamp(6), message: message.clone() }],
+            controlled: Offset(1),
+            control: Control { paused: true, ..Control::default() },
+        };
+        let rerouting = Rerouting {
+            version: 3,
+            routing: routing.clone(),
+            from: vec![(Term(300), 1), (Term(2), 0)],
+            records: vec![record.clone(), record],
+            letters: vec![MovedLetter { number: 1 << 40, shard: 7, identity: Some(IdHash(1)) }],
+        };
+        vec![
+            Entry::Frame(Frame::Messages(vec![message])),
+            Entry::Parts(vec![1, 300, u64::MAX]),
+            Entry::Begin(LogId(7)),
+            Entry::Claim {
+                shard: ShardId { handler: handler.clone(), index: 300 },
+                start: Offset(1),
+                controlled: Offset::END,
+            },
+            Entry::Routings { version: 1, routings: vec![routing] },
+            Entry::Reroute(Box::new(rerouting)),
+            Entry::Forget { handler, upto: 5, version: 6 },
+            Entry::Trim { from: Offset(1), upto: Offset(1 << 20), messages: 3 },
+            Entry::Flushed { upto: 1000, state_sequence: 2000 },
+        ]
+    }
+
+    #[test]
+    fn every_entry_comes_back_as_it_was_and_is_an_error_when_it_was_cut() {
+        for entry in entries() {
+            let encoded = encode(42, &entry);
+            let (nonce, content) = open(&encoded).unwrap();
+            assert_eq!((nonce, decode(content.clone())), (42, Ok(entry.clone())));
+            for end in 0..content.len() {
+                assert!(decode(content.slice(..end)).is_err(), "{entry:?} cut to {end} bytes");
+            }
+            let has_messages = matches!(unpack(content).unwrap(), Unpacked::Frame(_));
+            assert_eq!(has_messages, matches!(entry, Entry::Frame(_)));
+        }
+        assert!(open(&Bytes::from_static(b"short")).is_err());
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::error::LogError;
 use async_nats::client::Client;
-use async_nats::{ConnectOptions, Event};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event};
 use sluicebox_core::message::BODY_BYTES_MAX;
 use std::fmt;
 use std::path::PathBuf;
@@ -97,8 +97,13 @@ impl Options {
             std::future::ready(())
         });
         let servers: Vec<String> = self.url.split(',').map(|url| url.trim().to_owned()).collect();
-        let client = options.connect(servers).await.map_err(|error| LogError::Unavailable {
-            reason: format!("no connection to the server at {}: {error}", self.url),
+        let client = options.connect(servers).await.map_err(|error| {
+            let reason = format!("no connection to the server at {}: {error}", self.url);
+            match error.kind() {
+                // Waiting does not mend it.
+                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => refused(reason),
+                _ => LogError::Unavailable { reason },
+            }
         })?;
         let info = client.server_info();
         if version(&info.version).is_none_or(|version| version < VERSION_MIN) {
