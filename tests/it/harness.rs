@@ -5,6 +5,7 @@ pub mod disk;
 pub mod guests;
 pub mod logs;
 pub mod native;
+pub mod nats;
 pub mod process;
 pub mod recorder;
 

@@ -18,6 +18,7 @@ mod hosts;
 mod hotload;
 mod identity;
 mod new;
+mod on_nats;
 mod operators;
 mod oracle;
 mod panics;

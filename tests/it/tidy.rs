@@ -81,6 +81,11 @@ fn sqlite_is_named_only_in_the_embedded_log() {
 }
 
 #[test]
+fn nats_is_named_only_in_the_log_on_nats() {
+    check_absent(&["async_nats::"], &["runtime/log/src/nats"]);
+}
+
+#[test]
 fn only_the_committer_commits() {
     // The benchmark commits the same rows without the product, to compare.
     check_absent(&["log.commit("], &["runtime/src/committer.rs", "runtime/src/bench/parts.rs"]);

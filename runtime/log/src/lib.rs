@@ -6,10 +6,13 @@
 mod contract;
 pub mod embedded;
 mod error;
+pub mod frame;
 mod inspect;
 mod limits;
 mod live;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod rerouting;
 mod routings;
 

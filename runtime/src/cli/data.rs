@@ -54,7 +54,12 @@ pub(super) fn of_settings(config: &Path, data: Option<&Path>) -> Result<(PathBuf
     let overrides = Overrides { data: data.map(Path::to_owned), ..Overrides::default() };
     match (config::load(config, &overrides), data) {
         (Ok(Loaded { settings, .. }), _) => {
-            let LogSettings::Embedded { path, .. } = settings.log;
+            let LogSettings::Embedded { path, .. } = settings.log else {
+                let file = config.display();
+                return Err(Failure::usage(format!(
+                    "the log that `{file}` names is not in a directory: back its streams up with `nats stream backup`"
+                )));
+            };
             Ok((path, settings.host.data))
         }
         // Settings that are wrong elsewhere, or none at all, do not matter while the directory is named.
@@ -73,8 +78,10 @@ impl Data {
     fn open(host: &HostArgs, args: &DataArgs, client: &Client) -> Result<Option<Self>, Failure> {
         // Settings that are wrong elsewhere, or none at all, do not matter while the directory is named.
         let settings = config::load(&host.config(), &Overrides::default()).ok().map(|loaded| loaded.settings);
-        let from_settings = settings.as_ref().map(|settings| match &settings.log {
-            LogSettings::Embedded { path, .. } => path.clone(),
+        let from_settings = settings.as_ref().and_then(|settings| match &settings.log {
+            LogSettings::Embedded { path, .. } => Some(path.clone()),
+            // Only a host looks at it.
+            LogSettings::Nats { .. } => None,
         });
         let Some(directory) = args.data.clone().or(from_settings).filter(|directory| directory.is_dir()) else {
             return Ok(None);

@@ -1,5 +1,7 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
+mod nats;
+
 use super::declared::host::{
     HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_DELAYED, HOST_DELAYED_BYTES, HOST_DELAYED_MAX, HOST_WAITING, HTTP_LISTEN,
     HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
@@ -26,9 +28,8 @@ const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
 const RETAIN_AGE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 const LOG_LATER: &[Later] = &[
-    ("url", "it belongs to kind = \"nats\" or \"redis\", which this build does not have: use `path`"),
-    ("ingress", "it belongs to kind = \"nats\", which this build does not have"),
-    ("egress", "it belongs to kind = \"nats\", which this build does not have"),
+    ("ingress", "remove it: messages come in over HTTP until then"),
+    ("egress", "remove it: handlers reach others over HTTP until then"),
 ];
 
 pub(super) fn namespace(
@@ -65,11 +66,12 @@ pub(super) fn log(
     match kind.as_ref().and_then(|item| LOG_KIND.kind.parse(findings, item)) {
         // One that is none was reported: what stands beside it is looked at as if it were the default.
         None | Some(LogKind::Embedded) => embedded(findings, section, directory, overrides),
-        Some(other @ (LogKind::Nats | LogKind::Redis)) => {
+        Some(LogKind::Nats) => nats::read(findings, section, directory),
+        Some(other @ LogKind::Redis) => {
             let problem = kind.map(|item| item.span()).unwrap_or_default();
             findings
                 .error(problem, format!("this build has no log of kind {}", LOG_KIND.kind.show(&other)))
-                .expected("\"embedded\", the only kind that this build has")
+                .expected("\"embedded\" or \"nats\", the kinds that this build has")
                 .hint("remove `kind`, or write kind = \"embedded\"");
             embedded(findings, section, directory, overrides)
         }
@@ -87,6 +89,7 @@ fn embedded(
         directory_at(findings, item, directory, &LOG_PATH.kind.expected(), &hint)
     });
     let retain = section.read(findings, &LOG_RETAIN, retain).unwrap_or_default();
+    nats::refuse(findings, &mut section);
     section.finish(findings, LOG_LATER);
     if overrides.data.as_ref().is_some_and(|data| data.as_os_str().is_empty()) {
         let problem = findings.error_in(&origin(LOG_PATH.above), "the path is empty");
@@ -116,8 +119,10 @@ pub(super) fn host(
     delayed.finish(findings, &[]);
     let delayed = DelayedBound { messages_max, bytes_max };
     section.finish(findings, &[]);
-    let LogSettings::Embedded { path: beside_log, .. } = log;
-    let data = data.unwrap_or_else(|| beside_log.clone());
+    let data = data.unwrap_or_else(|| match log {
+        LogSettings::Embedded { path, .. } => path.clone(),
+        LogSettings::Nats { .. } => overrides.data.clone().unwrap_or_else(|| directory.join(LOG_PATH.default.0)),
+    });
     HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max, delayed }
 }
 

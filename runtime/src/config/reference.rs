@@ -73,14 +73,22 @@ mod tests {
     fn problems(path: &str, lines: &str) -> String {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("order.wasm"), "").unwrap();
-        std::fs::write(directory.path().join("token"), "0123456789abcdef").unwrap();
+        for name in ["token", "shop.creds", "nats-token", "shop.nk", "nats-password", "ca.pem"] {
+            std::fs::write(directory.path().join(name), "0123456789abcdef").unwrap();
+        }
+        // What belongs to one kind of log.
+        let is_of_nats = ["log.url", "log.login", "log.ca_file", "log.replicas"].iter().any(|of| path.starts_with(of));
+        let lines = match is_of_nats && !lines.contains("kind =") {
+            true => format!("kind = \"nats\"\n{lines}"),
+            false => lines.to_owned(),
+        };
         let needed: String = [("module", "\"order.wasm\""), ("subscribe", "[\"events.*\"]")]
             .iter()
             .filter(|(name, _)| !lines.contains(&format!("{name} =")))
             .map(|(name, value)| format!("{name} = {value}\n"))
             .collect();
         let text = match header(path) {
-            None => lines.to_owned(),
+            None => lines,
             Some(header @ "[handlers.order]") => format!("{header}\n{needed}{lines}\n"),
             Some(header) => format!("{header}\n{lines}\n"),
         };

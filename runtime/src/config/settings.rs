@@ -52,6 +52,26 @@ pub enum LogSettings {
         path: PathBuf,
         retain: Retain,
     },
+    /// Streams of a NATS server.
+    Nats {
+        /// One or more addresses with commas between them, without names or passwords in them.
+        url: String,
+        login: NatsLogin,
+        ca_file: Option<PathBuf>,
+        /// Of the streams, when they are made.
+        replicas: usize,
+        retain: Retain,
+    },
+}
+
+/// Who connects to a NATS server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NatsLogin {
+    None,
+    Credentials(Secret),
+    Token(Secret),
+    Nkey(Secret),
+    User { user: String, password: Secret },
 }
 
 /// What may be deleted from the log: messages that every handler has settled.

@@ -88,7 +88,6 @@ fn bad_settings_of_the_host_are_refused() {
     check("[flows.popular]", "1:2", &["`flows` in the file is not supported by this version"]);
     check("log = \"data\"", "1:7", &["`log` is a text", "a section, [log]"]);
     check("handlers = []", "1:12", &["`handlers` is a list", "[handlers.order]"]);
-    check("[log]\nkind = \"nats\"", "2:8", &["this build has no log of kind \"nats\"", "\"embedded\", the only kind"]);
     check("[log]\nkind = \"redis\"", "2:8", &["this build has no log of kind \"redis\""]);
     check("[log]\nkind = \"sqlite\"", "2:8", &["`kind` cannot be \"sqlite\"", "\"embedded\" or"]);
     check("[log]\nkind = \"embeded\"", "2:8", &["did you mean \"embedded\"?"]);
@@ -98,7 +97,8 @@ fn bad_settings_of_the_host_are_refused() {
     check("[log]\nretain = { age = \"1\" }", "2:18", &["`1` has no unit", "from \"1s\" to \"3650d\""]);
     check("[log]\nretain = { max_bytes = \"1MiB\" }", "2:24", &["out of range", "from \"64MiB\""]);
     check("[log]\nretain = { bytes = \"1GiB\" }", "2:12", &["unknown setting `bytes` in `retain`", "age, max_bytes"]);
-    check("[log]\nurl = \"nats://x\"", "2:1", &["`url` in [log] is not supported", "use `path`"]);
+    check("[log]\nurl = \"nats://x\"", "2:7", &["`url` belongs to kind = \"nats\"", "or remove it"]);
+    check("[log]\negress = []", "2:1", &["`egress` in [log] is not supported"]);
     check("[http]\nport = 80", "2:1", &["unknown setting `port` in [http]", "listen, token_file"]);
     check("[http]\nlisten = \"8080\"", "2:10", &["write `127.0.0.1:8080`"]);
     check("[http]\nlisten = \":8080\"", "2:10", &["`0.0.0.0:8080` for every interface"]);
@@ -108,6 +108,42 @@ fn bad_settings_of_the_host_are_refused() {
     check("[http]\nlisten = \"0.0.0.0:80\"", "2:10", &["needs `token_file`", "or listen on 127.0.0.1"]);
     check("[http]\ntoken_file = \"gone\"", "2:14", &["failed to read", "gone`: No such file", "relative to"]);
     check("[http]\ntoken_file = \"short\"", "2:14", &["has 6 bytes, at least 16", "urandom"]);
+}
+
+#[test]
+fn bad_settings_of_a_log_on_nats_are_refused() {
+    let check_nats = |line: &str, at: &str, said: &[&str]| check(&format!("[log]\nkind = \"nats\"\n{line}"), at, said);
+    check_nats("path = \"x\"", "3:8", &["`path` belongs to kind = \"embedded\"", "`data` in [host]"]);
+    check_nats("url = \"localhost:4222\"", "3:7", &["`localhost:4222` is not the address", "begin with nats://"]);
+    check_nats("url = \"nats://a,\"", "3:7", &["`` is not the address of a server"]);
+    check_nats("url = \"nats://me:secret@a\"", "3:7", &["a name or a password in it", "password_file"]);
+    check_nats("replicas = 6", "3:12", &["out of range", "from 1 to 5"]);
+    check_nats("ca_file = \"gone\"", "3:11", &["there is no file", "relative to"]);
+    check_nats("retain = { max_bytes = \"1GiB\" }", "3:10", &["does not count its bytes", "leave `max_bytes` out"]);
+    check_nats("login = \"me\"", "3:9", &["`login` is a text", "files of their own"]);
+    check_nats("login = {}", "3:9", &["does not say one way to connect", "credentials_file"]);
+    check_nats("login = { user = \"me\" }", "3:9", &["does not say one way to connect"]);
+    check_nats("login = { nkey_file = \"gone\" }", "3:23", &["failed to read"]);
+    check_nats("login = { token = \"x\" }", "3:11", &["unknown setting `token` in `login`"]);
+}
+
+#[test]
+fn a_log_on_nats_is_read_with_its_login() {
+    let files = Files::new();
+    let read = |lines: &str| {
+        let text = format!("[log]\nkind = \"nats\"\n{lines}");
+        files.parse(&text, &Overrides::default()).unwrap().settings
+    };
+    let plain = read("");
+    let LogSettings::Nats { url, login, ca_file, replicas, retain } = plain.log else { panic!("{:?}", plain.log) };
+    assert_eq!((url.as_str(), login, ca_file, replicas), ("nats://127.0.0.1:4222", NatsLogin::None, None, 1));
+    assert_eq!((retain, plain.host.data), (Retain::default(), files.path("data")));
+    let settings =
+        read("url = \"tls://a:1, tls://b:2\"\nreplicas = 3\nlogin = { user = \"me\", password_file = \"token\" }");
+    let LogSettings::Nats { url, login, replicas, .. } = settings.log else { panic!("{:?}", settings.log) };
+    assert_eq!((url.as_str(), replicas), ("tls://a:1, tls://b:2", 3));
+    assert!(matches!(&login, NatsLogin::User { user, .. } if user == "me"), "{login:?}");
+    assert!(!format!("{login:?}").contains("0123456789abcdef"), "{login:?}");
 }
 
 #[test]
@@ -396,7 +432,10 @@ fn retain_false_keeps_everything_and_a_table_names_what_differs() {
     ] {
         let text = format!("[log]\nretain = {typed}");
         let LogSettings::Embedded { retain, .. } =
-            Files::new().parse(&text, &Overrides::default()).unwrap().settings.log;
+            Files::new().parse(&text, &Overrides::default()).unwrap().settings.log
+        else {
+            panic!("another kind of log");
+        };
         assert_eq!(retain, Retain { age, bytes_max }, "{typed}");
     }
 }

@@ -98,7 +98,8 @@ on_every_kind! {
         to_the_end(&*log, &all(&[])).await;
         append(&*log, 2).await;
         for (offset, gone) in [(Offset::START, 6), (messages[1], 4), (messages[5], 0), (Offset::END, 0)] {
-            assert_eq!(log.gone_after(offset).await.unwrap(), gone, "{offset}");
+            let counted = log.gone_after(offset).await.unwrap();
+            assert!(counted == gone || (counted > gone && !log.guarantees().lag_is_exact), "{counted} after {offset}");
         }
     }
 

@@ -17,8 +17,11 @@ use std::time::Duration;
 pub type Open = fn(&Path) -> Result<Arc<dyn Log>, LogError>;
 
 /// Every kind of log.
-pub const KINDS: [Open; 2] =
-    [|_| Ok(Arc::new(MemoryLog::new())), |directory| Ok(Arc::new(EmbeddedLog::open(directory, Options::default())?))];
+pub const KINDS: [Open; 3] = [
+    |_| Ok(Arc::new(MemoryLog::new())),
+    |directory| Ok(Arc::new(EmbeddedLog::open(directory, Options::default())?)),
+    |directory| super::nats::open(&super::nats::namespace_of(directory)),
+];
 
 /// An empty log, and what must live as long as it.
 pub struct Fresh {
@@ -34,6 +37,13 @@ pub fn embedded() -> Fresh {
     let directory = tempfile::tempdir().unwrap();
     let log = EmbeddedLog::open(directory.path(), Options::default()).unwrap();
     Fresh { log: Arc::new(log), _directory: Some(directory) }
+}
+
+/// State and records are written down all the time, as they are now and then where there is more of them.
+pub fn nats() -> Fresh {
+    let options = super::nats::options(&super::nats::fresh_namespace());
+    let options = sluicebox::log::nats::Options { flush_bytes: 256, snapshot_bytes: 4096, ..options };
+    Fresh { log: super::nats::open_with(options).unwrap(), _directory: None }
 }
 
 pub fn topic(text: &str) -> Topic {

@@ -41,7 +41,9 @@ pub(super) fn run(args: &RerouteArgs, output: &mut Output) -> Result<Exit, Failu
         return Err(Failure::usage(error));
     }
     let loaded = args.settings.load()?;
-    let LogSettings::Embedded { path, .. } = &loaded.settings.log;
+    let LogSettings::Embedded { path, .. } = &loaded.settings.log else {
+        return Err(Failure::usage("handlers of a log of kind \"nats\" cannot be rerouted by this version"));
+    };
     let handler = loaded.settings.handlers.iter().find(|handler| handler.name == args.name).ok_or_else(|| {
         let file = args.settings.config.display();
         anyhow!("`{file}` has no handler `{}`: what it is to be routed by is said there", args.name)

@@ -6,7 +6,7 @@ use crate::memory::Budget;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// The kinds of logs; this build has only the first.
+/// The kinds of logs; this build has the first two.
 #[derive(Clone, Copy, PartialEq)]
 pub(in crate::config) enum LogKind {
     Embedded,
@@ -35,8 +35,9 @@ settings! {
         path: "log.kind",
         kind: Word(&[("embedded", LogKind::Embedded), ("nats", LogKind::Nats), ("redis", LogKind::Redis)]),
         default: Is(LogKind::Embedded),
-        effect: "Where messages are kept. `embedded` is a database in a directory of this machine; this build has no \
-                 other kind.",
+        effect: "Where messages are kept. `embedded` is a database in a directory of this machine, `nats` are two streams of \
+                 a NATS server with JetStream, of version 2.11 or newer. One host at a time may run on a namespace: two would take \
+                 the shards from each other. This build has no other kind.",
         example: "kind = \"embedded\"",
         above: None,
     };
@@ -48,6 +49,82 @@ settings! {
                  file; one in the flag or variable to the current directory.",
         example: "path = \"/var/lib/shop\"",
         above: Some(Above { flag: "--data", variable: "SLUICEBOX_DATA" }),
+    };
+    LOG_URL: Form, Is<&'static str> = Setting {
+        path: "log.url",
+        kind: Form("addresses such as \"nats://127.0.0.1:4222\", with commas between them"),
+        default: Is("nats://127.0.0.1:4222"),
+        effect: "Where the servers of the log are, for `nats`. `tls://` demands encryption. Who connects is said by `login`. \
+                 The log is in the streams `sluicebox-NAMESPACE` and `sluicebox-NAMESPACE-state`, which are made if they are \
+                 not there; nothing else may publish to their subjects, `sb.NAMESPACE.>`.",
+        example: "kind = \"nats\"\nurl = \"nats://a.example:4222,nats://b.example:4222\"",
+        above: None,
+    };
+    LOG_LOGIN: Form, Means = Setting {
+        path: "log.login",
+        kind: Form("a table such as { credentials_file = \"shop.creds\" }"),
+        default: Means("none: whoever reaches the server may use it"),
+        effect: "Who connects, for `nats`: one of a file of credentials, a token, the seed of an nkey, or a user with a \
+                 password. What is in the files is never shown.",
+        example: "login = { credentials_file = \"shop.creds\" }",
+        above: None,
+    };
+    LOG_LOGIN_CREDENTIALS: Form, Means = Setting {
+        path: "log.login.credentials_file",
+        kind: Form("the path of a file of credentials, as `nsc` writes it"),
+        default: Means("none"),
+        effect: "A user's JWT and the seed of its key.",
+        example: "login = { credentials_file = \"shop.creds\" }",
+        above: None,
+    };
+    LOG_LOGIN_TOKEN: Form, Means = Setting {
+        path: "log.login.server_token_file",
+        kind: Form("the path of a file"),
+        default: Means("none"),
+        effect: "A file that holds the token that the server asks for.",
+        example: "login = { server_token_file = \"nats-token\" }",
+        above: None,
+    };
+    LOG_LOGIN_NKEY: Form, Means = Setting {
+        path: "log.login.nkey_file",
+        kind: Form("the path of a file"),
+        default: Means("none"),
+        effect: "A file that holds the seed of an nkey.",
+        example: "login = { nkey_file = \"shop.nk\" }",
+        above: None,
+    };
+    LOG_LOGIN_USER: Form, Means = Setting {
+        path: "log.login.user",
+        kind: Form("the name of a user, together with password_file"),
+        default: Means("none"),
+        effect: "The user of the server.",
+        example: "login = { user = \"shop\", password_file = \"nats-password\" }",
+        above: None,
+    };
+    LOG_LOGIN_PASSWORD: Form, Means = Setting {
+        path: "log.login.password_file",
+        kind: Form("the path of a file, together with user"),
+        default: Means("none"),
+        effect: "A file that holds the password of `user`.",
+        example: "login = { user = \"shop\", password_file = \"nats-password\" }",
+        above: None,
+    };
+    LOG_CA_FILE: Form, Means = Setting {
+        path: "log.ca_file",
+        kind: Form("the path of a file of certificates in PEM"),
+        default: Means("the certificates that this machine trusts"),
+        effect: "Who may vouch for the servers, for `nats`, beside those that the machine trusts.",
+        example: "ca_file = \"ca.pem\"",
+        above: None,
+    };
+    LOG_REPLICAS: Whole<usize>, Is<usize> = Setting {
+        path: "log.replicas",
+        kind: Whole(1..=5),
+        default: Is(1),
+        effect: "How many servers keep a copy, for `nats`, when the streams are made. With 3 the loss of one server loses \
+                 nothing; with 1 what is acknowledged outlives kill -9, not the loss of the server.",
+        example: "replicas = 3",
+        above: None,
     };
     LOG_RETAIN: Form, Means = Setting {
         path: "log.retain",
@@ -74,7 +151,7 @@ settings! {
         effect: "The data stays below this: the oldest messages are deleted, and when none may be, new messages are refused \
                  with 503 while commits go on from a reserve. Dead letters take at most a quarter of it, an equal part for \
                  each handler that the log knows: beyond it `dead.full` holds. Names of topics take at most an eighth: beyond \
-                 it messages on new topics are refused.",
+                 it messages on new topics are refused. Only for `embedded`: a NATS server has bounds of its own.",
         example: "retain = { max_bytes = \"50GiB\" }",
         above: None,
     };
@@ -89,7 +166,7 @@ settings! {
     HOST_DATA: Form, Means = Setting {
         path: "host.data",
         kind: Form("the path of a directory"),
-        default: Means("the directory of the embedded log"),
+        default: Means("the directory of the embedded log; `data` beside the file with another log"),
         effect: "Where the host keeps what is its own: compiled modules, and earlier versions of modules to go back to. It \
                  is made if it is not there; one host uses it at a time. A path is relative to the file. What is in another \
                  directory from before is not moved.",

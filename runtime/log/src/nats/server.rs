@@ -1,0 +1,334 @@
+//! What is asked of the server: publish behind a fence, get entries, and the streams they are in.
+
+use super::names::Names;
+use super::options::Options;
+use crate::error::LogError;
+use async_nats::client::{Client, Request, RequestErrorKind};
+use async_nats::jetstream::stream::{self, Stream};
+use async_nats::{HeaderMap, StatusCode, jetstream};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use sluicebox_core::clock::Timestamp;
+use sluicebox_core::handler::HandlerName;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the server may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// Room for headers and what else is around a payload.
+const AROUND_BYTES: usize = 4 * 1024;
+/// More than the default of a server makes readers wait for one entry, and writers for one another.
+const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Wrong last sequence: the fence.
+const STALE: u64 = 10071;
+/// A write on this subject is under way.
+const UNDER_WAY: u64 = 10164;
+/// Out of room: on the disk, or by a bound of stream or account.
+const FULL: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
+/// How often a write that met another one under way is tried.
+const TRIES: u32 = 50;
+
+/// An entry of a stream.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) sequence: u64,
+    pub(super) subject: String,
+    pub(super) time: Timestamp,
+    pub(super) payload: Bytes,
+}
+
+/// What a get of many answered.
+#[derive(Debug, Default)]
+pub(super) struct Many {
+    pub(super) entries: Vec<Stored>,
+    /// The end of the stream as whoever answered knew it, where the last entries of subjects were asked for.
+    pub(super) upto: Option<u64>,
+    /// There is more that fits the question.
+    pub(super) more: bool,
+    /// Nothing is here, since too many entries fit.
+    pub(super) too_many: bool,
+}
+
+/// Why something was not published.
+#[derive(Debug)]
+pub(super) enum PublishError {
+    /// The fence: something else is the last on the subject. Nothing was written.
+    Stale,
+    Full(String),
+    /// Nothing was written.
+    Unavailable(String),
+    /// It may be written, or be written later.
+    Unknown(String),
+}
+
+impl From<PublishError> for LogError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::Stale => LogError::Conflict,
+            PublishError::Full(reason) => LogError::Full { reason },
+            PublishError::Unavailable(reason) => LogError::Unavailable { reason },
+            PublishError::Unknown(reason) => LogError::Unknown { reason },
+        }
+    }
+}
+
+/// A connection and the streams of a namespace.
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) client: Client,
+    /// Changes with each connection that is made.
+    pub(super) connections: watch::Receiver<u64>,
+    pub(super) names: Names,
+    pub(super) log: Stream,
+    pub(super) state: Stream,
+}
+
+impl Server {
+    pub(super) async fn connect(options: &Options) -> Result<Self, LogError> {
+        let (client, connections) = options.connect().await?;
+        let names = Names::new(&options.namespace);
+        let context = jetstream::new(client.clone());
+        let config = |name: String, subjects: Vec<String>, of_subject: i64| stream::Config {
+            name,
+            subjects,
+            max_messages_per_subject: of_subject,
+            num_replicas: options.replicas,
+            allow_direct: true,
+            ..stream::Config::default()
+        };
+        let log = config(names.log_stream(), names.log_subjects(), -1);
+        let state = config(names.state_stream(), names.state_subjects(), 1);
+        let state = stream::Config { allow_message_ttl: true, ..state };
+        let (log, state) = (opened(&context, log).await?, opened(&context, state).await?);
+        let server = Self { log, state, client, connections, names };
+        match server.publish(server.names.always(), Bytes::new(), Some(0)).await {
+            // It is there already.
+            Ok(_) | Err(PublishError::Stale) => Ok(server),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Most bytes of a payload.
+    pub(super) fn payload_bytes_max(&self) -> usize {
+        self.client.server_info().max_payload.min(PAYLOAD_BYTES_MAX).saturating_sub(AROUND_BYTES)
+    }
+
+    /// The sequence that the entry has. With `expected`: only if this is the sequence of the last entry on the subject.
+    pub(super) async fn publish(
+        &self,
+        subject: String,
+        payload: Bytes,
+        expected: Option<u64>,
+    ) -> Result<u64, PublishError> {
+        self.publish_for(subject, payload, expected, None).await
+    }
+
+    /// As `publish`; the server lets the entry go after so long.
+    pub(super) async fn publish_for(
+        &self,
+        subject: String,
+        payload: Bytes,
+        expected: Option<u64>,
+        lives: Option<Duration>,
+    ) -> Result<u64, PublishError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(default)]
+            seq: u64,
+            error: Option<Refusal>,
+        }
+        #[derive(Deserialize)]
+        struct Refusal {
+            #[serde(default)]
+            err_code: u64,
+            #[serde(default)]
+            description: String,
+        }
+        for _ in 0..TRIES {
+            let mut request = Request::new().payload(payload.clone()).timeout(Some(ANSWER));
+            let mut headers = HeaderMap::new();
+            if let Some(expected) = expected {
+                headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
+            }
+            if let Some(lives) = lives {
+                headers.insert("Nats-TTL", lives.as_secs().to_string());
+            }
+            if !headers.is_empty() {
+                request = request.headers(headers);
+            }
+            let answer = match self.client.send_request(subject.clone(), request).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let reason = format!("publishing to {subject}: {error}");
+                    return Err(match error.kind() {
+                        RequestErrorKind::NoResponders | RequestErrorKind::MaxPayloadExceeded => {
+                            PublishError::Unavailable(reason)
+                        }
+                        _ => PublishError::Unknown(reason),
+                    });
+                }
+            };
+            let answer: Answer = serde_json::from_slice(&answer.payload)
+                .map_err(|error| PublishError::Unknown(format!("the server answered {subject} with {error}")))?;
+            let Some(Refusal { err_code, description }) = answer.error else { return Ok(answer.seq) };
+            match err_code {
+                STALE => return Err(PublishError::Stale),
+                // Nothing was written, so the same may be sent again.
+                UNDER_WAY => tokio::time::sleep(Duration::from_millis(2)).await,
+                code if FULL.contains(&code) => return Err(PublishError::Full(description)),
+                code => return Err(PublishError::Unavailable(format!("{subject}: {description} ({code})"))),
+            }
+        }
+        Err(PublishError::Unavailable(format!("{subject}: another write is under way")))
+    }
+
+    /// What fits the question, from whichever server of the stream answers: it may not have all that the leader has.
+    pub(super) async fn get_many(&self, stream: &str, question: &str) -> Result<Many, LogError> {
+        let unavailable = |reason: String| LogError::Unavailable { reason };
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| unavailable(e.to_string()))?;
+        let subject = format!("$JS.API.DIRECT.GET.{stream}");
+        let asked = self.client.publish_with_reply(subject, inbox, question.to_owned().into()).await;
+        asked.map_err(|error| unavailable(error.to_string()))?;
+        let mut many = Many::default();
+        loop {
+            let answer = tokio::time::timeout(ANSWER, answers.next()).await;
+            let Ok(Some(answer)) = answer else {
+                return Err(unavailable(format!("stream {stream} does not answer")));
+            };
+            let headers = answer.headers.unwrap_or_default();
+            let number = |name: &str| headers.get(name).and_then(|value| value.as_str().parse::<u64>().ok());
+            if let Some(status) = answer.status {
+                return match status.as_u16() {
+                    204 => {
+                        many.upto = number("Nats-UpTo-Sequence");
+                        many.more = number("Nats-Num-Pending").unwrap_or(0) > 0;
+                        Ok(many)
+                    }
+                    404 => Ok(many),
+                    413 => {
+                        many.too_many = true;
+                        Ok(many)
+                    }
+                    503 if status == StatusCode::NO_RESPONDERS => {
+                        Err(unavailable(format!("stream {stream} is not there, or has no leader now")))
+                    }
+                    code => {
+                        let reason = answer.description.unwrap_or_default();
+                        Err(unavailable(format!("stream {stream} answered {code}: {reason}")))
+                    }
+                };
+            }
+            let time = headers.get("Nats-Time-Stamp").and_then(|time| time.as_str().parse::<jiff::Timestamp>().ok());
+            let (Some(sequence), Some(subject), Some(time)) =
+                (number("Nats-Sequence"), headers.get("Nats-Subject"), time)
+            else {
+                return Err(unavailable(format!("stream {stream} answered with something unknown")));
+            };
+            let time = Timestamp(u64::try_from(time.as_millisecond()).unwrap_or(0));
+            let subject = subject.as_str().to_owned();
+            many.entries.push(Stored { sequence, subject, time, payload: answer.payload });
+        }
+    }
+
+    /// The entry with this sequence as its leader knows it: `None` only when it is certainly not there.
+    pub(super) async fn get(&self, stream: &Stream, sequence: u64) -> Result<Option<Stored>, LogError> {
+        let name = &stream.cached_info().config.name;
+        let near = self.get_many(name, &format!(r#"{{"seq":{sequence},"batch":1}}"#)).await?;
+        if let Some(found) = near.entries.into_iter().find(|found| found.sequence == sequence) {
+            return Ok(Some(found));
+        }
+        match stream.get_raw_message(sequence).await {
+            Ok(found) => Ok(Some(stored(found))),
+            Err(error) => match error.kind() {
+                stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                _ => Err(LogError::Unavailable { reason: error.to_string() }),
+            },
+        }
+    }
+
+    /// The last entry on a subject, as the leader knows it.
+    pub(super) async fn last(&self, stream: &Stream, subject: &str) -> Result<Option<Stored>, LogError> {
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(found) => Ok(Some(stored(found))),
+            Err(error) => match error.kind() {
+                stream::LastRawMessageErrorKind::NoMessageFound => Ok(None),
+                _ => Err(LogError::Unavailable { reason: error.to_string() }),
+            },
+        }
+    }
+
+    /// Subjects of a stream that fit a pattern and have an entry.
+    pub(super) async fn subjects(&self, stream: &Stream, pattern: &str) -> Result<Vec<String>, LogError> {
+        let unavailable = |reason: String| LogError::Unavailable { reason };
+        let mut found = stream.info_with_subjects(pattern).await.map_err(|error| unavailable(error.to_string()))?;
+        let mut subjects = vec![];
+        while let Some(subject) = found.next().await {
+            subjects.push(subject.map_err(|error| unavailable(error.to_string()))?.0);
+        }
+        Ok(subjects)
+    }
+
+    /// Every entry before this one goes.
+    pub(super) async fn purge_before(&self, sequence: u64) -> Result<(), LogError> {
+        let purged = self.log.purge().sequence(sequence).await;
+        purged.map(drop).map_err(|error| LogError::Unavailable { reason: error.to_string() })
+    }
+
+    /// Entries of the stream of state on subjects that fit go.
+    pub(super) async fn purge_state(&self, pattern: &str) -> Result<(), LogError> {
+        let purged = self.state.purge().filter(pattern).await;
+        purged.map(drop).map_err(|error| LogError::Unavailable { reason: error.to_string() })
+    }
+
+    /// State of a handler that was written down before this sequence of the stream of state goes.
+    pub(super) async fn purge_values(&self, handler: &HandlerName, before: u64) -> Result<(), LogError> {
+        let purged = self.state.purge().filter(self.names.all_values(handler)).sequence(before).await;
+        purged.map(drop).map_err(|error| LogError::Unavailable { reason: error.to_string() })
+    }
+
+    /// First and last sequence of a stream.
+    pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
+        let info = stream.get_info().await.map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        Ok((info.state.first_sequence, info.state.last_sequence))
+    }
+}
+
+fn stored(found: jetstream::message::StreamMessage) -> Stored {
+    let time = millis(found.time);
+    Stored { sequence: found.sequence, subject: found.subject.to_string(), time, payload: found.payload }
+}
+
+pub(super) fn millis(time: async_nats::datetime::DateTime) -> Timestamp {
+    Timestamp(u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
+}
+
+/// The stream, made if it is not there, and never changed if it is.
+async fn opened(context: &jetstream::Context, wanted: stream::Config) -> Result<Stream, LogError> {
+    let name = wanted.name.clone();
+    let unavailable = |reason: String| LogError::Unavailable { reason: format!("stream {name}: {reason}") };
+    let stream = context.get_or_create_stream(wanted.clone()).await.map_err(|error| unavailable(error.to_string()))?;
+    let found = &stream.cached_info().config;
+    let differs = [
+        ("--subjects", found.subjects != wanted.subjects, wanted.subjects.join(",")),
+        (
+            "--max-msgs-per-subject",
+            found.max_messages_per_subject != wanted.max_messages_per_subject,
+            wanted.max_messages_per_subject.to_string(),
+        ),
+        ("--allow-direct", !found.allow_direct, String::new()),
+        ("--allow-msg-ttl", wanted.allow_message_ttl && !found.allow_message_ttl, String::new()),
+        ("--max-age", !found.max_age.is_zero(), "0".into()),
+        ("--max-msgs", found.max_messages > 0, "-1".into()),
+        ("--no-allow-rollup", found.allow_rollup, String::new()),
+    ];
+    match differs.into_iter().find(|(_, differs, _)| *differs) {
+        None => Ok(stream),
+        Some((flag, _, value)) => Err(LogError::Refused {
+            reason: format!(
+                "stream {name} is not set up as it must be: change it with `nats stream edit {name} {flag} {value}`"
+            ),
+        }),
+    }
+}

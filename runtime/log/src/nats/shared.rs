@@ -1,0 +1,200 @@
+//! What the parts of the log on one host share: the server, what all entries add up to, and who waits for which entry.
+
+use super::entry::{self, Entry, Nonce};
+use super::options::Options;
+use super::replica::{Outcome, Replica};
+use super::server::{PublishError, Server};
+use crate::error::LogError;
+use crate::live::Live;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
+
+/// How long an entry that was written may take to come back.
+const BACK: Duration = Duration::from_secs(30);
+/// Most bytes of an entry in parts: what a commit holds is bounded below this.
+const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+pub(super) struct Shared {
+    pub(super) server: Server,
+    pub(super) options: Options,
+    pub(super) live: Live,
+    replica: Mutex<Replica>,
+    waiting: Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>,
+    /// The sequence up to which entries are applied.
+    pub(super) applied: watch::Sender<u64>,
+    /// Why it does not go on.
+    failed: Mutex<Option<String>>,
+    /// One at a time: what is written down, snapshots, what goes.
+    pub(super) housekeeping: Arc<tokio::sync::Mutex<()>>,
+    /// Bytes of entries since the last snapshot.
+    pub(super) since_snapshot: AtomicU64,
+    /// The sequence of the newest snapshot.
+    pub(super) snapshot_at: AtomicU64,
+    /// Entries before this one are gone.
+    pub(super) purged: AtomicU64,
+}
+
+/// Why an entry was not written, or may not be.
+#[derive(Debug)]
+pub(super) enum WriteError {
+    Published(PublishError),
+    /// It can never be written.
+    TooLarge(usize),
+}
+
+impl From<WriteError> for LogError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Published(error) => error.into(),
+            WriteError::TooLarge(bytes) => LogError::Refused {
+                reason: format!("an entry of {bytes} bytes is too large, at most {ENTRY_BYTES_MAX} are allowed"),
+            },
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(server: Server, options: Options, replica: Replica) -> Arc<Self> {
+        let applied = watch::Sender::new(replica.applied);
+        let snapshot_at = replica.applied;
+        Arc::new(Self {
+            server,
+            options,
+            live: Live::new(replica.end),
+            replica: Mutex::new(replica),
+            waiting: Mutex::default(),
+            applied,
+            failed: Mutex::default(),
+            housekeeping: Arc::default(),
+            since_snapshot: AtomicU64::new(0),
+            snapshot_at: AtomicU64::new(snapshot_at),
+            purged: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn replica(&self) -> MutexGuard<'_, Replica> {
+        locked(&self.replica)
+    }
+
+    /// It does not go on: every tail ends, and nobody waits any longer.
+    pub(super) fn fail(&self, reason: String) {
+        tracing::error!(reason, "the log ended");
+        *locked(&self.failed) = Some(reason);
+        locked(&self.waiting).clear();
+        // Whoever waits for entries looks again.
+        self.applied.send_modify(|_| ());
+        self.live.close();
+    }
+
+    /// Returns once it does not go on.
+    pub(super) async fn failed(&self) {
+        let mut applied = self.applied.subscribe();
+        while self.check().is_ok() {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// An error once it does not go on.
+    pub(super) fn check(&self) -> Result<(), LogError> {
+        match &*locked(&self.failed) {
+            Some(reason) => Err(LogError::Unavailable { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Who waits for the entry with this nonce.
+    pub(super) fn take_waiting(&self, nonce: Nonce) -> Option<oneshot::Sender<Outcome>> {
+        locked(&self.waiting).remove(&nonce)
+    }
+
+    /// Writes an entry and waits until it came back in its place among all others, so that what came of it is known, and
+    /// whoever reads on this host sees it.
+    pub(super) async fn write(
+        &self,
+        subject: String,
+        entry: &Entry,
+        expected: Option<u64>,
+    ) -> Result<Outcome, WriteError> {
+        let published = WriteError::Published;
+        self.check().map_err(|error| published(PublishError::Unavailable(error.to_string())))?;
+        let nonce = rand::random();
+        let payload = entry::encode(nonce, entry);
+        let (sender, mut receiver) = oneshot::channel();
+        locked(&self.waiting).insert(nonce, sender);
+        // Also when whoever asked goes away.
+        let _leave = Leave { shared: self, nonce };
+        let payload = match payload.len() {
+            bytes if bytes <= self.server.payload_bytes_max() => payload,
+            bytes if bytes > ENTRY_BYTES_MAX => return Err(WriteError::TooLarge(bytes)),
+            _ => self.write_parts(nonce, payload).await.map_err(published)?,
+        };
+        // DURABLE: when the server answers, or when the entry comes back.
+        let back = tokio::select! {
+            answer = self.server.publish(subject, payload, expected) => match answer {
+                // Without an answer it may come back all the same.
+                Ok(_) | Err(PublishError::Unknown(_)) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
+                Err(error) => return Err(published(error)),
+            },
+            back = &mut receiver => Some(back),
+        };
+        match back {
+            Some(Ok(outcome)) => Ok(outcome),
+            _ => Err(published(PublishError::Unknown("the entry did not come back".into()))),
+        }
+    }
+
+    /// The entry that stands for one that is too large. What it holds is seen by nobody before that one is there.
+    async fn write_parts(&self, nonce: Nonce, payload: Bytes) -> Result<Bytes, PublishError> {
+        let mut sequences = vec![];
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(self.server.payload_bytes_max()));
+            let sequence =
+                self.server.publish(self.server.names.part(), part, None).await.map_err(|error| match error {
+                    // Whatever became of the part, the entry was not written.
+                    PublishError::Unknown(reason) => PublishError::Unavailable(reason),
+                    other => other,
+                })?;
+            sequences.push(sequence);
+        }
+        Ok(entry::encode(nonce, &Entry::Parts(sequences)))
+    }
+
+    /// What the parts of an entry hold together, without its nonce.
+    pub(super) async fn assemble(&self, sequences: &[u64]) -> Result<Bytes, LogError> {
+        let mut whole = Vec::new();
+        for sequence in sequences {
+            let part = self.server.get(&self.server.log, *sequence).await?;
+            let missing = || LogError::Unavailable { reason: format!("the part {sequence} of an entry is missing") };
+            whole.extend_from_slice(&part.ok_or_else(missing)?.payload);
+        }
+        let (_, content) = entry::open(&whole.into()).map_err(unreadable)?;
+        Ok(content)
+    }
+}
+
+/// Bytes in the log that are not what they should be.
+pub(super) fn unreadable(error: crate::frame::FrameError) -> LogError {
+    LogError::Refused { reason: format!("an entry of the log cannot be read: {error}") }
+}
+
+struct Leave<'a> {
+    shared: &'a Shared,
+    nonce: Nonce,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        drop(self.shared.take_waiting(self.nonce));
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,225 @@
+//! Snapshots: all that the entries up to a place add up to, in the stream of state, so that a host that starts reads only what
+//! came since, and so that older entries can go.
+
+use super::entry::{read_record, read_routings, write_record};
+use super::replica::{Indexed, Latest, Replica, Shard};
+use super::server::{PublishError, Server};
+use super::shared::{Shared, unreadable};
+use crate::error::LogError;
+use crate::frame::{FrameError, Reader, Writer, read_key, read_letter, read_shard, write_letter, write_shard};
+use crate::routings;
+use bytes::Bytes;
+use sluicebox_core::clock::Timestamp;
+use sluicebox_core::commit::{LogId, Term};
+use sluicebox_core::handler::HandlerName;
+use sluicebox_core::message::Offset;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const VERSION: u8 = 1;
+/// How often the newest is looked for while others take the place of older ones.
+const TRIES: usize = 5;
+
+/// Begins to take one when enough came since the last.
+pub(super) fn take_when_due(shared: &Arc<Shared>) {
+    if shared.since_snapshot.load(Ordering::Relaxed) < shared.options.snapshot_bytes {
+        return;
+    }
+    let Ok(one) = shared.housekeeping.clone().try_lock_owned() else { return };
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let _one = one;
+        if let Err(error) = take(&shared).await {
+            tracing::warn!(%error, "a snapshot is taken later");
+        }
+    });
+}
+
+/// Writes a snapshot of what is applied now, unless a newer one is there.
+pub(super) async fn take(shared: &Shared) -> Result<(), LogError> {
+    let (sequence, bytes) = {
+        let replica = shared.replica();
+        (replica.applied, encode(&replica))
+    };
+    shared.since_snapshot.store(0, Ordering::Relaxed);
+    let server = &shared.server;
+    let mut rest = bytes;
+    let mut parts = 0;
+    while !rest.is_empty() {
+        let part = rest.split_to(rest.len().min(server.payload_bytes_max()));
+        server.publish(server.names.snapshot_part(sequence, parts), part, None).await?;
+        parts += 1;
+    }
+    let newest = server.last(&server.state, &server.names.snapshot()).await?;
+    let (expected, there) = match newest {
+        Some(stored) => (stored.sequence, decode_pointer(stored.payload).map_err(unreadable)?.0),
+        None => (0, 0),
+    };
+    if there < sequence {
+        let mut writer = Writer::default();
+        writer.byte(VERSION);
+        writer.number(sequence);
+        writer.count(parts);
+        match server.publish(server.names.snapshot(), writer.finish(), Some(expected)).await {
+            Ok(_) => {}
+            // Another host's is there now.
+            Err(PublishError::Stale) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    shared.snapshot_at.fetch_max(there.max(sequence), Ordering::Relaxed);
+    drop_older(server, there.max(sequence)).await
+}
+
+/// Pieces of snapshots before this one go; also those of a host that died while it wrote them.
+async fn drop_older(server: &Server, newest: u64) -> Result<(), LogError> {
+    let pattern = server.names.snapshot_parts_of_all();
+    for subject in server.subjects(&server.state, &pattern).await? {
+        let at = subject.rsplit('.').nth(1).and_then(|at| at.parse::<u64>().ok());
+        if at.is_some_and(|at| at < newest) {
+            server.purge_state(&subject).await?;
+        }
+    }
+    Ok(())
+}
+
+fn decode_pointer(bytes: Bytes) -> Result<(u64, usize), FrameError> {
+    let mut reader = Reader::new(bytes);
+    match reader.byte()? {
+        VERSION => {}
+        version => return Err(FrameError::Version { version }),
+    }
+    let sequence = reader.number()?;
+    let parts = usize::try_from(reader.number()?).map_err(|_| FrameError::Invalid("the number of parts"))?;
+    Ok((sequence, parts))
+}
+
+/// The newest snapshot, or nothing where there is none.
+pub(super) async fn newest(server: &Server) -> Result<Replica, LogError> {
+    for _ in 0..TRIES {
+        let Some(pointer) = server.last(&server.state, &server.names.snapshot()).await? else {
+            return Ok(Replica::default());
+        };
+        let (sequence, parts) = decode_pointer(pointer.payload).map_err(unreadable)?;
+        let mut whole = Vec::new();
+        let mut is_whole = true;
+        for part in 0..parts {
+            match server.last(&server.state, &server.names.snapshot_part(sequence, part)).await? {
+                Some(part) => whole.extend_from_slice(&part.payload),
+                // A newer one took its place meanwhile.
+                None => is_whole = false,
+            }
+        }
+        if is_whole {
+            return decode(whole.into()).map_err(unreadable);
+        }
+    }
+    Err(LogError::Unavailable { reason: "the newest snapshot is not whole".into() })
+}
+
+fn encode(replica: &Replica) -> Bytes {
+    let mut writer = Writer::default();
+    writer.byte(VERSION);
+    writer.wide(replica.id.unwrap_or_default().0);
+    let numbers = [replica.applied, replica.end.0, replica.trimmed.0, replica.state_sequence];
+    numbers.into_iter().for_each(|number| writer.number(number));
+    writer.count(replica.shards.len());
+    for (id, shard) in &replica.shards {
+        write_shard(&mut writer, id);
+        writer.number(shard.term.0);
+        writer.number(shard.last);
+        write_record(&mut writer, &shard.record());
+    }
+    writer.count(replica.dead.len());
+    for (handler, dead) in &replica.dead {
+        writer.text(handler.as_str());
+        writer.count(dead.letters().len());
+        for (number, indexed) in dead.letters() {
+            writer.number(*number);
+            writer.count(indexed.bytes);
+            write_letter(&mut writer, &indexed.letter);
+        }
+    }
+    writer.number(replica.routings.version);
+    writer.text(&routings::encode(&replica.routings.routings));
+    writer.count(replica.ends.len());
+    for (handler, ends) in &replica.ends {
+        writer.text(handler.as_str());
+        writer.list(ends.iter(), |writer, end| writer.number(*end));
+    }
+    writer.list(replica.trims.iter(), |writer, (upto, gone)| {
+        writer.number(upto.0);
+        writer.number(*gone);
+    });
+    writer.count(replica.written.forgotten().len());
+    for (handler, at) in replica.written.forgotten() {
+        writer.text(handler.as_str());
+        writer.number(*at);
+    }
+    writer.count(replica.written.all().count());
+    for (handler, key, entry, latest) in replica.written.all() {
+        writer.text(handler.as_str());
+        writer.text(key.as_str());
+        writer.text(entry);
+        writer.number(latest.version);
+        writer.option(latest.value.as_ref(), |writer, value| writer.bytes(value));
+    }
+    for pairs in [replica.parts.first.iter().map(|(at, first)| (*at, *first)).collect::<Vec<_>>(), {
+        replica.parts.loose.iter().map(|(at, time)| (*at, time.0)).collect()
+    }] {
+        writer.list(pairs.iter(), |writer, (first, second)| {
+            writer.number(*first);
+            writer.number(*second);
+        });
+    }
+    writer.finish()
+}
+
+fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
+    let mut reader = Reader::new(bytes);
+    let reader = &mut reader;
+    match reader.byte()? {
+        VERSION => {}
+        version => return Err(FrameError::Version { version }),
+    }
+    let mut replica = Replica { id: Some(LogId(reader.wide()?)), applied: reader.number()?, ..Replica::default() };
+    (replica.end, replica.trimmed) = (Offset(reader.number()?), Offset(reader.number()?));
+    replica.state_sequence = reader.number()?;
+    let shards = reader.list(8, |reader| {
+        let (id, term, last) = (read_shard(reader)?, Term(reader.number()?), reader.number()?);
+        Ok((id, Shard { term, last, ..Shard::from_record(read_record(reader)?) }))
+    })?;
+    replica.shards = shards.into_iter().collect();
+    for _ in 0..reader.count(2)? {
+        let dead = replica.dead.entry(read_handler(reader)?).or_default();
+        for _ in 0..reader.count(8)? {
+            let (number, bytes) = (reader.number()?, reader.number()?);
+            let bytes = usize::try_from(bytes).map_err(|_| FrameError::Invalid("the bytes of a letter"))?;
+            dead.insert(number, Indexed { letter: read_letter(reader)?, bytes });
+        }
+    }
+    replica.routings.version = reader.number()?;
+    replica.routings.routings = read_routings(reader)?;
+    let ends = reader.list(2, |reader| Ok((read_handler(reader)?, reader.list(1, Reader::number)?)))?;
+    replica.ends = ends.into_iter().collect();
+    replica.trims = reader.list(2, |reader| Ok((Offset(reader.number()?), reader.number()?)))?.into();
+    let forgotten = reader.list(2, |reader| Ok((read_handler(reader)?, reader.number()?)))?;
+    let written = reader.list(5, |reader| {
+        let (handler, key) = (read_handler(reader)?, read_key(reader)?);
+        let entry: Arc<str> = reader.text(|text| Some(text.into()))?;
+        let version = reader.number()?;
+        let value = reader.option(|reader| reader.bytes().map(|value| Bytes::copy_from_slice(&value)))?;
+        Ok((handler, key, entry, Latest { version, value }))
+    })?;
+    replica.written.restore(forgotten.into_iter().collect::<HashMap<_, _>>(), written);
+    replica.parts.first = reader.list(2, |reader| Ok((reader.number()?, reader.number()?)))?.into_iter().collect();
+    let loose = reader.list(2, |reader| Ok((reader.number()?, Timestamp(reader.number()?))))?;
+    replica.parts.loose = loose.into_iter().collect();
+    reader.end()?;
+    Ok(replica)
+}
+
+fn read_handler(reader: &mut Reader) -> Result<HandlerName, FrameError> {
+    reader.text(|text| HandlerName::parse(text).ok())
+}

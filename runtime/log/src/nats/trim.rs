@@ -1,0 +1,167 @@
+//! Letting old messages go: first out of everyone's sight, by an entry that says up to where, then out of the stream.
+
+use super::entry::Entry;
+use super::names::Names;
+use super::reads;
+use super::replica::{Outcome, Replica};
+use super::server::PublishError;
+use super::shared::Shared;
+use super::{look, snapshot};
+use crate::contract::{Held, ReadRequest, Trim, Trimmed, Why};
+use crate::error::LogError;
+use crate::frame::{Place, Writer, write_letter};
+use sluicebox_core::commit::Control;
+use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::message::Offset;
+use std::collections::HashSet;
+use std::sync::atomic::Ordering;
+
+/// Most bytes looked at by one step.
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// So many entries go together, since the stream is asked each time.
+const PURGE_MIN: u64 = 256;
+
+pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogError> {
+    let (from, (floor, holder)) = {
+        let replica = shared.replica();
+        (replica.trimmed, floor(&replica, &trim.holders))
+    };
+    let nothing = Trimmed::default();
+    let Some(older_than) = trim.older_than else { return Ok(nothing) };
+    let (mut going, mut upto, mut held, mut is_young) = (0usize, from, None, false);
+    // The first alone, since mostly it is too young.
+    for messages_max in [1, trim.messages_max.saturating_add(1)] {
+        if is_young || held.is_some() {
+            break;
+        }
+        (going, upto) = (0, from);
+        let patterns = vec![];
+        let request = ReadRequest { after: from, upto: Offset::END, patterns, messages_max, bytes_max: BYTES_MAX };
+        let batch = reads::read(shared, request).await?;
+        for message in &batch.messages {
+            if message.time >= older_than {
+                is_young = true;
+                break;
+            }
+            if message.offset >= floor {
+                held = holder.clone();
+                break;
+            }
+            going += 1;
+            if going <= trim.messages_max {
+                upto = message.offset;
+            }
+        }
+        if batch.messages.is_empty() {
+            break;
+        }
+    }
+    let deleted = going.min(trim.messages_max);
+    let mut trimmed = Trimmed {
+        deleted: deleted as u64,
+        more: deleted > 0 && !is_young && held.is_none(),
+        bytes: 0,
+        held_by: held.as_ref().map(|held| held.shard.clone()),
+        held,
+    };
+    if deleted > 0 {
+        let entry = Entry::Trim { from, upto, messages: deleted as u64 };
+        let outcome = shared.write(shared.server.names.control(), &entry, None).await?;
+        if matches!(outcome, Outcome::Conflict) {
+            // Another host did it.
+            trimmed.deleted = 0;
+        }
+        trimmed.more &= upto < shared.replica().end;
+    }
+    purge(shared).await?;
+    Ok(trimmed)
+}
+
+/// Entries that nobody needs go out of the stream.
+async fn purge(shared: &Shared) -> Result<(), LogError> {
+    let first = shared.purged.load(Ordering::Relaxed);
+    let due = |shared: &Shared| {
+        let replica = shared.replica();
+        let sequence = Place::of(replica.trimmed).sequence;
+        sequence.min(replica.parts.needed_from(sequence))
+    };
+    if due(shared) < first.saturating_add(PURGE_MIN) {
+        return Ok(());
+    }
+    // Whoever writes down or takes a snapshot now goes first; the next step comes soon.
+    let Ok(_one) = shared.housekeeping.try_lock() else { return Ok(()) };
+    if shared.snapshot_at.load(Ordering::Relaxed) < due(shared) {
+        snapshot::take(shared).await?;
+    }
+    let upto = due(shared).min(shared.snapshot_at.load(Ordering::Relaxed));
+    keep_letters(shared, upto).await?;
+    shared.server.purge_before(upto).await?;
+    shared.purged.store(upto, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Dead letters of frames before this entry are copied, and copies of letters that are no longer there go.
+async fn keep_letters(shared: &Shared, upto: u64) -> Result<(), LogError> {
+    let server = &shared.server;
+    let numbers: Vec<(HandlerName, u64)> = {
+        let replica = shared.replica();
+        let all = replica
+            .dead
+            .iter()
+            .flat_map(|(handler, dead)| dead.letters().keys().map(move |number| (handler.clone(), *number)));
+        all.filter(|(_, number)| Place::of(Offset(*number)).sequence < upto).collect()
+    };
+    let there: HashSet<String> =
+        server.subjects(&server.state, &server.names.all_letters()).await?.into_iter().collect();
+    for (handler, number) in &numbers {
+        let subject = server.names.letter(handler, *number);
+        if there.contains(&subject) {
+            continue;
+        }
+        let Place { sequence, index } = Place::of(Offset(*number));
+        let commit = look::commit_at(shared, sequence).await?;
+        let Some(letter) = commit.and_then(|commit| commit.dead.get(usize::from(index)).cloned()) else { continue };
+        let mut writer = Writer::default();
+        write_letter(&mut writer, &letter);
+        match server.publish(subject, writer.finish(), Some(0)).await {
+            // Another host copied it.
+            Ok(_) | Err(PublishError::Stale) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let numbers: HashSet<u64> = numbers.into_iter().map(|(_, number)| number).collect();
+    for subject in there {
+        if Names::number_of_letter(&subject).is_some_and(|number| !numbers.contains(&number)) {
+            server.purge_state(&subject).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The first offset that these handlers need, and who needs it.
+fn floor(replica: &Replica, holders: &[HandlerName]) -> (Offset, Option<Held>) {
+    let mut floor = (Offset::END, None);
+    for handler in holders {
+        let mut claimed = 0;
+        for (id, shard) in replica.shards.iter().filter(|(id, _)| id.handler == *handler) {
+            claimed += 1;
+            let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
+            let open = shard.open.keys().next().copied().filter(|open| *open < after);
+            let needs = open.unwrap_or(after);
+            if needs < floor.0 {
+                let why = if open.is_some() { Why::Open } else { Why::Unread };
+                let Control { paused, tripped, .. } = shard.control;
+                floor = (needs, Some(Held { shard: id.clone(), why, paused, tripped }));
+            }
+        }
+        let routing = replica.routings.routings.iter().find(|routing| routing.handler == *handler);
+        if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
+            let needs = Offset(routing.start().0.saturating_add(1));
+            if needs < floor.0 {
+                let shard = ShardId { handler: handler.clone(), index: claimed };
+                floor = (needs, Some(Held { shard, why: Why::NeverStarted, paused: false, tripped: false }));
+            }
+        }
+    }
+    floor
+}

@@ -1,0 +1,35 @@
+//! Opens a log on NATS as the settings say, and the host's own directory beside it.
+
+use super::StartError;
+use super::host_data::HostData;
+use crate::blocking::blocking;
+use crate::config::{LogSettings, NatsLogin, Settings};
+use crate::log::nats::{Login, NatsLog, Options};
+use crate::log::{Log, LogError};
+use std::sync::Arc;
+
+pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData), StartError> {
+    let LogSettings::Nats { url, login, ca_file, replicas, .. } = &settings.log else {
+        let source = LogError::Refused { reason: "the settings name another kind of log".into() };
+        return Err(StartError::Nats { url: String::new(), namespace: settings.namespace.to_string(), source });
+    };
+    let namespace = settings.namespace.to_string();
+    let data = settings.host.data.clone();
+    // Before the log: a directory that another host uses is a mistake in the settings, and says so.
+    let host_data = blocking(move || HostData::open(&data, &data.join("log"))).await?;
+    let options = Options {
+        login: match login.clone() {
+            NatsLogin::None => Login::None,
+            NatsLogin::Credentials(text) => Login::Credentials(text.expose().into()),
+            NatsLogin::Token(text) => Login::Token(text.expose().into()),
+            NatsLogin::Nkey(text) => Login::Nkey(text.expose().into()),
+            NatsLogin::User { user, password } => Login::User { user, password: password.expose().into() },
+        },
+        ca_file: ca_file.clone(),
+        replicas: *replicas,
+        ..Options::new(url.as_str(), namespace.as_str())
+    };
+    let log = NatsLog::open(options).await;
+    let log = log.map_err(|source| StartError::Nats { url: url.clone(), namespace, source })?;
+    Ok((Arc::new(log), host_data))
+}
