@@ -61,7 +61,6 @@ pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogErro
         deleted: deleted as u64,
         more: deleted > 0 && !is_young && held.is_none(),
         bytes: 0,
-        held_by: held.as_ref().map(|held| held.shard.clone()),
         held,
     };
     if deleted > 0 {
