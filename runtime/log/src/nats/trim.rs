@@ -57,12 +57,8 @@ pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogErro
         }
     }
     let deleted = going.min(trim.messages_max);
-    let mut trimmed = Trimmed {
-        deleted: deleted as u64,
-        more: deleted > 0 && !is_young && held.is_none(),
-        bytes: 0,
-        held,
-    };
+    let mut trimmed =
+        Trimmed { deleted: deleted as u64, more: deleted > 0 && !is_young && held.is_none(), bytes: 0, held };
     if deleted > 0 {
         let entry = Entry::Trim { from, upto, messages: deleted as u64 };
         let outcome = shared.write(shared.server.names.control(), &entry, None).await?;
