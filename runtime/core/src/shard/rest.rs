@@ -8,7 +8,8 @@ use super::lanes::{Lane, Phase};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
     Nothing,
-    /// One message that never failed, if there is one: the first to be tried when a breaker lets something through.
+    /// One message that never failed, if there is one: the first to be tried when a breaker lets something through. Or one
+    /// that was asked for and waits for the state of its key.
     FirstTry,
 }
 
@@ -32,16 +33,23 @@ impl Shard {
         self.held.give(lanes + skipped);
     }
 
-    /// A lane whose message is there and never failed is the next to run.
+    /// A lane whose message is there and never failed is the next to run. If there is none, one that only waits for the state
+    /// of its key: given back before the state comes, its message would be fetched in vain, and again with the next lane.
     fn keep_first_try(&mut self) -> Option<usize> {
         let is_one = |at: &usize| {
             let lane = self.lanes.get(*at).filter(|lane| lane.phase == Phase::Ready);
             let first = lane.and_then(|lane| lane.items.front());
             first.is_some_and(|item| item.routed.is_some() && item.attempt == 0)
         };
-        let kept = self.runs.ready().find(is_one)?;
-        self.runs.prefer(kept);
-        Some(kept)
+        let ready = self.runs.ready().find(is_one);
+        if let Some(kept) = ready {
+            self.runs.prefer(kept);
+            return Some(kept);
+        }
+        let loading = self.lanes.iter().filter(|(_, lane)| lane.phase == Phase::Loading);
+        let there =
+            loading.filter_map(|(at, lane)| Some((at, lane.items.front()?))).filter(|(_, item)| item.routed.is_some());
+        there.min_by_key(|(_, item)| item.attempt > 0).map(|(at, _)| at)
     }
 
     /// Whether a message that may run is there: then it is the next. Otherwise one is asked for.
@@ -68,8 +76,8 @@ impl Shard {
         found.is_some()
     }
 
-    /// A message was asked for and is not yet there.
+    /// A message was asked for and is not yet there, or the state that it needs is not.
     pub fn expects_message(&self) -> bool {
-        self.wanted.messages.are_queued() || !self.wanted.messages.is_idle()
+        self.wanted.messages.are_queued() || !self.wanted.messages.is_idle() || !self.wanted.states.is_idle()
     }
 }
