@@ -16,7 +16,8 @@ pub enum Keep {
 impl Shard {
     /// Little or nothing runs for a while, until the next [`Shard::allow`]: whatever waits gives its memory back, but for
     /// runs under way and what is not in the log. Heads keep their place and attempts, the rest of a lane becomes "more in
-    /// the log". Messages are fetched one at a time, when runs are asked for.
+    /// the log". Messages are fetched one at a time, those of lanes when runs are asked for. What was asked for before still
+    /// comes, and so do skipped messages that are due, which go back to their lanes by it: each is given back in turn.
     pub fn rest(&mut self, keep: Keep) {
         self.held.rest();
         if !self.held.keeps_more_than(keep) {
