@@ -19,6 +19,7 @@ mod hotload;
 mod identity;
 mod new;
 mod operators;
+#[cfg(debug_assertions)]
 mod oracle;
 mod panics;
 mod pipeline;
