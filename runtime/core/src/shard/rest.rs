@@ -55,6 +55,11 @@ impl Shard {
 
     /// Whether a message that may run is there: then it is the next. Otherwise one is asked for.
     pub(super) fn has_next_at_rest(&mut self, first_tries_only: bool) -> bool {
+        // There may be many lanes, and mostly none has its message: then the first of them is as good as any.
+        let is_empty = self.held.waiting_bytes() == 0;
+        if is_empty && self.expects_message() {
+            return false;
+        }
         let mut to_fetch = None;
         let mut found = None;
         for at in self.runs.ready() {
@@ -65,6 +70,9 @@ impl Shard {
                 break;
             }
             to_fetch = to_fetch.or(Some(at));
+            if is_empty {
+                break;
+            }
         }
         match (found, to_fetch.filter(|_| !self.expects_message())) {
             (Some(at), _) => self.runs.prefer(at),
