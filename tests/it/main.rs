@@ -20,6 +20,7 @@ mod identity;
 mod new;
 mod on_nats;
 mod operators;
+#[cfg(debug_assertions)]
 mod oracle;
 mod panics;
 mod pipeline;

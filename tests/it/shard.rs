@@ -9,7 +9,7 @@ mod refused;
 
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{DeadFilter, DeadQuery, HeadScope, LogId, Record};
-use sluicebox::effects::{Effects, Outgoing};
+use sluicebox::effects::{Effects, Entries, Outgoing};
 use sluicebox::handler::{HandlerName, Retry};
 use sluicebox::handler::{OnFailure, Policy, ShardId};
 use sluicebox::invoke::Failure;

@@ -130,7 +130,18 @@ async fn what_was_delayed_comes_although_its_topic_is_new_and_has_no_room_any_mo
         matches!(&refused, Err(CommitError::Refused { reason, .. }) if reason.contains("new topic")),
         "{refused:?}"
     );
-    // One that was taken is not: the shard would try the same commit for ever.
+    // One that was taken is not, whether it is to wait until another time or comes: the shard would try the same commit for
+    // ever.
+    assert_eq!(hold(number, 7).await, Ok(Committed::default()));
+    number += 1;
+    let beside = ShardCommit { delayed_put: vec![delayed(7), delayed(8)], ..commit(&id, term, number) };
+    assert!(matches!(log.commit(beside).await, Err(CommitError::Refused { .. })), "a new one beside it passed");
+    let beside = ShardCommit {
+        delayed_put: vec![delayed(7)],
+        outputs: vec![message(&long(20_000), "")],
+        ..commit(&id, term, number)
+    };
+    assert!(matches!(log.commit(beside).await, Err(CommitError::Refused { .. })), "an output beside it passed");
     let due = ShardCommit { delayed_drop: vec![7], outputs: vec![delayed(7).message], ..commit(&id, term, number) };
     assert_eq!(log.commit(due).await, Ok(Committed::default()));
 }

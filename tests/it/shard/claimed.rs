@@ -60,6 +60,22 @@ fn waits_that_a_claim_makes_shorter_are_written_so_that_the_next_one_does_not_be
 }
 
 #[test]
+fn shorter_waits_are_written_although_nothing_else_is_to_be() {
+    for on_failure in [OnFailure::Park, OnFailure::Skip] {
+        let (setup, mut log) = put_off_for_a_year(on_failure);
+        let mut claim = log.claim(&setup.id, Offset::START);
+        claim.record.delayed.clear();
+        let (mut shard, shortened) = Shard::claimed(setup, claim, Caution::default(), NOW);
+        assert_eq!(shortened, 1, "{on_failure:?}");
+        let commit = shard.stage().expect("what was shortened is to be written");
+        assert!(matches!(&commit.open_put[..], [head] if head.due < AHEAD), "{:?}", commit.open_put);
+        log.commit(commit, NOW).unwrap();
+        shard.committed();
+        assert!(shard.stage().is_none(), "once is enough");
+    }
+}
+
+#[test]
 fn what_is_settled_before_a_shorter_wait_is_written_leaves_the_record() {
     for on_failure in [OnFailure::Park, OnFailure::Skip] {
         let (setup, mut log) = put_off_for_a_year(on_failure);

@@ -91,3 +91,13 @@ fn a_mark_goes_no_earlier_than_its_window_says() {
     assert_eq!(shard.passed(Offset(51), due), 1);
     assert_eq!(shard.marks_due(), None);
 }
+
+#[test]
+fn a_place_behind_what_was_taken_up_says_nothing_about_marks() {
+    let ([mut shard, _], mut log, setup) = two_shards();
+    let messages = append(&mut log, NOW, ["first".to_owned(), "second".to_owned()].into_iter());
+    done(&mut shard, &mut log, &setup, &messages);
+    let late = NOW.after(10 * WINDOW);
+    assert_eq!((shard.passed(messages[0].offset, late), shard.marks_len()), (0, 2));
+    assert_eq!(shard.passed(messages[1].offset, late), 2);
+}

@@ -167,6 +167,95 @@ fn what_is_kept_to_be_tried_never_failed() {
     assert_eq!(run.call.key.unwrap().as_str(), "good");
 }
 
+/// Answers what the shard wants read, states too; how many messages came.
+fn answer_with_states(shard: &mut Shard, log: &MemoryCore, setup: &Setup) -> usize {
+    let needs = shard.take_needs();
+    let fetched = log.fetch(&needs.fetch).into_iter().map(|found| found.map(|found| setup.routing.route(&found)));
+    shard.fetched(needs.fetch.iter().copied().zip(fetched).collect());
+    if !needs.load.is_empty() {
+        shard.loaded(needs.load.into_iter().map(|key| (key, Entries::default())).collect());
+    }
+    needs.fetch.len()
+}
+
+/// States that no commit needs leave memory, which has no room for any.
+fn evict(shard: &mut Shard) {
+    shard.loaded(vec![]);
+}
+
+/// A shard at rest whose runs need a state that memory does not keep, with five lanes that failed before or not.
+fn at_rest_with_states(failed: bool) -> (Shard, MemoryCore, Setup) {
+    let messages = ["a", "b", "c", "d", "e"].map(|key| (key, 1000));
+    let (_, log, waiting, setup) = shard_of(Bounds { state_bytes_max: 1, ..Bounds::default() }, &messages);
+    let setup = Setup { uses_state: true, ..setup };
+    let mut shard = Shard::new(setup.clone(), log.clone().claim(&setup.id, Offset::START), Caution::default());
+    waiting.into_iter().for_each(|message| shard.offer(message));
+    if failed {
+        answer_with_states(&mut shard, &log, &setup);
+        while let Some(run) = shard.next_run(NOW) {
+            fail(&mut shard, &run);
+        }
+        shard.wake(LATER);
+    }
+    shard.rest(Keep::Nothing);
+    while shard.expects_message() {
+        answer_with_states(&mut shard, &log, &setup);
+    }
+    shard.rest(Keep::Nothing);
+    evict(&mut shard);
+    assert_eq!(shard.held_bytes(), 0);
+    (shard, log, setup)
+}
+
+#[test]
+fn at_rest_the_message_that_is_asked_for_waits_for_its_state_and_is_tried() {
+    for (failed, evicted) in [(false, false), (true, false), (false, true), (true, true)] {
+        let (mut shard, log, setup) = at_rest_with_states(failed);
+        let (mut fetched, mut tried) = (0, 0);
+        // As a breaker that is half-open asks, which rests in between.
+        for round in 0..20 {
+            if let Some(run) = shard.next_first_try(LATER).or_else(|| shard.next_run(LATER)) {
+                fail(&mut shard, &run);
+                tried += 1;
+                break;
+            }
+            assert!(shard.expects_message(), "it is at rest until something comes");
+            shard.rest(Keep::FirstTry);
+            fetched += answer_with_states(&mut shard, &log, &setup);
+            if evicted && round == 1 {
+                // The state came, and went before it was asked for.
+                evict(&mut shard);
+            }
+        }
+        assert_eq!((fetched, tried), (1, 1), "failed before: {failed}, evicted: {evicted}");
+        shard.rest(Keep::FirstTry);
+        assert_eq!(shard.held_bytes(), 0);
+        assert!(shard.held_bytes_add_up());
+    }
+}
+
+#[test]
+fn a_retry_that_waits_for_its_state_at_rest_gives_way_to_a_first_try() {
+    let (mut shard, mut log, setup) = at_rest_with_states(true);
+    // A retry was let through, and is not when its state comes.
+    assert!(shard.next_run(LATER).is_none());
+    answer_with_states(&mut shard, &log, &setup);
+    shard.rest(Keep::FirstTry);
+    assert!(shard.held_bytes() > 0);
+    answer_with_states(&mut shard, &log, &setup);
+    let good = NewMessage { key: Key::parse("good").unwrap(), ..NewMessage::new(Topic::parse("in").unwrap(), "") };
+    shard.offer(setup.routing.route(&log.append(vec![good], NOW).unwrap().messages[0]));
+    for _ in 0..20 {
+        if let Some(run) = shard.next_first_try(LATER) {
+            assert_eq!(run.call.key.unwrap().as_str(), "good");
+            return;
+        }
+        shard.rest(Keep::FirstTry);
+        answer_with_states(&mut shard, &log, &setup);
+    }
+    panic!("the first try waits for a retry");
+}
+
 #[test]
 fn at_rest_one_message_is_asked_for_at_a_time_and_only_for_a_run() {
     let (mut shard, log, setup) = with_five_lanes();

@@ -115,6 +115,11 @@ impl Held {
         self.kept.replace(keep) != Some(keep)
     }
 
+    /// What was kept for a rest may not be what is to be kept any more.
+    pub fn keeps_another(&mut self) {
+        self.kept = None;
+    }
+
     /// Room for a message of so many bytes that is to be fetched; 0: nobody knows how many. `None` when there is none.
     pub fn expect_message(&mut self, bytes: usize, at_any_rate: bool) -> Option<usize> {
         let bytes = match bytes {

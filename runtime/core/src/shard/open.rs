@@ -49,6 +49,11 @@ impl Open {
         self.changes.entry(offset).or_insert(None);
     }
 
+    /// Something may differ from the record.
+    pub fn has_changed(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// The oldest message with a head is not before this; `None`: there is no head.
     pub fn oldest(&self) -> Option<Offset> {
         let put = self.changes.iter().filter(|(_, head)| head.is_some()).map(|(offset, _)| *offset);

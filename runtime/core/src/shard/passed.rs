@@ -22,8 +22,11 @@ impl Shard {
     }
 
     /// Every message of this shard up to `upto` was offered, and the log was as late as `time` there: a later message is
-    /// not older. Lets marks go by that, and says how many.
+    /// not older. Lets marks go by that, and says how many. A place behind what was taken up says nothing new.
     pub fn passed(&mut self, upto: Offset, time: Timestamp) -> usize {
+        if upto < self.position.read() {
+            return 0;
+        }
         self.position.read_to(upto);
         let oldest = self.oldest_unsettled();
         let Some(marks) = &mut self.marks else { return 0 };

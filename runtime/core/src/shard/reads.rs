@@ -87,6 +87,7 @@ impl Shard {
                 && self.lanes.get(at).is_some_and(|lane| lane.phase == Phase::Loading)
             {
                 self.prepare(at);
+                self.held.keeps_another();
             }
         }
     }

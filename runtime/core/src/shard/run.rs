@@ -117,9 +117,10 @@ impl Shard {
                     let state = match &routed.key {
                         Some(key) if self.setup.uses_state => match self.state.get(routed.hash, key) {
                             Some(entries) => entries.clone(),
-                            // Evicted since it became ready.
+                            // Evicted since it became ready. It is due: put back to wait it would be taken for idle, and at
+                            // rest lose its message.
                             None => {
-                                self.resume(at);
+                                self.prepare(at);
                                 continue;
                             }
                         },

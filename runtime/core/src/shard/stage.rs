@@ -51,7 +51,7 @@ impl Shard {
         {
             self.staged.delay_again(delayed);
         }
-        let moved = self.position.has_moved() || self.lanes.have_changed();
+        let moved = self.position.has_moved() || self.lanes.have_changed() || self.open.has_changed();
         let content = !self.staged.is_empty() || self.orders.have_changed();
         if self.commits.in_flight().is_some() || !(content || (self.position.is_flushing() && moved)) {
             return None;

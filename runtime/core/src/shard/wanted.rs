@@ -20,7 +20,7 @@ impl Wanted {
     /// Nothing is on its way, and nothing waits to be read.
     pub fn is_idle(&self) -> bool {
         let Messages { queue, under_way, .. } = &self.messages;
-        self.states.keys.is_empty() && queue.is_empty() && under_way.is_empty() && self.scans.is_idle()
+        self.states.is_idle() && queue.is_empty() && under_way.is_empty() && self.scans.is_idle()
     }
 
     /// So much is awaited that nothing more should be taken up. Messages that wait to be fetched are not counted: they
@@ -44,6 +44,11 @@ impl States {
         if self.keys.insert(key.clone()) {
             self.queue.push_back(key.clone());
         }
+    }
+
+    /// None is wanted.
+    pub fn is_idle(&self) -> bool {
+        self.keys.is_empty()
     }
 
     /// The next keys to load, with at most `loads_max` on their way.

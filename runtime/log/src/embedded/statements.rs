@@ -57,6 +57,7 @@ statements! {
     state_put: "REPLACE INTO state VALUES (?1, ?2, ?3, ?4)",
     state_drop: "DELETE FROM state WHERE handler_id = ?1 AND key = ?2 AND entry = ?3",
     delayed_put: "REPLACE INTO delayed VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    delayed_has: "SELECT 1 FROM delayed WHERE shard_id = ?1 AND number = ?2",
     delayed_drop: "DELETE FROM delayed WHERE shard_id = ?1 AND number = ?2",
     dead_add: concat!(
         "INSERT INTO dead (shard_id, lane_key, attempts, kind, error, digest, given_up, offset, time, topic, hops, key, id, \

@@ -210,13 +210,12 @@ impl<'c> Tables<'c> {
         if let Err(reason) = check_commit(commit, shard.read, shard.controlled) {
             return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
         }
+        let shard_id = shard.id;
         // What was delayed had its topic looked at when it was taken: refused now it would be refused for ever.
         let releases = !commit.delayed_drop.is_empty();
         if let Some(bytes_max) = self.room.bounds.topics_bytes_max().filter(|_| !releases) {
             // The work under way has as much again.
-            let delayed = commit.delayed_put.iter().map(|delayed| &delayed.message.topic);
-            let topics = commit.outputs.iter().map(|output| &output.topic).chain(delayed);
-            if let Some(reason) = self.topics.refusal(&mut self.sql, topics, 2 * bytes_max)? {
+            if let Some(reason) = self.names_refused(shard_id, commit, 2 * bytes_max)? {
                 return Ok(Err(CommitError::Refused { shard: commit.shard.clone(), reason }));
             }
         }
@@ -227,6 +226,33 @@ impl<'c> Tables<'c> {
         let dead_joined = self.dead.write(&mut self.sql, bounds, handler_id, shard_id, commit)?;
         self.append_checked(&commit.outputs)?;
         Ok(Ok(Committed { dead_joined }))
+    }
+
+    /// Why the topics of a commit may not be named, if so.
+    fn names_refused(
+        &mut self,
+        shard_id: i64,
+        commit: &ShardCommit,
+        bytes_max: u64,
+    ) -> Result<Option<String>, Failure> {
+        let outputs = commit.outputs.iter().map(|output| &output.topic);
+        let delayed = commit.delayed_put.iter().map(|delayed| &delayed.message.topic);
+        let refused = self.topics.refusal(&mut self.sql, outputs.clone().chain(delayed), bytes_max)?;
+        if refused.is_none() {
+            return Ok(None);
+        }
+        // What the record holds already and is written with another due time was looked at too. Asked for here alone: mostly
+        // there is room.
+        let mut begin_to_wait = Vec::with_capacity(commit.delayed_put.len());
+        for delayed in &commit.delayed_put {
+            if !self.sql.delayed_has.exists(params![shard_id, int(delayed.number)])? {
+                begin_to_wait.push(&delayed.message.topic);
+            }
+        }
+        if begin_to_wait.len() == commit.delayed_put.len() {
+            return Ok(refused);
+        }
+        self.topics.refusal(&mut self.sql, outputs.chain(begin_to_wait), bytes_max)
     }
 
     /// Replaces all routings if their version is still `version`.
