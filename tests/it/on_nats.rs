@@ -3,7 +3,7 @@
 
 use crate::harness::everything;
 use crate::harness::guests::handler;
-use crate::harness::nats::{fresh_namespace, open, url};
+use crate::harness::nats::{OwnServer, fresh_namespace, open, url};
 use crate::harness::process::{Place, Process};
 
 fn settings(namespace: &str, url: &str) -> String {
@@ -61,6 +61,25 @@ async fn an_order_is_taken_once_however_often_it_is_sent_and_the_host_is_killed(
     let accepted = everything(&*log).await.iter().filter(|m| m.topic.as_str() == "orders.accepted").count();
     assert_eq!(accepted, 3, "one for each order");
     assert!(place.start().stop().success());
+}
+
+#[tokio::test]
+async fn a_host_that_loses_its_server_is_alive_and_not_ready_refuses_and_goes_on_by_itself() {
+    let mut server = OwnServer::start();
+    let place = place("t", &server.url());
+    let host = place.start();
+    publish(&host, "o-0").await;
+    until(&host, "done", 1).await;
+    server.kill();
+    host.until("it is not ready", async |host| host.get("/readyz").await.contains("no connection to its servers"))
+        .await;
+    assert!(!host.publish("events.new_order", None, None, "{}").await, "nothing new is taken");
+    assert!(!host.get("/livez").await.contains("not"));
+    server.start_again();
+    host.until("it is ready", async |host| host.get("/readyz").await == "ready\n").await;
+    publish(&host, "o-1").await;
+    until(&host, "done", 2).await;
+    assert!(host.stop().success());
 }
 
 #[test]

@@ -124,6 +124,7 @@ impl NatsLog {
     async fn append(&self, messages: Vec<NewMessage>) -> Result<Vec<Offset>, LogError> {
         check_messages(&messages)?;
         let shared = &self.shared;
+        shared.server.reachable()?;
         let bytes_max = shared.server.payload_bytes_max();
         let mut offsets = Vec::with_capacity(messages.len());
         let mut messages = messages.into_iter().peekable();
@@ -308,7 +309,11 @@ impl Log for NatsLog {
     }
 
     fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>> {
-        Box::pin(async { self.shared.check().map(|()| self.shared.replica().end) })
+        Box::pin(async {
+            self.shared.check()?;
+            self.shared.server.reachable()?;
+            Ok(self.shared.replica().end)
+        })
     }
 
     fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>> {

@@ -4,6 +4,7 @@ use super::names::Names;
 use super::options::Options;
 use crate::error::LogError;
 use async_nats::client::{Client, Request, RequestErrorKind};
+use async_nats::connection::State;
 use async_nats::jetstream::stream::{self, Stream};
 use async_nats::{HeaderMap, StatusCode, jetstream};
 use bytes::Bytes;
@@ -106,6 +107,16 @@ impl Server {
             // It is there already.
             Ok(_) | Err(PublishError::Stale) => Ok(server),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An error while there is no connection: what is sent then waits for one, and nobody knows how long.
+    pub(super) fn reachable(&self) -> Result<(), LogError> {
+        match self.client.connection_state() {
+            State::Connected => Ok(()),
+            State::Pending | State::Disconnected => {
+                Err(LogError::Unavailable { reason: "there is no connection to its servers now".into() })
+            }
         }
     }
 
