@@ -242,6 +242,9 @@ impl Host {
         let named = handlers.iter().map(|handler| &handler.name).chain(before.iter().map(|(handler, _)| &handler.name));
         self.works.holders.send_replace(named.cloned().collect());
         futures_util::future::join_all(stopping.into_iter().map(|running| running.stop(&self.works.reader))).await;
+        if !before.is_empty() {
+            self.count_dead(&gates).await;
+        }
         // Only now is it certain how far the shards came: messages up to the log's end are those of the old routing.
         let (starting, result) = match self.record_routings(&handlers, &owned).await {
             Ok((version, routings)) => {
@@ -282,6 +285,19 @@ impl Host {
         let running = self.read().keys().cloned().collect();
         self.works.holders.send_replace(running);
         result
+    }
+
+    /// Tells handlers that stopped what the log says of their letters: a gate that is made when they come back knows only of
+    /// those that are left.
+    async fn count_dead(&self, gates: &HashMap<HandlerName, Arc<Gate>>) {
+        match self.works.log.usage().await {
+            Ok(usage) => {
+                for (name, gate) in gates {
+                    gate.dead_counted(usage.dead.get(name).copied(), usage.dead_bytes_max);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "dead letters that went for their bytes last are not counted"),
+        }
     }
 
     /// Brings the shards in line with `owned`, while the others go on: one that is new is claimed and works, one that is
