@@ -97,7 +97,7 @@ struct Actor<'p> {
     lease: Lease,
     queue_upto: Option<Offset>,
     /// What the shard holds back of the handler's delayed messages.
-    delayed: DelayedShare,
+    delayed: &'p mut DelayedShare,
     runs: FuturesUnordered<Pending<'p>>,
     /// A permit that was waited for, to be used by the next run.
     spare: Option<OwnedSemaphorePermit>,
@@ -121,7 +121,14 @@ struct Actor<'p> {
 }
 
 impl<'p> Actor<'p> {
-    fn new(parts: &'p Parts, shard: Shard, routing: Arc<Routing>, inbox: Inbox, version: Arc<Version>) -> Self {
+    fn new(
+        parts: &'p Parts,
+        shard: Shard,
+        delayed: &'p mut DelayedShare,
+        routing: Arc<Routing>,
+        inbox: Inbox,
+        version: Arc<Version>,
+    ) -> Self {
         Self {
             parts,
             shard,
@@ -138,7 +145,7 @@ impl<'p> Actor<'p> {
             queue_bytes: 0,
             lease: Lease::of_shard(parts.reader.waiting()),
             queue_upto: None,
-            delayed: DelayedShare::of(parts.gate.delayed()),
+            delayed,
             runs: FuturesUnordered::new(),
             spare: None,
             reads: FuturesUnordered::new(),

@@ -11,12 +11,14 @@
 use crate::clock::{self, Timestamp};
 use crate::config;
 use crate::effects::{DELAY_MAX, Effects, Outgoing};
-use crate::handler::{DelayedBound, Digest, HandlerName, OnFailure, Policy, Retry};
+use crate::handler::{DeadBox, DeadFull, DelayedBound, Digest, HandlerName, OnFailure, Policy, Retry};
 use crate::invoke::{Call, Failure, Invoke};
+use crate::log::LogError;
 use crate::message::Offset;
 use crate::routing::reserved;
-use crate::shard::Amount;
+use crate::shard::{Amount, DELAYED_FULL};
 use futures_util::future::BoxFuture;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -67,9 +69,18 @@ enum State {
     Stopped,
 }
 
-/// Accepted, and not yet seen by the handler.
+/// Accepted, and not yet held back by the handler.
 #[derive(Debug, Default)]
-struct Underway(Mutex<Amount>);
+struct Underway(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    amount: Amount,
+    /// What was in the log up to here when the host started was not accepted by it.
+    from: Offset,
+    /// Of that what found no room so far, which counts as well.
+    without_room: HashSet<Offset>,
+}
 
 /// Room for messages that are about to be appended; given back when it is dropped.
 #[derive(Debug)]
@@ -106,6 +117,9 @@ impl Delays {
             // One that finds no room holds nobody up.
             on_failure: OnFailure::Skip,
             breaker: None,
+            // Its letters are messages of others, that nobody else has: only the share of bytes that all dead letters have
+            // lets the oldest go.
+            dead: DeadBox { letters_max: u64::MAX >> 1, full: DeadFull::DropOldest },
             // Room for what publishers were promised, though it is counted a little late.
             delayed: DelayedBound {
                 messages_max: messages_max.saturating_mul(2),
@@ -120,12 +134,16 @@ impl Delays {
         matches!(*self.state(), State::On { .. })
     }
 
-    /// From now on it runs. What it has to take up before anything more is accepted is up to `from`.
-    pub fn begin(&self, from: Offset) {
+    /// From now on it runs. What it has to try before anything more is accepted is up to `from`. False: it was to run
+    /// already.
+    pub fn begin(&self, from: Offset) -> bool {
         let mut state = self.state();
-        if *state == State::Idle {
+        let is_first = *state == State::Idle;
+        if is_first {
+            self.underway.lock().from = from;
             *state = State::On { from };
         }
+        is_first
     }
 
     /// It could not begin.
@@ -169,7 +187,8 @@ impl Delays {
         if self.uncounted().is_some() {
             return not_now("the host still counts what was delayed before it started: try again");
         }
-        let mut underway = self.underway.lock();
+        let mut waiting = self.underway.lock();
+        let underway = &mut waiting.amount;
         let messages = held.messages.saturating_add(underway.messages);
         let bytes = held.bytes.saturating_add(underway.bytes);
         let bound = self.bound;
@@ -189,22 +208,43 @@ impl Delays {
 }
 
 impl Underway {
-    fn lock(&self) -> MutexGuard<'_, Amount> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Less by so much. Never below nothing: a run that is repeated takes its message twice.
     fn less(&self, by: Amount) {
-        let mut amount = self.lock();
-        amount.messages = amount.messages.saturating_sub(by.messages);
-        amount.bytes = amount.bytes.saturating_sub(by.bytes);
+        self.lock().less(by);
+    }
+}
+
+impl Waiting {
+    /// The message at this offset was tried. One without room goes on counting until it has some.
+    fn tried(&mut self, offset: Offset, amount: Amount, has_room: bool) {
+        let was_here = offset <= self.from;
+        if !has_room {
+            if was_here && self.without_room.insert(offset) {
+                self.amount.messages += amount.messages;
+                self.amount.bytes += amount.bytes;
+            }
+        } else if !was_here || self.without_room.remove(&offset) {
+            self.less(amount);
+        }
+    }
+
+    /// Less by so much. Never below nothing: a run that is repeated takes its message twice.
+    fn less(&mut self, by: Amount) {
+        self.amount.messages = self.amount.messages.saturating_sub(by.messages);
+        self.amount.bytes = self.amount.bytes.saturating_sub(by.bytes);
     }
 }
 
 impl Delaying {
-    /// The messages are in the log: the handler will see them.
-    pub fn appended(mut self) {
-        self.amount = Amount::default();
+    /// What became of the append: unless the log took nothing, the handler will see the messages. Where nobody knows they
+    /// count all the same: rather a publisher is refused than the bound broken.
+    pub fn settle<T>(mut self, appended: &Result<T, LogError>) {
+        if matches!(appended, Ok(_) | Err(LogError::Unknown { .. })) {
+            self.amount = Amount::default();
+        }
     }
 }
 
@@ -221,11 +261,14 @@ struct Relay {
 
 impl Invoke for Relay {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Effects, Failure>> {
-        let result = relay(&call, clock::steady());
-        if let Ok(effects) = &result {
-            let bytes = effects.outputs.iter().map(Outgoing::bytes).sum();
-            self.underway.less(Amount { messages: effects.outputs.len(), bytes });
-        }
+        let result = relay(&call, clock::steady()).and_then(|(output, has_room)| {
+            let amount = Amount { messages: 1, bytes: output.bytes() };
+            self.underway.lock().tried(call.message.offset, amount, has_room);
+            match has_room {
+                true => Ok(Effects { outputs: vec![output], ..Effects::default() }),
+                false => Err(Failure::Full { reason: DELAYED_FULL.into() }),
+            }
+        });
         Box::pin(std::future::ready(result))
     }
 
@@ -238,18 +281,20 @@ impl Invoke for Relay {
     }
 }
 
-fn relay(call: &Call, now: Timestamp) -> Result<Effects, Failure> {
+/// What is published, and whether there is room for it.
+fn relay(call: &Call, now: Timestamp) -> Result<(Outgoing, bool), Failure> {
     let message = &call.message;
     let (topic, headers, delay) = reserved::undelayed(message)
         .ok_or_else(|| Failure::Reject { reason: "this is no message that a publisher delayed".into() })?;
     let (key, id, body) = (message.key.clone(), message.id.clone(), message.body.clone());
     let mut output = Outgoing { topic, key, id, headers, body, delay: Some(delay) };
     let fits = call.delayed_room.without(output.bytes()).is_some();
+    let is_due = message.time.after(delay) <= now;
     // While there is room also what is due is held, so that it does not overtake what is held for a moment more.
-    if !fits && message.time.after(delay) <= now {
+    if !fits && is_due {
         output.delay = None;
     }
-    Ok(Effects { outputs: vec![output], ..Effects::default() })
+    Ok((output, fits || is_due))
 }
 
 #[cfg(test)]
@@ -279,8 +324,7 @@ mod tests {
 
     #[test]
     fn a_delayed_message_is_published_as_it_was_with_the_delay_it_was_given() {
-        let effects = relay(&call(DelayedRoom::ANY), Timestamp(9000)).unwrap();
-        let [output] = &effects.outputs[..] else { panic!("{effects:?}") };
+        let (output, _) = relay(&call(DelayedRoom::ANY), Timestamp(9000)).unwrap();
         assert_eq!((output.topic.as_str(), output.delay), ("late", Some(Duration::from_secs(5))));
         assert_eq!((output.key.as_ref().map(Key::as_str), output.id.as_deref()), (Some("ada"), Some("i")));
         assert_eq!((output.headers.get("tenant"), &output.body[..]), (Some("shop"), &b"body"[..]));
@@ -290,8 +334,11 @@ mod tests {
     #[test]
     fn what_is_due_needs_no_room() {
         let full = DelayedRoom { messages: 0, bytes: 0 };
-        let delay = |now| relay(&call(full), Timestamp(now)).unwrap().outputs[0].delay;
-        assert_eq!((delay(5999), delay(6000)), (Some(Duration::from_secs(5)), None));
+        let delay = |now| {
+            let (output, has_room) = relay(&call(full), Timestamp(now)).unwrap();
+            (output.delay, has_room)
+        };
+        assert_eq!((delay(5999), delay(6000)), ((Some(Duration::from_secs(5)), false), (None, true)));
     }
 
     #[test]
@@ -311,14 +358,55 @@ mod tests {
         assert!(full.to_string().starts_with("3 messages with 30 bytes are delayed"), "{full}");
         // One was not appended after all, the other was.
         drop(first);
-        second.appended();
-        delays.reserve(ONE, ONE).unwrap().appended();
+        second.settle(&Ok(()));
+        delays.reserve(ONE, ONE).unwrap().settle(&Ok(()));
         assert!(delays.reserve(ONE, ONE).is_err());
         // The handler has seen one of the two, and it is due already.
         delays.underway.less(ONE);
         assert!(delays.reserve(ONE, ONE).is_ok());
         let large = Amount { messages: 1, bytes: 1000 };
         assert!(matches!(delays.reserve(large, ONE), Err(NoDelay::Full { .. })));
+    }
+
+    #[test]
+    fn an_append_that_perhaps_succeeded_keeps_its_room() {
+        let delays = delays();
+        let reason = || "why".to_owned();
+        let (unknown, none) = (LogError::Unknown { reason: reason() }, LogError::Full { reason: reason() });
+        delays.reserve(ONE, ONE).unwrap().settle::<()>(&Err(unknown));
+        delays.reserve(ONE, ONE).unwrap().settle::<()>(&Err(none));
+        delays.reserve(ONE, ONE).unwrap().settle(&Ok(()));
+        assert!(delays.reserve(ONE, ONE).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_finds_no_room_counts_once_until_it_has_some() {
+        let delays = delays();
+        let bytes = relay(&call(DelayedRoom::ANY), Timestamp(0)).unwrap().0.bytes();
+        let counted = || delays.underway.lock().amount;
+        let full = DelayedRoom { messages: 0, bytes: 0 };
+        let far = || Call {
+            message: Arc::new(Message { time: clock::steady(), ..(*call(full).message).clone() }),
+            ..call(full)
+        };
+        let one = Amount { messages: 1, bytes };
+        delays.reserve(one, Amount::default()).unwrap().settle(&Ok(()));
+        for _ in 0..2 {
+            assert!(matches!(delays.relay().call(far()).await, Err(Failure::Full { .. })));
+            assert_eq!(counted(), one, "it was accepted");
+        }
+        delays.relay().call(Call { delayed_room: DelayedRoom::ANY, ..far() }).await.unwrap();
+        assert_eq!(counted(), Amount::default());
+        // One that was there when the host started was not accepted by it.
+        delays.underway.lock().from = Offset(1);
+        for _ in 0..2 {
+            assert!(delays.relay().call(far()).await.is_err());
+            assert_eq!(counted(), one);
+        }
+        for _ in 0..2 {
+            delays.relay().call(Call { delayed_room: DelayedRoom::ANY, ..far() }).await.unwrap();
+            assert_eq!(counted(), Amount::default());
+        }
     }
 
     #[test]

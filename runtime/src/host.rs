@@ -154,16 +154,19 @@ impl Host {
 
     /// Room for messages that are to appear later, and from the first one on the host's own handler for them: a host
     /// whose publishers delay nothing has none.
-    pub async fn delay(&self, more: Amount) -> Result<Delaying, NoDelay> {
+    pub async fn delay(self: &Arc<Self>, more: Amount) -> Result<Delaying, NoDelay> {
         let shard = ShardId { handler: HandlerName::delay(), index: 0 };
         // Also while another one begins it.
         let runs = self.read().contains_key(&shard.handler);
         if !runs {
-            self.begin_delays().await?;
+            let host = self.clone();
+            // A task of its own: a client that hangs up does not cut a change of the host off in the middle.
+            let begun = tokio::spawn(async move { host.begin_delays().await }).await;
+            begun.unwrap_or_else(|panic| Err(NoDelay::NotNow { reason: panic.to_string() }))?;
         }
         for _ in 0..COUNT_TRIES {
             let Some(from) = self.delays.uncounted() else { break };
-            match self.passed(&shard).is_some_and(|passed| passed >= from) {
+            match self.are_tried(&shard, from) {
                 true => self.delays.counted(),
                 false => tokio::time::sleep(COUNT_PAUSE).await,
             }
@@ -174,16 +177,31 @@ impl Host {
         self.delays.reserve(more, held)
     }
 
+    /// Whether the host's own handler has tried all that there is up to here: what is not held back by then had no room, and
+    /// is counted as well.
+    fn are_tried(&self, shard: &ShardId, upto: Offset) -> bool {
+        let Some(delayed) = self.read().get(&shard.handler).map(|running| running.gate().delayed()) else {
+            return false;
+        };
+        // Asked before and after: what it took in between is not tried.
+        let is_there =
+            || delayed.are_all_tried() && self.works.reader.passed(shard).is_some_and(|passed| passed >= upto);
+        is_there() && delayed.are_all_tried()
+    }
+
     async fn begin_delays(&self) -> Result<(), NoDelay> {
         let owned = self.changing.lock().await;
-        if self.delays.is_on() || self.delays.is_stopped() {
+        if self.read().contains_key(&HandlerName::delay()) || self.delays.is_stopped() {
             return Ok(());
         }
         // Its routing is recorded before anything is appended for it, so that all of that is its own.
-        self.delays.begin(Offset::START);
+        let is_first = self.delays.begin(Offset::START);
         let handlers = self.read().values().map(Running::handler).collect();
         let begun = self.bring(&owned, handlers).await;
-        begun.inspect_err(|_| self.delays.undo_begin()).map_err(|error| NoDelay::NotNow { reason: error.to_string() })
+        if begun.is_err() && is_first {
+            self.delays.undo_begin();
+        }
+        begun.map_err(|error| NoDelay::NotNow { reason: error.to_string() })
     }
 
     /// The host's own handler for messages that publishers delay.
@@ -224,6 +242,9 @@ impl Host {
         let named = handlers.iter().map(|handler| &handler.name).chain(before.iter().map(|(handler, _)| &handler.name));
         self.works.holders.send_replace(named.cloned().collect());
         futures_util::future::join_all(stopping.into_iter().map(|running| running.stop(&self.works.reader))).await;
+        if !before.is_empty() {
+            self.count_dead(&gates).await;
+        }
         // Only now is it certain how far the shards came: messages up to the log's end are those of the old routing.
         let (starting, result) = match self.record_routings(&handlers, owned).await {
             Ok((version, routings)) => {
@@ -264,6 +285,19 @@ impl Host {
         let running = self.read().keys().cloned().collect();
         self.works.holders.send_replace(running);
         result
+    }
+
+    /// Tells handlers that stopped what the log says of their letters: a gate that is made when they come back knows only of
+    /// those that are left.
+    async fn count_dead(&self, gates: &HashMap<HandlerName, Arc<Gate>>) {
+        match self.works.log.usage().await {
+            Ok(usage) => {
+                for (name, gate) in gates {
+                    gate.dead_counted(usage.dead.get(name).copied(), usage.dead_bytes_max);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "dead letters that went for their bytes last are not counted"),
+        }
     }
 
     /// Brings the shards in line with `owned`, while the others go on: one that is new is claimed and works, one that is

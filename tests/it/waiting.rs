@@ -7,6 +7,7 @@ mod host_faults;
 #[cfg(debug_assertions)]
 mod marks;
 mod memory;
+mod publishers;
 mod shut;
 #[cfg(debug_assertions)]
 mod shut_memory;

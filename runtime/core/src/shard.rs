@@ -242,6 +242,15 @@ impl Shard {
         self.runs.is_idle() && self.staged.is_empty() && self.commits.in_flight().is_none()
     }
 
+    /// Whether each message that was taken up was tried here, and nothing is under way: what is not settled waits for
+    /// another try. Goes through all that waits.
+    pub fn are_all_tried(&self) -> bool {
+        // One that the record names and that was not tried since has never been in memory.
+        let is_tried = |item: &Item| item.has_failed() && item.held_bytes().max(item.bytes_in_log()) > 0;
+        let is_lane_tried = |lane: &lanes::Lane| lane.more.is_none() && lane.items.iter().all(is_tried);
+        self.is_idle() && self.lanes.iter().all(|(_, lane)| is_lane_tried(lane)) && self.skipped.iter().all(is_tried)
+    }
+
     /// Whether another message may be taken up now.
     pub fn wants_messages(&self) -> bool {
         self.open_len() < self.setup.bounds.open_max

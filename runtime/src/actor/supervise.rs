@@ -5,6 +5,7 @@ use crate::chance;
 use crate::clock;
 use crate::commit::CommitError;
 use crate::follow::LastPin;
+use crate::gate::DelayedShare;
 use crate::message::Offset;
 use crate::shard::{Bounds, Caution, Setup, Shard};
 use futures_util::FutureExt;
@@ -19,13 +20,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Runs the shard until `stop`, whatever happens: a bug that makes it panic must not leave its messages lying.
 pub async fn run(parts: Parts) {
     let mut pause = Pause::default();
-    while AssertUnwindSafe(drive(parts.clone())).catch_unwind().await.is_err() {
+    // Between two claims too: publishers are bounded by it.
+    let mut delayed = DelayedShare::of(parts.gate.delayed());
+    while AssertUnwindSafe(drive(parts.clone(), &mut delayed)).catch_unwind().await.is_err() {
         tracing::error!(shard = %parts.id, "the shard panicked (a bug: please report it), claiming it again");
         pause.wait(&parts.stop).await;
     }
 }
 
-async fn drive(parts: Parts) {
+async fn drive(parts: Parts, delayed: &mut DelayedShare) {
     let mut caution = Caution::default();
     let mut pause = Pause::default();
     while !parts.stop.is_cancelled() {
@@ -79,7 +82,7 @@ async fn drive(parts: Parts) {
         if last.offset > Offset::START {
             parts.pins.note(&parts.id.handler, last);
         }
-        let mut actor = Actor::new(&parts, shard, routing, inbox, version);
+        let mut actor = Actor::new(&parts, shard, delayed, routing, inbox, version);
         match actor.work().await {
             Ok(()) => break,
             Err(error) => {

@@ -29,7 +29,7 @@ pub struct PublishArgs {
     /// Each line of this file is the JSON body of one message; `-` is standard input, whose lines are sent as they come
     #[arg(long, value_name = "FILE")]
     ndjson: Option<PathBuf>,
-    /// Each line is not a body but a message with its key, id, headers, body and delay, as `tail --json` writes it
+    /// Each line is not a body but a message with its key, id, headers and body, as `tail --json` writes it; it may have a `delay`
     #[arg(long, requires = "ndjson")]
     messages: bool,
     /// Begin with this line: what a publish that was interrupted says
@@ -74,7 +74,7 @@ pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failu
     }
     for body in bodies(args)? {
         let sent = client.post(&path, &headers(args), SendBody::from_reader(&mut &body[..]));
-        let (status, answer) = sent.map_err(|failure| in_doubt(failure, args.id.is_some()))?;
+        let (status, answer) = sent.map_err(|failure| in_doubt(failure, args))?;
         if status != 200 {
             return Err(client.refused(status, &answer));
         }
@@ -93,11 +93,15 @@ pub(super) fn run(args: &PublishArgs, output: &mut Output) -> Result<Exit, Failu
 }
 
 /// Says of a message that nobody answered for what became of it, and how to go on.
-fn in_doubt(failure: Failure, has_id: bool) -> Failure {
+fn in_doubt(failure: Failure, args: &PublishArgs) -> Failure {
     let Failure { exit, error } = failure;
     let how = match error.downcast_ref().is_some_and(broke) {
         false => return Failure { exit, error },
-        true if has_id => "publish it again: handlers take it once, by its id",
+        true if args.id.is_some() => "publish it again: handlers take it once, by its id",
+        // Until it is due it is on no topic.
+        true if args.delay.is_some_and(|delay| !delay.is_zero()) => {
+            "`sluicebox handlers waiting _delay` shows whether it is; with --id it could be published again without a doubt"
+        }
         true => {
             "`sluicebox tail` with --since shows whether it is; with --id it could be published again without a doubt"
         }

@@ -102,7 +102,7 @@ fn a_host_that_goes_away_before_it_answers_leaves_a_message_in_doubt() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let host = std::thread::spawn(move || {
-        for _ in 0..2 {
+        for _ in 0..3 {
             // Something of it is read, so that the connection ends and is not refused.
             let read = std::io::Read::read(&mut listener.accept().unwrap().0, &mut [0]);
             assert_eq!(read.unwrap(), 1);
@@ -111,6 +111,8 @@ fn a_host_that_goes_away_before_it_answers_leaves_a_message_in_doubt() {
     check(&["publish", "a", "1", "--url", &url], Exit::Unreachable, "the message may be in the log");
     let publish = ["publish", "a", "1", "--id", "i", "--url", &url];
     check(&publish, Exit::Unreachable, "publish it again: handlers take it once, by its id");
+    let publish = ["publish", "a", "1", "--delay", "1h", "--url", &url];
+    check(&publish, Exit::Unreachable, "`sluicebox handlers waiting _delay` shows whether it is");
     host.join().unwrap();
 }
 

@@ -2,16 +2,27 @@
 
 use crate::shard::Amount;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Shared by the shards of a handler.
 #[derive(Debug, Default)]
 pub struct Delayed {
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    all_tried: AtomicBool,
 }
 
 impl Delayed {
+    /// Of a handler with one shard: whether each message that was delivered to it was tried, and what is not settled waits
+    /// for another try.
+    pub fn are_all_tried(&self) -> bool {
+        self.all_tried.load(Ordering::Acquire)
+    }
+
+    pub fn set_all_tried(&self, all_tried: bool) {
+        self.all_tried.store(all_tried, Ordering::Release);
+    }
+
     /// What all shards hold.
     pub fn total(&self) -> Amount {
         let [messages, bytes] = [&self.messages, &self.bytes].map(|total| total.load(Ordering::Relaxed));
@@ -19,7 +30,8 @@ impl Delayed {
     }
 }
 
-/// What one shard adds; taken back when it is dropped.
+/// What one shard adds; taken back when it is dropped. It outlives a claim: what the shard held is counted until it has read
+/// what its record holds.
 #[derive(Debug)]
 pub struct DelayedShare {
     of: Arc<Delayed>,

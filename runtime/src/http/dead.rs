@@ -135,7 +135,7 @@ async fn order(
         if letters == 0 {
             continue;
         }
-        if let Err(error) = check(&known, name) {
+        if let Err(error) = check(&known, name, to.as_ref()) {
             if names_one {
                 return Err(error);
             }
@@ -163,8 +163,15 @@ async fn order(
 }
 
 /// Whether the handler will execute one order more.
-fn check(known: &Known, name: &HandlerName) -> Result<(), ApiError> {
+fn check(known: &Known, name: &HandlerName, to: Option<&HandlerName>) -> Result<(), ApiError> {
     let handler = known.commanded(name)?;
+    if name.is_reserved() && to.is_some() {
+        let error = format!(
+            "a dead letter of `{name}` is a message that a publisher delayed, which no handler understands: retry it \
+             without another receiver"
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, error));
+    }
     if handler.shards.iter().any(|shard| shard.control.jobs.len() >= JOBS_MAX) {
         let error = format!("{JOBS_MAX} orders about dead letters of handler `{name}` are under way: wait for them");
         return Err(ApiError::unavailable(error));

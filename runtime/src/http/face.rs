@@ -5,8 +5,8 @@ use super::guard::Guard;
 use super::running::Running;
 use crate::config::{HttpSettings, Namespace};
 use crate::delays::Delaying;
-use crate::log::Log;
-use crate::message::NewMessage;
+use crate::log::{Log, LogError};
+use crate::message::{NewMessage, Offset};
 use crate::routing::reserved;
 use crate::shard::Amount;
 use crate::telemetry::{HttpMetrics, Metrics};
@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 /// What clients may take.
 #[derive(Clone, Copy)]
@@ -178,6 +179,26 @@ impl Face {
         let running = self.running.get().ok_or_else(|| ApiError::unavailable("the host is starting: try again"))?;
         let room = running.delay(Amount { messages: 1, bytes: message.bytes() }).await?;
         Ok((reserved::delayed(message, delay), room))
+    }
+
+    /// Appends messages, some of which have `rooms` because they are to appear later.
+    pub(super) async fn append(
+        &self,
+        messages: Vec<NewMessage>,
+        rooms: Vec<Delaying>,
+    ) -> Result<Vec<Offset>, LogError> {
+        if rooms.is_empty() {
+            return self.log.append(messages).await;
+        }
+        let log = self.log.clone();
+        // A task of its own: when a client hangs up meanwhile the log may take them all the same.
+        let append = async move {
+            let appended = log.append(messages).await;
+            rooms.into_iter().for_each(|room| room.settle(&appended));
+            appended
+        };
+        let appended = tokio::spawn(append.in_current_span()).await;
+        appended.unwrap_or_else(|panic| Err(LogError::Unknown { reason: panic.to_string() }))
     }
 
     /// From now on handlers can be commanded, and looks at them show how they fare. The first one counts.

@@ -197,12 +197,13 @@ impl Import<'_> {
     async fn append(&mut self, line: u64) -> Result<(), ApiError> {
         self.chunk_bytes = 0;
         if !self.chunk.is_empty() {
-            let offsets = self.face.log.append(std::mem::take(&mut self.chunk)).await?;
+            let (chunk, rooms) = (std::mem::take(&mut self.chunk), std::mem::take(&mut self.rooms));
+            let delayed = rooms.len() as u64;
+            let offsets = self.face.append(chunk, rooms).await?;
             self.report.first = self.report.first.or(offsets.first().copied());
             self.report.last = offsets.last().copied();
             self.report.accepted += offsets.len() as u64;
-            self.report.delayed += self.rooms.len() as u64;
-            self.rooms.drain(..).for_each(Delaying::appended);
+            self.report.delayed += delayed;
             self.face.counts.appended.inc_by(offsets.len() as u64);
         }
         self.report.settled_line = line;

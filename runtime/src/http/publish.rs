@@ -7,7 +7,6 @@ use super::face::Face;
 use super::line::LineKind;
 use super::parameters::{Parameters, PathText};
 use super::{cloudevents, ndjson};
-use crate::delays::Delaying;
 use crate::message::{BODY_BYTES_MAX, Offset};
 use crate::telemetry::spans;
 use crate::topic::Topic;
@@ -70,8 +69,7 @@ pub(super) async fn publish(
             None => (message, None),
             Some(delay) => face.delayed(message, delay).await.map(|(message, room)| (message, Some(room)))?,
         };
-        let offset = face.log.append(vec![message]).await?.first().copied();
-        room.into_iter().for_each(Delaying::appended);
+        let offset = face.append(vec![message], room.into_iter().collect()).await?.first().copied();
         spans::published(offset);
         Ok::<_, ApiError>(offset)
     };

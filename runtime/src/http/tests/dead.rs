@@ -139,6 +139,29 @@ async fn letters_can_be_sent_to_another_handler_that_runs() {
 }
 
 #[tokio::test]
+async fn letters_of_the_hosts_own_handler_go_to_no_other() {
+    let double = Double { handlers: vec![runs("audit", &["x"]), runs("_delay", &[])], ..Double::default() };
+    let server = Server::start_with(|face| face.attach(Arc::new(double)), None, [127, 0, 0, 1]).await;
+    for handler in ["_delay", "audit"] {
+        stage::route(&server.log, handler, KeyFrom::Message, 1).await;
+    }
+    let made = server.append("events.made", 0..2).await;
+    stage::bury(&server.log, "_delay", 0, &made[..1], |_, _| {}).await;
+    stage::bury(&server.log, "audit", 0, &made[1..], |_, _| {}).await;
+    let retry = async |body: Value| {
+        let (status, answer) = send(server.request(Method::POST, "/v1/dead/retry").body(body.to_string())).await;
+        (status.as_u16(), answer)
+    };
+    let reason = "a dead letter of `_delay` is a message that a publisher delayed";
+    let (status, answer) = retry(json!({ "handler": "_delay", "to": "audit" })).await;
+    assert!(status == 409 && answer["error"].as_str().unwrap().starts_with(reason), "{answer}");
+    let (status, answer) = retry(json!({ "all": true, "to": "audit" })).await;
+    assert_eq!((status, &answer["letters"], &answer["skipped"][0]["letters"]), (202, &json!(1), &json!(1)), "{answer}");
+    assert!(answer["skipped"][0]["reason"].as_str().unwrap().starts_with(reason), "{answer}");
+    assert_eq!(retry(json!({ "handler": "_delay" })).await.0, 202, "it may return");
+}
+
+#[tokio::test]
 async fn an_order_becomes_one_command_per_handler_about_the_letters_that_there_are() {
     let buried = buried().await;
     let newest = *buried.order.last().unwrap();
