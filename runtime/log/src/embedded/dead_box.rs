@@ -25,6 +25,8 @@ pub(super) struct DeadBoxes {
     before: HashMap<i64, Option<DeadUsage>>,
     /// What this transaction changed.
     changed: HashMap<HandlerName, DeadUsage>,
+    /// This transaction may have deleted letters of handlers that are forgotten, and their numbers.
+    erases: bool,
     /// By handler, since the log was opened.
     dropped_for_bytes: HashMap<HandlerName, u64>,
 }
@@ -39,6 +41,7 @@ impl DeadBoxes {
             };
         }
         self.changed.clear();
+        self.erases = false;
     }
 
     /// The letters of this handler go, and its number may be given out again afterwards.
@@ -47,9 +50,15 @@ impl DeadBoxes {
         self.before.entry(handler_id).or_insert(before);
     }
 
+    /// Handlers that are forgotten lose letters, or their number: what is counted from here on was not so before.
+    pub(super) fn erase(&mut self) {
+        self.erases = true;
+    }
+
     /// The transaction is durable.
     pub(super) fn tell(&mut self, bounds: &Bounds) {
         self.before.clear();
+        self.erases = false;
         for (handler, mut usage) in self.changed.drain() {
             let dropped = self.dropped_for_bytes.entry(handler.clone()).or_default();
             *dropped += usage.dropped_for_bytes;
@@ -83,8 +92,15 @@ impl DeadBoxes {
         }
         let mut count = match known {
             Some(known) => known,
-            // Of before this transaction too, which changes nothing of a handler before it is counted.
-            None => *self.counts.entry(handler_id).insert_entry(count(sql, handler_id)?).get(),
+            // Of before this transaction too, which changes nothing of a handler before it is counted, unless it erases.
+            None => {
+                let counted = count(sql, handler_id)?;
+                self.counts.insert(handler_id, counted);
+                if self.erases {
+                    self.before.entry(handler_id).or_insert(None);
+                }
+                counted
+            }
         };
         for number in &commit.dead_drop {
             let mut dropped = sql.dead_drop.query(params![shard_id, int(*number)])?;

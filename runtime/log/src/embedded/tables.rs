@@ -315,6 +315,7 @@ impl<'c> Tables<'c> {
 
     /// Deletes some rows of forgotten handlers; true when nothing is left.
     pub(super) fn erase(&mut self) -> Result<bool, Failure> {
+        self.dead.erase();
         forget::erase(self.connection)
     }
 

@@ -118,6 +118,22 @@ fn an_undone_transaction_makes_nobody_count_anew() {
     tables.check();
 }
 
+#[test]
+fn what_was_counted_under_the_number_of_an_erased_handler_is_not_kept_when_that_is_undone() {
+    let directory = tempfile::tempdir().unwrap();
+    let connection = open(directory.path());
+    let mut tables = tables(directory.path(), &connection);
+    tables.begin(Timestamp(1)).unwrap();
+    tables.give_up(&id("old"), 1, 10);
+    tables.forget(&id("old").handler).unwrap();
+    tables.finish().unwrap();
+    tables.begin(Timestamp(1)).unwrap();
+    assert!(tables.erase().unwrap());
+    tables.give_up(&id("new"), 2, 10);
+    tables.undo().unwrap();
+    tables.check();
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(u8),
