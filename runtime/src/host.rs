@@ -246,7 +246,7 @@ impl Host {
             self.count_dead(&gates).await;
         }
         // Only now is it certain how far the shards came: messages up to the log's end are those of the old routing.
-        let (starting, result) = match self.record_routings(&handlers, &owned).await {
+        let (starting, result) = match self.record_routings(&handlers, owned).await {
             Ok((version, routings)) => {
                 let leaves = |name: &HandlerName| !handlers.iter().any(|handler| handler.name == *name);
                 before.iter().map(|(handler, _)| &handler.name).filter(|name| leaves(name)).for_each(|name| {
