@@ -4,6 +4,7 @@
 mod commands;
 mod delayed;
 mod host_faults;
+mod leaving;
 #[cfg(debug_assertions)]
 mod marks;
 mod memory;
