@@ -232,6 +232,47 @@ mod tests {
         assert!(!marks.done(IdHash::of(None, "a"), Timestamp(1050)));
     }
 
+    /// Takes up a message after each of these pauses, in milliseconds, with the window of 6,400: offsets from 1, and times.
+    fn all_taken_up(pauses: impl IntoIterator<Item = u64>) -> (Marks, Vec<u64>) {
+        let mut marks = marks(6_400, 10, &[]);
+        let (mut times, mut time) = (vec![], 10_000);
+        for (offset, pause) in (1..).zip(pauses) {
+            time += pause;
+            marks.taken_up(Offset(offset), Timestamp(time));
+            times.push(time);
+            assert!(marks.taken_up.len() <= SAMPLES_MAX);
+        }
+        (marks, times)
+    }
+
+    #[test]
+    fn samples_say_how_far_messages_are_settled_never_too_far_and_hardly_too_little() {
+        for open in [2, 3, 90, 101, 500, 777, 1_000] {
+            let (mut marks, times) = all_taken_up((0..1_000).map(|number| number % 7));
+            let span = times[999] - times[0];
+            assert!(marks.taken_up.len() as u64 <= span / 100 + 3, "a sample for each sixty-fourth of the window");
+            marks.expire(Some(Offset(open)));
+            // The last one before the open message.
+            let last = times[open as usize - 2];
+            assert!(marks.settled.0 <= last, "{:?} before {open}", marks.settled);
+            assert!(marks.settled.0 + 200 >= last || open < 3, "{:?} before {open}, not {last}", marks.settled);
+            marks.expire(None);
+            assert!(marks.settled.0 + 100 >= times[999] && marks.taken_up.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_stuck_for_long_makes_samples_coarser_and_never_wrong() {
+        let messages = 3 * SAMPLES_MAX as u64;
+        for open in [5_000, 20_000, messages] {
+            let (mut marks, times) = all_taken_up((0..messages).map(|_| 150));
+            assert!(marks.taken_up.len() > SAMPLES_MAX / 2);
+            marks.expire(Some(Offset(open)));
+            let last = times[open as usize - 2];
+            assert!(marks.settled.0 <= last && marks.settled.0 + 16 * 150 >= last, "{:?}, not {last}", marks.settled);
+        }
+    }
+
     #[test]
     fn beyond_the_maximum_the_oldest_go_and_are_counted() {
         let mut marks = marks(9000, 2, &[]);
