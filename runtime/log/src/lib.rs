@@ -13,6 +13,7 @@ mod live;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod records;
 mod rerouting;
 mod routings;
 

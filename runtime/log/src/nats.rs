@@ -41,6 +41,7 @@ use crate::error::LogError;
 use crate::frame::{Frame, Place};
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::limits::{check_commit, check_messages};
+use crate::records;
 use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
 use futures_util::future::BoxFuture;
@@ -172,7 +173,7 @@ impl NatsLog {
             let replica = self.shared.replica();
             let known = replica.shards.get(&shard).filter(|known| known.takes(commit.term, commit.number));
             let known = known.ok_or_else(fenced)?;
-            check_commit(&commit, known.read, known.controlled).map_err(refused)?;
+            check_commit(&commit, known.record.read, known.record.controlled).map_err(refused)?;
             if commit.outputs.len().max(commit.dead.len()) > Place::MESSAGES_MAX {
                 return Err(refused(format!("it has more than {} messages", Place::MESSAGES_MAX)));
             }
@@ -200,7 +201,7 @@ impl NatsLog {
         {
             let replica = self.shared.replica();
             for routing in &mut routings {
-                if let Some(settled) = replica.settled(routing) {
+                if let Some(settled) = records::settled(replica.records(), routing) {
                     drop_settled_spans(routing, settled);
                 }
             }

@@ -1,4 +1,4 @@
-//! Marks of a shard that hears nothing: looked for now and then, and let go by how far the log is without it.
+//! Marks of a shard that hears nothing: looked for from time to time, and let go by how far the log is without it.
 
 use super::Actor;
 use super::wait::LOOK_AGAIN;

@@ -1,21 +1,22 @@
 //! The log in memory as a plain value: no task, no lock, no clock. Times are handed in.
 
-use crate::contract::{Batch, Held, ReadRequest, Routings, ShardStatus, Trim, Trimmed, Why};
+use crate::contract::{Batch, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
+use crate::records::{self, ShardRecord};
 use crate::rerouting::{MovedLetter, Rerouting};
 use crate::routings::drop_settled_spans;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
-    Claim, CommitError, Committed, Control, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites,
-    LogId, Mark, NumberedDeadLetter, Record, ShardCommit, Term,
+    Claim, CommitError, Committed, DeadCount, DeadFilter, DeadOrder, DeadQuery, Delayed, Head, KeyWrites, LogId,
+    NumberedDeadLetter, Record, ShardCommit, Term,
 };
 use sluicebox_core::effects::Entries;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use sluicebox_core::skew::Redate;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// Everything a log holds. A clone is a snapshot: bodies and state values are shared, not copied.
@@ -28,7 +29,7 @@ pub struct MemoryCore {
     last: (Offset, Timestamp),
     /// Messages ever appended.
     appended: u64,
-    shards: BTreeMap<ShardId, Shard>,
+    shards: BTreeMap<ShardId, ShardRecord>,
     state: BTreeMap<HandlerName, HashMap<Key, Entries>>,
     /// Ascending by number.
     dead: Vec<NumberedDeadLetter>,
@@ -38,19 +39,6 @@ pub struct MemoryCore {
     terms_gone: Term,
     /// Those that were trimmed.
     gone: Vec<Offset>,
-}
-
-/// The record of one shard in the form in which commits change it.
-#[derive(Clone, Debug)]
-struct Shard {
-    term: Term,
-    commit_number: u64,
-    read: Offset,
-    open: BTreeMap<Offset, Head>,
-    marks: VecDeque<Mark>,
-    delayed: BTreeMap<u64, Delayed>,
-    controlled: Offset,
-    control: Control,
 }
 
 impl MemoryCore {
@@ -130,27 +118,9 @@ impl MemoryCore {
     /// Raises the shard's term and returns its record.
     pub fn claim(&mut self, shard: &ShardId, start: Offset) -> Claim {
         let (end, term) = (self.end(), self.terms_gone);
-        let shard = self.shards.entry(shard.clone()).or_insert_with(|| Shard {
-            term,
-            commit_number: 0,
-            read: start,
-            open: BTreeMap::new(),
-            marks: VecDeque::new(),
-            delayed: BTreeMap::new(),
-            controlled: end,
-            control: Control::default(),
-        });
+        let shard = self.shards.entry(shard.clone()).or_insert_with(|| ShardRecord::new(term, start, end));
         shard.term.0 += 1;
-        let record = Record {
-            commit_number: shard.commit_number,
-            read: shard.read,
-            open: shard.open.values().cloned().collect(),
-            marks: shard.marks.iter().copied().collect(),
-            delayed: shard.delayed.values().cloned().collect(),
-            controlled: shard.controlled,
-            control: shard.control.clone(),
-        };
-        Claim { log: self.id, term: shard.term, record }
+        Claim { log: self.id, term: shard.term, record: shard.record() }
     }
 
     /// The state of these keys, in the same order.
@@ -228,7 +198,7 @@ impl MemoryCore {
             return Err(LogError::Conflict);
         }
         for routing in &mut routings {
-            if let Some(settled) = self.settled(routing) {
+            if let Some(settled) = records::settled(self.shards.iter(), routing) {
                 drop_settled_spans(routing, settled);
             }
         }
@@ -252,17 +222,7 @@ impl MemoryCore {
         }
         self.shards.retain(|id, _| id.handler != routing.handler);
         for (index, record) in (0_u16..).zip(records) {
-            let Record { read, open, marks, delayed, controlled, control, .. } = record;
-            let shard = Shard {
-                term,
-                commit_number: number,
-                read,
-                open: open.into_iter().map(|head| (head.offset, head)).collect(),
-                marks: marks.into(),
-                delayed: delayed.into_iter().map(|delayed| (delayed.number, delayed)).collect(),
-                controlled,
-                control,
-            };
+            let shard = ShardRecord::from_record(term, Record { commit_number: number, ..record });
             self.shards.insert(id(index), shard);
         }
         for dead in self.dead.iter_mut().filter(|dead| dead.letter.shard.handler == routing.handler) {
@@ -277,17 +237,6 @@ impl MemoryCore {
         own.into_iter().for_each(|own| *own = routing.clone());
         self.routings.version = version + 1;
         Ok(())
-    }
-
-    /// No shard of the handler needs a message up to here any more; `None` while a shard was never claimed.
-    fn settled(&self, routing: &Routing) -> Option<Offset> {
-        let mine = self.shards.iter().filter(|(id, _)| id.handler == routing.handler);
-        let settled = mine.map(|(_, shard)| {
-            let open = shard.open.keys().next().map(|open| Offset(open.0.saturating_sub(1)));
-            open.map_or(shard.read, |before_open| shard.read.min(before_open))
-        });
-        let settled: Vec<Offset> = settled.collect();
-        settled.iter().min().copied().filter(|_| settled.len() >= usize::from(routing.shards))
     }
 
     fn bound_dead(&mut self, handler: &HandlerName, letters_max: u64) {
@@ -339,7 +288,7 @@ impl MemoryCore {
     /// See [`Log::trim`](crate::contract::Log::trim). Bytes are those of the messages.
     pub fn trim(&mut self, trim: &Trim) -> Trimmed {
         let mut bytes: u64 = self.messages.iter().map(|message| message.bytes() as u64).sum();
-        let (floor, holder) = self.floor(&trim.holders);
+        let (floor, holder) = records::floor(self.shards.iter(), &self.routings.routings, &trim.holders);
         let (mut going, mut held) = (0, None);
         for message in &self.messages {
             let old = trim.older_than.is_some_and(|time| message.time < time);
@@ -358,34 +307,6 @@ impl MemoryCore {
         Trimmed { deleted: deleted as u64, more: going > deleted, bytes, held }
     }
 
-    /// The first offset that these handlers need, and who needs it.
-    fn floor(&self, holders: &[HandlerName]) -> (Offset, Option<Held>) {
-        let mut floor = (Offset::END, None);
-        for handler in holders {
-            let mut claimed = 0;
-            for (id, shard) in self.shards.iter().filter(|(id, _)| id.handler == *handler) {
-                claimed += 1;
-                let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
-                let open = shard.open.keys().next().copied().filter(|open| *open < after);
-                let needs = open.unwrap_or(after);
-                if needs < floor.0 {
-                    let why = if open.is_some() { Why::Open } else { Why::Unread };
-                    let Control { paused, tripped, .. } = shard.control;
-                    floor = (needs, Some(Held { shard: id.clone(), why, paused, tripped }));
-                }
-            }
-            let routing = self.routings.routings.iter().find(|routing| routing.handler == *handler);
-            if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
-                let needs = Offset(routing.start().0.saturating_add(1));
-                if needs < floor.0 {
-                    let shard = ShardId { handler: handler.clone(), index: claimed };
-                    floor = (needs, Some(Held { shard, why: Why::NeverStarted, paused: false, tripped: false }));
-                }
-            }
-        }
-        floor
-    }
-
     /// See [`Log::forget`](crate::contract::Log::forget).
     pub fn forget(&mut self, handler: &HandlerName) {
         let mine = self.shards.iter().filter(|(id, _)| id.handler == *handler);
@@ -400,17 +321,9 @@ impl MemoryCore {
 
     /// The position of every shard, by handler and index.
     pub fn status(&self) -> Vec<ShardStatus> {
-        let status = |(id, shard): (&ShardId, &Shard)| ShardStatus {
-            shard: id.clone(),
-            term: shard.term,
-            commit_number: shard.commit_number,
-            read: shard.read,
-            open: shard.open.len() as u64,
-            marks: shard.marks.len() as u64,
-            dead: self.dead.iter().filter(|dead| dead.letter.shard == *id).count() as u64,
-            delayed: shard.delayed.len() as u64,
-            control: shard.control.clone(),
-            behind: (self.messages.len() - self.index_after(shard.read)) as u64,
+        let status = |(id, shard): (&ShardId, &ShardRecord)| {
+            let dead = self.dead.iter().filter(|dead| dead.letter.shard == *id).count();
+            shard.status(id, dead, (self.messages.len() - self.index_after(shard.read)) as u64)
         };
         self.shards.iter().map(status).collect()
     }
@@ -434,25 +347,6 @@ impl MemoryCore {
 
     fn index_after(&self, offset: Offset) -> usize {
         self.messages.partition_point(|message| message.offset <= offset)
-    }
-}
-
-impl Shard {
-    fn apply(&mut self, commit: &ShardCommit) {
-        self.commit_number = commit.number;
-        self.read = commit.read;
-        self.controlled = commit.controlled;
-        if let Some(control) = &commit.control {
-            self.control = control.clone();
-        }
-        commit.open_drop.iter().for_each(|offset| drop(self.open.remove(offset)));
-        self.open.extend(commit.open_put.iter().map(|head| (head.offset, head.clone())));
-        commit.delayed_drop.iter().for_each(|number| drop(self.delayed.remove(number)));
-        self.delayed.extend(commit.delayed_put.iter().map(|delayed| (delayed.number, delayed.clone())));
-        self.marks.extend(&commit.marks);
-        while self.marks.len() > commit.marks_max || self.marks.front().is_some_and(|m| m.time < commit.marks_since) {
-            self.marks.pop_front();
-        }
     }
 }
 

@@ -18,23 +18,12 @@ const HEADS_TOGETHER: usize = 256;
 
 pub(super) fn status(shared: &Shared) -> Vec<ShardStatus> {
     let replica = shared.replica();
-    let status = replica.shards.iter().map(|(id, shard)| {
+    let status = replica.records().map(|(id, shard)| {
         let dead = replica
             .dead
             .get(&id.handler)
             .map_or(0, |dead| dead.letters().values().filter(|indexed| indexed.letter.shard == *id).count());
-        ShardStatus {
-            shard: id.clone(),
-            term: shard.term,
-            commit_number: shard.commit_number,
-            read: shard.read,
-            open: shard.open.len() as u64,
-            marks: shard.marks.len() as u64,
-            dead: dead as u64,
-            delayed: shard.delayed.len() as u64,
-            behind: about_behind(shard.read.max(replica.trimmed), replica.end),
-            control: shard.control.clone(),
-        }
+        shard.status(id, dead, about_behind(shard.read.max(replica.trimmed), replica.end))
     });
     status.collect()
 }
@@ -57,7 +46,7 @@ pub(super) async fn heads(shared: &Shared, query: HeadQuery) -> Result<Vec<OpenH
             let mut page = Smallest::new(HEADS_TOGETHER);
             for (id, shard) in replica.shards.iter().filter(|(id, _)| id.handler == query.handler) {
                 let range = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-                for (offset, head) in shard.open.range(range).take(HEADS_TOGETHER) {
+                for (offset, head) in shard.record.open.range(range).take(HEADS_TOGETHER) {
                     if page.wants(*offset) {
                         page.add(*offset, (id.index, head.clone()));
                     }
@@ -87,7 +76,7 @@ pub(super) fn delayed(shared: &Shared, query: &DelayedQuery) -> Vec<DelayedFacts
     let replica = shared.replica();
     let mut first = Smallest::new(query.delayed_max);
     for (id, shard) in replica.shards.iter().filter(|(id, _)| id.handler == query.handler) {
-        for delayed in shard.delayed.values() {
+        for delayed in shard.record.delayed.values() {
             let facts = DelayedFacts::of(id.index, delayed);
             let comes_after = query.after.is_none_or(|after| facts.place > after);
             if comes_after && query.filter.matches(&facts) && first.wants(facts.place) {

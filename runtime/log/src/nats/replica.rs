@@ -18,9 +18,10 @@ use super::entry::Entry;
 use crate::contract::Routings;
 use crate::error::LogError;
 use crate::frame::{Frame, Place};
+use crate::records::ShardRecord;
 use crate::rerouting::{MovedLetter, Rerouting};
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{Claim, Committed, LogId, ShardCommit, Term};
+use sluicebox_core::commit::{Claim, Committed, LogId, Record, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
@@ -153,14 +154,17 @@ impl Replica {
     }
 
     fn claim(&mut self, sequence: u64, id: ShardId, start: Offset, controlled: Offset, wanted: bool) -> Outcome {
-        let shard = self.shards.entry(id).or_insert_with(|| Shard::new(start, controlled));
-        shard.term = Term(sequence);
+        let shard = self.shards.entry(id).or_insert_with(|| {
+            // Nobody has it yet.
+            Shard::new(Term(0), 0, Record { read: start, controlled, ..Record::default() })
+        });
+        shard.record.term = Term(sequence);
         shard.last = sequence;
         if !wanted {
             return Outcome::Done;
         }
         let log = self.id.unwrap_or_default();
-        Outcome::Claimed(Box::new(Claim { log, term: shard.term, record: shard.record() }))
+        Outcome::Claimed(Box::new(Claim { log, term: shard.record.term, record: shard.record.record() }))
     }
 
     fn commit(&mut self, sequence: u64, time: Timestamp, mut commit: ShardCommit) -> (Vec<Arc<Message>>, Outcome) {
@@ -168,7 +172,7 @@ impl Replica {
         let Some(shard) = found.filter(|shard| shard.takes(commit.term, commit.number)) else {
             return (vec![], Outcome::Fenced(commit.shard));
         };
-        shard.apply(&commit);
+        shard.record.apply(&commit);
         shard.last = sequence;
         let handler = &commit.shard.handler;
         self.written.write(sequence, handler, std::mem::take(&mut commit.state));
@@ -197,15 +201,14 @@ impl Replica {
         }
         let id = |index| ShardId { handler: routing.handler.clone(), index };
         for (index, from) in (0_u16..).zip(from) {
-            if self.shards.get(&id(index)).map(|shard| (shard.term, shard.commit_number)) != Some(from) {
+            if self.shards.get(&id(index)).map(|shard| (shard.record.term, shard.record.commit_number)) != Some(from) {
                 return Outcome::Fenced(id(index));
             }
         }
         self.shards.retain(|id, _| id.handler != routing.handler);
         for (index, record) in (0_u16..).zip(records) {
-            let mut shard = Shard::from_record(record);
-            // Higher than any term there was, and nobody has it: whoever worked on the old shards is fenced.
-            (shard.term, shard.last, shard.commit_number) = (Term(sequence), sequence, number);
+            // A term higher than any there was, and nobody has it: whoever worked on the old shards is fenced.
+            let shard = Shard::new(Term(sequence), sequence, Record { commit_number: number, ..record });
             self.shards.insert(id(index), shard);
         }
         if let Some(dead) = self.dead.get_mut(&routing.handler) {
@@ -272,15 +275,9 @@ impl Replica {
         self.written.forgotten_before(handler)
     }
 
-    /// No shard of the handler needs a message up to here any more; `None` while a shard was never claimed.
-    pub(super) fn settled(&self, routing: &Routing) -> Option<Offset> {
-        let mine = self.shards.iter().filter(|(id, _)| id.handler == routing.handler);
-        let settled = mine.map(|(_, shard)| {
-            let open = shard.open.keys().next().map(|open| Offset(open.0.saturating_sub(1)));
-            open.map_or(shard.read, |before_open| shard.read.min(before_open))
-        });
-        let settled: Vec<Offset> = settled.collect();
-        settled.iter().min().copied().filter(|_| settled.len() >= usize::from(routing.shards))
+    /// The records of all shards.
+    pub(super) fn records(&self) -> impl Iterator<Item = (&ShardId, &ShardRecord)> + Clone {
+        self.shards.iter().map(|(id, shard)| (id, &shard.record))
     }
 }
 

@@ -127,9 +127,9 @@ fn encode(replica: &Replica) -> Bytes {
     writer.count(replica.shards.len());
     for (id, shard) in &replica.shards {
         write_shard(&mut writer, id);
-        writer.number(shard.term.0);
+        writer.number(shard.record.term.0);
         writer.number(shard.last);
-        write_record(&mut writer, &shard.record());
+        write_record(&mut writer, &shard.record.record());
     }
     writer.count(replica.dead.len());
     for (handler, dead) in &replica.dead {
@@ -188,7 +188,7 @@ fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
     replica.state_sequence = reader.number()?;
     let shards = reader.list(8, |reader| {
         let (id, term, last) = (read_shard(reader)?, Term(reader.number()?), reader.number()?);
-        Ok((id, Shard { term, last, ..Shard::from_record(read_record(reader)?) }))
+        Ok((id, Shard::new(term, last, read_record(reader)?)))
     })?;
     replica.shards = shards.into_iter().collect();
     for _ in 0..reader.count(2)? {

@@ -3,15 +3,15 @@
 use super::entry::Entry;
 use super::names::Names;
 use super::reads;
-use super::replica::{Outcome, Replica};
+use super::replica::Outcome;
 use super::server::PublishError;
 use super::shared::Shared;
 use super::{look, snapshot};
-use crate::contract::{Held, ReadRequest, Trim, Trimmed, Why};
+use crate::contract::{ReadRequest, Trim, Trimmed};
 use crate::error::LogError;
 use crate::frame::{Place, Writer, write_letter};
-use sluicebox_core::commit::Control;
-use sluicebox_core::handler::{HandlerName, ShardId};
+use crate::records;
+use sluicebox_core::handler::HandlerName;
 use sluicebox_core::message::Offset;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ const PURGE_MIN: u64 = 256;
 pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogError> {
     let (from, (floor, holder)) = {
         let replica = shared.replica();
-        (replica.trimmed, floor(&replica, &trim.holders))
+        (replica.trimmed, records::floor(replica.records(), &replica.routings.routings, &trim.holders))
     };
     let nothing = Trimmed::default();
     let Some(older_than) = trim.older_than else { return Ok(nothing) };
@@ -131,32 +131,4 @@ async fn keep_letters(shared: &Shared, upto: u64) -> Result<(), LogError> {
         }
     }
     Ok(())
-}
-
-/// The first offset that these handlers need, and who needs it.
-fn floor(replica: &Replica, holders: &[HandlerName]) -> (Offset, Option<Held>) {
-    let mut floor = (Offset::END, None);
-    for handler in holders {
-        let mut claimed = 0;
-        for (id, shard) in replica.shards.iter().filter(|(id, _)| id.handler == *handler) {
-            claimed += 1;
-            let after = Offset(shard.read.min(shard.controlled).0.saturating_add(1));
-            let open = shard.open.keys().next().copied().filter(|open| *open < after);
-            let needs = open.unwrap_or(after);
-            if needs < floor.0 {
-                let why = if open.is_some() { Why::Open } else { Why::Unread };
-                let Control { paused, tripped, .. } = shard.control;
-                floor = (needs, Some(Held { shard: id.clone(), why, paused, tripped }));
-            }
-        }
-        let routing = replica.routings.routings.iter().find(|routing| routing.handler == *handler);
-        if let Some(routing) = routing.filter(|routing| claimed < routing.shards) {
-            let needs = Offset(routing.start().0.saturating_add(1));
-            if needs < floor.0 {
-                let shard = ShardId { handler: handler.clone(), index: claimed };
-                floor = (needs, Some(Held { shard, why: Why::NeverStarted, paused: false, tripped: false }));
-            }
-        }
-    }
-    floor
 }
