@@ -17,6 +17,7 @@ mod harness;
 mod hosts;
 mod hotload;
 mod identity;
+mod nats;
 mod new;
 mod on_nats;
 mod operators;

@@ -6,6 +6,7 @@
 use super::again;
 use sluicebox::log::nats::{NatsLog, Options};
 use sluicebox::log::{Log, LogError};
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,9 @@ use tokio::runtime::Runtime;
 
 /// Where `tests/run.sh` puts it, below the repository.
 const INSTALLED: &str = "target/nats-server";
+/// Files of a server in its folder.
+const SETTINGS: &str = "server.conf";
+const PROCESS: &str = "server.pid";
 
 /// A log of this name.
 pub fn open(namespace: &str) -> Result<Arc<dyn Log>, LogError> {
@@ -84,7 +88,7 @@ fn start() -> String {
     let folder = address.parent().unwrap();
     drop(std::fs::remove_dir_all(folder));
     std::fs::create_dir_all(folder).unwrap();
-    let (shell, port) = start_in(folder, "-1", &[]);
+    let (shell, port) = start_in(folder, "-1", &["-js"]);
     let url = format!("nats://127.0.0.1:{port}");
     std::fs::File::create(&address).unwrap().write_all(url.as_bytes()).unwrap();
     // As long as this process.
@@ -93,14 +97,16 @@ fn start() -> String {
 }
 
 /// Starts a server with its data in a folder, and returns what ends it when its input ends, and its port.
-fn start_in(folder: &Path, port: &str, arguments: &[&str]) -> (Child, String) {
+fn start_in<S: AsRef<OsStr>>(folder: &Path, port: &str, arguments: &[S]) -> (Child, String) {
     // A shell waits for the end of its input, which is the end of this process, also when it is killed.
     let script = r#""$0" "$@" <&- & server=$!; read -r _; kill -9 $server; wait $server 2>&-; rm -rf "$REMOVE""#;
     let mut shell = Command::new("sh")
         .args(["-c", script])
         .arg(program())
-        .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+        .args(["-a", "127.0.0.1", "-p", port, "-sd"])
         .arg(folder.join("data"))
+        .arg("-P")
+        .arg(folder.join(PROCESS))
         .args(arguments)
         // The data of one that is started again stays.
         .env("REMOVE", if port == "-1" { folder } else { Path::new("/nonexistent") })
@@ -127,6 +133,7 @@ fn start_in(folder: &Path, port: &str, arguments: &[&str]) -> (Child, String) {
 pub struct OwnServer {
     folder: tempfile::TempDir,
     port: String,
+    arguments: Vec<OsString>,
     shell: Option<Child>,
 }
 
@@ -135,16 +142,44 @@ impl OwnServer {
         Self::start_with(&[])
     }
 
-    /// With arguments that it does not get when it is started again.
+    /// With these arguments, also when it is started again.
     pub fn start_with(arguments: &[&str]) -> Self {
+        let arguments = ["-js"].iter().chain(arguments).map(OsString::from).collect();
+        Self::start_at(tempfile::tempdir().unwrap(), &free_port(), arguments)
+    }
+
+    /// With this file of settings, which says whether it has JetStream; its data has a place.
+    pub fn configured(settings: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        let (shell, port) = start_in(folder.path(), &free, arguments);
-        Self { folder, port, shell: Some(shell) }
+        let file = folder.path().join(SETTINGS);
+        std::fs::write(&file, settings).unwrap();
+        Self::start_at(folder, &free_port(), vec!["-c".into(), file.into()])
+    }
+
+    pub(super) fn start_at(folder: tempfile::TempDir, port: &str, arguments: Vec<OsString>) -> Self {
+        let (shell, port) = start_in(folder.path(), port, &arguments);
+        Self { folder, port, arguments, shell: Some(shell) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port.parse().unwrap()
     }
 
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// With encryption, by the name that certificates of tests have.
+    pub fn tls_url(&self) -> String {
+        format!("tls://localhost:{}", self.port)
+    }
+
+    /// Other settings, while it runs.
+    pub fn reconfigure(&self, settings: &str) {
+        std::fs::write(self.folder.path().join(SETTINGS), settings).unwrap();
+        let process = self.folder.path().join(PROCESS);
+        let signal = format!("reload={}", process.display());
+        assert!(Command::new(program()).args(["--signal", &signal]).status().unwrap().success());
     }
 
     /// SIGKILL.
@@ -157,7 +192,7 @@ impl OwnServer {
 
     /// With the same data, at the same place.
     pub fn start_again(&mut self) {
-        self.shell = Some(start_in(self.folder.path(), &self.port, &[]).0);
+        self.shell = Some(start_in(self.folder.path(), &self.port, &self.arguments).0);
     }
 }
 
@@ -165,4 +200,9 @@ impl Drop for OwnServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A port that nobody listens on.
+pub(super) fn free_port() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
 }

@@ -105,6 +105,21 @@ impl Names {
         format!("{}.snapshot.at.>", self.root())
     }
 
+    /// Everything of the namespace.
+    pub(super) fn all(&self) -> String {
+        format!("{}.>", self.root())
+    }
+
+    /// A subject of each kind to which entries of the log are published.
+    pub(super) fn samples(&self) -> [String; 4] {
+        [self.messages(), self.control(), self.part(), format!("{}.journal.none.0", self.root())]
+    }
+
+    /// A subject of no stream.
+    pub(super) fn nothing(&self) -> String {
+        format!("{}.nothing", self.root())
+    }
+
     fn root(&self) -> String {
         format!("sb.{}", self.namespace)
     }

@@ -2,8 +2,9 @@
 
 use crate::error::LogError;
 use async_nats::client::Client;
-use async_nats::{ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use sluicebox_core::message::BODY_BYTES_MAX;
+use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 use tokio::sync::watch;
@@ -11,7 +12,7 @@ use tokio::sync::watch;
 /// The oldest server that is known to keep what is asked of it: it answers many gets at once since then.
 const VERSION_MIN: (u64, u64) = (2, 11);
 /// A message at the limits, and what is around it, fit into one message of the server.
-const PAYLOAD_BYTES_MIN: usize = BODY_BYTES_MAX + 64 * 1024;
+pub(super) const PAYLOAD_BYTES_MIN: usize = BODY_BYTES_MAX + 64 * 1024;
 /// Of state that commits wrote, in the memory of each host, before it goes into the stream of state.
 const FLUSH_BYTES: usize = 16 * 1024 * 1024;
 /// Of entries that a host which starts reads behind the last snapshot.
@@ -25,7 +26,8 @@ pub struct Options {
     /// The name of the log: `[a-z][a-z0-9_-]{0,62}`.
     pub namespace: String,
     pub login: Login,
-    /// Certificates of those who may vouch for the servers, beside those that the machine trusts.
+    /// Certificates of those who may vouch for the servers, instead of those that the machine trusts. With it nothing is said
+    /// to a server that does not encrypt.
     pub ca_file: Option<PathBuf>,
     /// How many servers keep a copy, when the streams are made.
     pub replicas: usize,
@@ -71,8 +73,7 @@ impl Options {
         }
     }
 
-    /// The connection, and how often it was made.
-    pub(super) async fn connect(&self) -> Result<(Client, watch::Receiver<u64>), LogError> {
+    pub(super) async fn connect(&self) -> Result<Connection, LogError> {
         let refused = |reason: String| LogError::Refused { reason };
         let options = ConnectOptions::new().name(format!("sluicebox {}", self.namespace));
         let options = match self.login.clone() {
@@ -80,31 +81,32 @@ impl Options {
             Login::User { user, password } => options.user_and_password(user, password),
             Login::Token(token) => options.token(token),
             Login::Nkey(seed) => options.nkey(seed),
-            Login::Credentials(text) => options
-                .credentials(&text)
-                .map_err(|error| refused(format!("the credentials cannot be read: {error}")))?,
+            // What the parser says may quote the text, so it is not repeated.
+            Login::Credentials(text) => options.credentials(&text).map_err(|_| {
+                refused("the credentials are not those of a user: name the file that `nsc generate creds` wrote".into())
+            })?,
         };
         let options = match self.ca_file.clone() {
-            Some(path) => options.add_root_certificates(path),
+            Some(path) => options.add_root_certificates(path).require_tls(true),
             None => options,
         };
-        let (connected, connections) = watch::channel(0);
+        let (connected, made) = watch::channel(0);
+        let (denies, denied) = watch::channel(None);
         let options = options.event_callback(move |event| {
-            tracing::debug!(%event, "the connection to the log");
-            if matches!(event, Event::Connected) {
-                connected.send_modify(|connections| *connections += 1);
+            match &event {
+                Event::Connected => connected.send_modify(|made| *made += 1),
+                Event::ServerError(ServerError::Other(reason)) if is_denied(reason) => {
+                    tracing::error!(reason, "the log's server does not permit it");
+                    denies.send_replace(Some(reason.clone()));
+                }
+                // While it tries to connect it says so each time.
+                Event::ClientError(_) => tracing::debug!(%event, "the connection to the log"),
+                _ => tracing::info!(%event, "the connection to the log"),
             }
             std::future::ready(())
         });
         let servers: Vec<String> = self.url.split(',').map(|url| url.trim().to_owned()).collect();
-        let client = options.connect(servers).await.map_err(|error| {
-            let reason = format!("no connection to the server at {}: {error}", self.url);
-            match error.kind() {
-                // Waiting does not mend it.
-                ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => refused(reason),
-                _ => LogError::Unavailable { reason },
-            }
-        })?;
+        let client = options.connect(servers).await.map_err(|error| self.not_connected(&error))?;
         let info = client.server_info();
         if version(&info.version).is_none_or(|version| version < VERSION_MIN) {
             return Err(refused(format!(
@@ -121,8 +123,45 @@ impl Options {
         if !info.jetstream {
             return Err(refused(format!("the server at {} has no JetStream: start it with `-js`", self.url)));
         }
-        Ok((client, connections))
+        Ok(Connection { client, made, denied })
     }
+
+    /// Why there is no connection, and what mends it. What the library says holds no secret.
+    fn not_connected(&self, error: &ConnectError) -> LogError {
+        let url = &self.url;
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        let encryption = "set `ca_file` to the certificate of who vouches for the server, and name the server as its own \
+                          certificate does";
+        let reason = match error.kind() {
+            ConnectErrorKind::AuthorizationViolation => format!(
+                "authorization violation: the server at {url} does not know who connects: set `login` as the server asks"
+            ),
+            ConnectErrorKind::Authentication => {
+                format!("the login for the server at {url} cannot be used: {cause}: check the file that `login` names")
+            }
+            ConnectErrorKind::Tls => format!("no encrypted connection to the server at {url}: {cause}: {encryption}"),
+            // So the library says what it found in a certificate, or in something else where TLS should be.
+            ConnectErrorKind::Io if ["certificate", "TLS", "InvalidContentType"].iter().any(|word| cause.contains(word)) => {
+                format!("no encrypted connection to the server at {url}: {cause}: {encryption}")
+            }
+            _ => return LogError::Unavailable { reason: format!("no connection to the server at {url}: {error}") },
+        };
+        // Waiting does not mend it.
+        LogError::Refused { reason }
+    }
+}
+
+/// A connection, and what becomes of it.
+pub(super) struct Connection {
+    pub(super) client: Client,
+    /// How often it was made.
+    pub(super) made: watch::Receiver<u64>,
+    /// What the server did not permit last. It answers such a request with nothing else.
+    pub(super) denied: watch::Receiver<Option<String>>,
+}
+
+fn is_denied(reason: &str) -> bool {
+    reason.to_ascii_lowercase().contains("permissions violation")
 }
 
 fn version(text: &str) -> Option<(u64, u64)> {

@@ -1,10 +1,12 @@
 //! What is asked of the server: publish behind a fence, get entries, and the streams they are in.
 
 use super::names::Names;
-use super::options::Options;
+use super::options::{Connection, Options};
+use super::{permissions, setup};
 use crate::error::LogError;
 use async_nats::client::{Client, Request, RequestErrorKind};
 use async_nats::connection::State;
+use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{self, Stream};
 use async_nats::{HeaderMap, StatusCode, jetstream};
 use bytes::Bytes;
@@ -80,34 +82,65 @@ pub(super) struct Server {
     pub(super) client: Client,
     /// Changes with each connection that is made.
     pub(super) connections: watch::Receiver<u64>,
+    /// What the server did not permit last.
+    denied: watch::Receiver<Option<String>>,
     pub(super) names: Names,
     pub(super) log: Stream,
     pub(super) state: Stream,
 }
 
 impl Server {
+    /// Connects, checks what the server offers and permits, and makes the streams if they are not there.
     pub(super) async fn connect(options: &Options) -> Result<Self, LogError> {
-        let (client, connections) = options.connect().await?;
+        let connection = options.connect().await?;
         let names = Names::new(&options.namespace);
-        let context = jetstream::new(client.clone());
-        let config = |name: String, subjects: Vec<String>, of_subject: i64| stream::Config {
-            name,
-            subjects,
-            max_messages_per_subject: of_subject,
-            num_replicas: options.replicas,
-            allow_direct: true,
-            ..stream::Config::default()
+        let mut denied = connection.denied.clone();
+        let mut denial = std::pin::pin!(denied.wait_for(Option::is_some));
+        let prepared = tokio::select! {
+            // Safe to cancel, both: a start that failed leaves streams, which the next one finds.
+            prepared = Self::prepare(connection, names.clone(), options) => prepared?,
+            // The server answers what it does not permit with nothing but this.
+            Ok(reason) = &mut denial => {
+                let reason = reason.clone().unwrap_or_default();
+                return Err(LogError::Refused { reason: format!("{reason}: {}", permissions::advice(&names)) });
+            }
         };
-        let log = config(names.log_stream(), names.log_subjects(), -1);
-        let state = config(names.state_stream(), names.state_subjects(), 1);
-        let state = stream::Config { allow_message_ttl: true, ..state };
-        let (log, state) = (opened(&context, log).await?, opened(&context, state).await?);
-        let server = Self { log, state, client, connections, names };
+        Ok(prepared)
+    }
+
+    async fn prepare(connection: Connection, names: Names, options: &Options) -> Result<Self, LogError> {
+        let Connection { client, made, denied } = connection;
+        let context = jetstream::new(client.clone());
+        let (log, state) = setup::streams(&context, &names, options.replicas).await?;
+        let server = Self { log, state, client, connections: made, denied, names };
         match server.publish(server.names.always(), Bytes::new(), Some(0)).await {
             // It is there already.
-            Ok(_) | Err(PublishError::Stale) => Ok(server),
-            Err(error) => Err(error.into()),
+            Ok(_) | Err(PublishError::Stale) => {}
+            Err(error) => return Err(error.into()),
         }
+        server.ask_for_all().await?;
+        Ok(server)
+    }
+
+    /// Asks once for whatever a host asks for later, in a way that changes nothing, so that what is not permitted shows now.
+    async fn ask_for_all(&self) -> Result<(), LogError> {
+        for subject in self.names.samples() {
+            // No entry has this sequence, so nothing is written.
+            match self.publish(subject, Bytes::new(), Some(u64::MAX >> 1)).await {
+                Ok(_) | Err(PublishError::Stale) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for stream in [&self.log, &self.state] {
+            let name = &stream.cached_info().config.name;
+            self.get_many(name, r#"{"seq":1,"batch":1,"max_bytes":1}"#).await?;
+            self.last(stream, &self.names.nothing()).await?;
+            let purged = stream.purge().filter(self.names.nothing()).await;
+            purged.map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        }
+        let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::New, ..pull::OrderedConfig::default() };
+        let consumer = self.log.create_consumer(config).await;
+        consumer.map(drop).map_err(|error| LogError::Unavailable { reason: error.to_string() })
     }
 
     /// An error while there is no connection: what is sent then waits for one, and nobody knows how long.
@@ -171,7 +204,8 @@ impl Server {
             let answer = match self.client.send_request(subject.clone(), request).await {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let reason = format!("publishing to {subject}: {error}");
+                    let denied = self.denied.borrow().as_ref().map_or(String::new(), |denied| format!(": {denied}"));
+                    let reason = format!("publishing to {subject}: {error}{denied}");
                     return Err(match error.kind() {
                         RequestErrorKind::NoResponders | RequestErrorKind::MaxPayloadExceeded => {
                             PublishError::Unavailable(reason)
@@ -313,33 +347,4 @@ fn stored(found: jetstream::message::StreamMessage) -> Stored {
 
 pub(super) fn millis(time: async_nats::datetime::DateTime) -> Timestamp {
     Timestamp(u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or(0))
-}
-
-/// The stream, made if it is not there, and never changed if it is.
-async fn opened(context: &jetstream::Context, wanted: stream::Config) -> Result<Stream, LogError> {
-    let name = wanted.name.clone();
-    let unavailable = |reason: String| LogError::Unavailable { reason: format!("stream {name}: {reason}") };
-    let stream = context.get_or_create_stream(wanted.clone()).await.map_err(|error| unavailable(error.to_string()))?;
-    let found = &stream.cached_info().config;
-    let differs = [
-        ("--subjects", found.subjects != wanted.subjects, wanted.subjects.join(",")),
-        (
-            "--max-msgs-per-subject",
-            found.max_messages_per_subject != wanted.max_messages_per_subject,
-            wanted.max_messages_per_subject.to_string(),
-        ),
-        ("--allow-direct", !found.allow_direct, String::new()),
-        ("--allow-msg-ttl", wanted.allow_message_ttl && !found.allow_message_ttl, String::new()),
-        ("--max-age", !found.max_age.is_zero(), "0".into()),
-        ("--max-msgs", found.max_messages > 0, "-1".into()),
-        ("--no-allow-rollup", found.allow_rollup, String::new()),
-    ];
-    match differs.into_iter().find(|(_, differs, _)| *differs) {
-        None => Ok(stream),
-        Some((flag, _, value)) => Err(LogError::Refused {
-            reason: format!(
-                "stream {name} is not set up as it must be: change it with `nats stream edit {name} {flag} {value}`"
-            ),
-        }),
-    }
 }

@@ -113,7 +113,8 @@ settings! {
         path: "log.ca_file",
         kind: Form("the path of a file of certificates in PEM"),
         default: Means("the certificates that this machine trusts"),
-        effect: "Who may vouch for the servers, for `nats`, beside those that the machine trusts.",
+        effect: "Who may vouch for the servers, for `nats`, instead of those that the machine trusts. With it nothing is said to a server \
+                 that does not encrypt.",
         example: "ca_file = \"ca.pem\"",
         above: None,
     };

@@ -1,0 +1,27 @@
+//! The log on NATS held to what real servers answer: who may connect, what is checked at start, every refusal, what others
+//! publish, and what is lost on the way.
+
+mod checks;
+mod login;
+mod permissions;
+
+use crate::harness::nats::open_nats;
+use sluicebox::log::LogError;
+use sluicebox::log::nats::Options;
+
+/// The reason for which it is not opened, and which waiting does not mend.
+#[track_caller]
+fn refused(options: Options) -> String {
+    match open_nats(options).map(drop) {
+        Err(LogError::Refused { reason }) => reason,
+        other => panic!("it is not refused: {other:?}"),
+    }
+}
+
+/// It says each of these.
+#[track_caller]
+fn says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "it does not say {part:?}: {text}");
+    }
+}
