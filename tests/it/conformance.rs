@@ -6,10 +6,10 @@
 /// Runs each claim on a fresh log of every kind.
 macro_rules! on_every_kind {
     ($(async fn $claim:ident($log:ident) $body:block)*) => {$(
-        mod $claim {
+        pub mod $claim {
             use super::*;
 
-            async fn holds($log: std::sync::Arc<dyn sluicebox::log::Log>) $body
+            pub async fn holds($log: std::sync::Arc<dyn sluicebox::log::Log>) $body
 
             on_every_kind!(@on memory);
             on_every_kind!(@on embedded);
@@ -36,12 +36,12 @@ async fn commit_at_once(log: &dyn Log, commits: Vec<ShardCommit>) -> Vec<Result<
     join_all(commits.into_iter().map(|commit| log.commit(commit))).await
 }
 
-mod append;
-mod commit;
-mod dead;
+pub mod append;
+pub mod commit;
+pub mod dead;
 mod disk;
 mod embedded;
-mod forget;
+pub mod forget;
 mod full;
 mod guarantees;
 mod inspect;
@@ -50,11 +50,11 @@ mod migration;
 mod nats;
 mod numbered;
 mod power;
-mod read;
-mod record;
+pub mod read;
+pub mod record;
 mod redated;
-mod reroute;
-mod routings;
-mod tail;
+pub mod reroute;
+pub mod routings;
+pub mod tail;
 mod topics;
-mod trim;
+pub mod trim;

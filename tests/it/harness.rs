@@ -6,7 +6,9 @@ pub mod guests;
 pub mod logs;
 pub mod native;
 pub mod nats;
+pub mod nats_cluster;
 pub mod process;
+pub mod proxy;
 pub mod recorder;
 
 use sluicebox::commit::{DeadFilter, DeadQuery};

@@ -93,7 +93,11 @@ pub fn decode(frame: Bytes) -> Result<Frame, FrameError> {
 pub fn unpack(frame: Bytes) -> Result<Unpacked, FrameError> {
     let (kind, mut reader) = opened(frame)?;
     let origin = if kind == COMMIT { Some(commit::read_origin(&mut reader)?) } else { None };
-    Ok(Unpacked { origin, messages: message::read_list(&mut reader)? })
+    let messages = message::read_list(&mut reader)?;
+    if origin.is_none() {
+        reader.end()?;
+    }
+    Ok(Unpacked { origin, messages })
 }
 
 fn started(kind: u8) -> Writer {

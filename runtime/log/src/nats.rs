@@ -31,6 +31,7 @@ mod shared;
 mod snapshot;
 mod state;
 mod trim;
+mod watch;
 
 pub use self::options::{Login, Options};
 
@@ -72,6 +73,7 @@ pub struct NatsLog {
     /// Commits of one shard follow each other.
     in_order: Mutex<HashMap<ShardId, Arc<tokio::sync::Mutex<()>>>>,
     _follower: AbortOnDropHandle<()>,
+    _watch: AbortOnDropHandle<()>,
 }
 
 impl NatsLog {
@@ -102,7 +104,10 @@ impl NatsLog {
                 break;
             }
         }
-        Ok(Self { shared, in_order: Mutex::default(), _follower: follower })
+        let ends = shared.server.ends(&shared.server.log).await?;
+        watch::intact(&shared, ends)?;
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(shared.clone())));
+        Ok(Self { shared, in_order: Mutex::default(), _follower: follower, _watch: watch })
     }
 
     /// Writes all state that is in memory into the stream of state, and a snapshot beside it, so that the next start is

@@ -53,7 +53,7 @@ pub fn namespace_of(directory: &Path) -> String {
     format!("d{}", &name[name.len().saturating_sub(50)..])
 }
 
-fn runtime() -> &'static Runtime {
+pub(super) fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }

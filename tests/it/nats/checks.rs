@@ -3,8 +3,8 @@
 use super::{refused, says};
 use crate::harness::nats::{OwnServer, fresh_namespace, open_nats, options, url};
 use async_nats::jetstream;
-use sluicebox::log::nats::{Login, Options};
 use serde_json::{Value, json};
+use sluicebox::log::nats::{Login, Options};
 use std::io::{BufRead as _, BufReader, Write as _};
 
 /// Says these things of itself to one client, and is alive.
@@ -77,7 +77,7 @@ async fn a_stream_that_differs_is_refused_with_the_command_that_mends_it_and_lef
     let both = [0, 1];
     let cases = [
         (&both[..], json!({ "subjects": ["sb.other.>"] }), "subjects is sb.other.>", edit("--subjects 'sb.")),
-        (&both, json!({ "max_age": 60_000_000_000_u64 }), "max_age is 60s", edit("--max-age 0s`")),
+        (&both, json!({ "max_age": 3_600_000_000_000_u64 }), "max_age is 3600s", edit("--max-age 0s`")),
         (&both, json!({ "max_msgs": 5 }), "max_msgs is 5", edit("--max-msgs=-1`")),
         (&both, json!({ "max_bytes": 1_000_000 }), "discard is old", edit("--discard new`")),
         (&both, json!({ "max_msg_size": 1000 }), "max_msg_size is 1000", edit("--max-msg-size=-1`")),
@@ -89,8 +89,8 @@ async fn a_stream_that_differs_is_refused_with_the_command_that_mends_it_and_lef
         (&both[1..], json!({ "allow_msg_ttl": false }), "allow_msg_ttl is false", edit("--allow-msg-ttl`")),
         (
             &both[1..],
-            json!({ "max_age": 1_000_000_000_u64, "allow_rollup_hdrs": true }),
-            "max_age is 1s and must be 0; allow_rollup_hdrs",
+            json!({ "max_age": 3_600_000_000_000_u64, "allow_rollup_hdrs": true }),
+            "max_age is 3600s and must be 0; allow_rollup_hdrs",
             edit("--max-age 0s --no-allow-rollup`"),
         ),
         (&both, json!({ "storage": "memory" }), "storage is memory and must be file", anew()),
@@ -110,7 +110,8 @@ async fn a_stream_that_differs_is_refused_with_the_command_that_mends_it_and_lef
                 let made: Value = context.request(format!("STREAM.CREATE.{stream}"), &config).await.unwrap();
                 assert!(made.get("error").is_none(), "{change}: {made}");
             }
-            let info = async || -> Value { context.request(format!("STREAM.INFO.{}", streams[at]), &()).await.unwrap() };
+            let info =
+                async || -> Value { context.request(format!("STREAM.INFO.{}", streams[at]), &()).await.unwrap() };
             let before = info().await["config"].clone();
             let said = refused(options(&namespace));
             says(&said, &[&streams[at], differs, &mend.replace("STREAM", &streams[at])]);
@@ -125,7 +126,8 @@ async fn one_stream_without_the_other_is_a_loss_that_is_said_and_nothing_is_made
     for lost in ["", "-state"] {
         let namespace = fresh_namespace();
         drop(open_nats(options(&namespace)).unwrap());
-        let [lost, left] = [lost, if lost.is_empty() { "-state" } else { "" }].map(|end| format!("sluicebox-{namespace}{end}"));
+        let [lost, left] =
+            [lost, if lost.is_empty() { "-state" } else { "" }].map(|end| format!("sluicebox-{namespace}{end}"));
         context.delete_stream(&lost).await.unwrap();
         let said = refused(options(&namespace));
         says(&said, &[&format!("stream {left} is there and stream {lost} is not"), "nats stream restore"]);
@@ -142,11 +144,8 @@ async fn a_limit_that_refuses_what_is_new_is_the_operators_to_set() {
     let log = open_nats(options(&namespace)).unwrap();
     let mut stream = context.get_stream(format!("sluicebox-{namespace}")).await.unwrap();
     let config = stream.info().await.unwrap().config.clone();
-    let limited = jetstream::stream::Config {
-        max_bytes: 10_000_000,
-        discard: jetstream::stream::DiscardPolicy::New,
-        ..config
-    };
+    let limited =
+        jetstream::stream::Config { max_bytes: 10_000_000, discard: jetstream::stream::DiscardPolicy::New, ..config };
     context.update_stream(limited).await.unwrap();
     drop(log);
     open_nats(options(&namespace)).unwrap();

@@ -27,8 +27,7 @@ fn with(server: &OwnServer, login: Login) -> Options {
 async fn an_nkey_connects_and_another_one_is_refused() {
     let [known, unknown] = [KeyPair::new_user(), KeyPair::new_user()];
     let seed = |pair: &KeyPair| pair.seed().unwrap();
-    let settings =
-        format!("jetstream: enabled\nauthorization {{ users = [ {{ nkey: {} }} ] }}", known.public_key());
+    let settings = format!("jetstream: enabled\nauthorization {{ users = [ {{ nkey: {} }} ] }}", known.public_key());
     let server = OwnServer::configured(&settings);
     takes(with(&server, Login::Nkey(seed(&known)))).await;
     let another = refused(with(&server, Login::Nkey(seed(&unknown))));

@@ -49,12 +49,12 @@ async fn what_is_not_permitted_is_refused_at_start_and_what_is_advised_is_enough
     let mut users = vec![(publish.clone(), subscribe.clone()), (publish.clone(), vec!["none".into()])];
     users.extend(publish.iter().map(|subject| (without(subject), subscribe.clone())));
     let server = server(&users);
-    // Most of it is only missed where the streams are there, and the right to make them only where they are not.
+    // The right to make streams is only missed where they are not there, and one of two forms to ask for a reader is enough.
     let enough = open_nats(user(&server, 0)).unwrap();
     for number in 1..users.len() {
         let makes_streams = number > 1 && publish[number - 2].contains("STREAM.CREATE");
-        let reads_on = number > 1 && publish[number - 2].contains("MSG.NEXT");
-        if !makes_streams && !reads_on {
+        let reader = number > 1 && publish[number - 2].contains("CONSUMER.CREATE");
+        if !makes_streams && !reader {
             says(&refused(user(&server, number)), &["Permissions Violation", "permit this login to publish to"]);
         }
     }

@@ -17,6 +17,14 @@ pub enum FrameError {
     Invalid(&'static str),
 }
 
+impl FrameError {
+    /// Whether these are bytes that no host wrote. What a later version wrote is not among them: whoever passes over that
+    /// loses what was acknowledged.
+    pub fn is_foreign(&self) -> bool {
+        !matches!(self, FrameError::Version { .. })
+    }
+}
+
 /// Writes one frame.
 #[derive(Debug, Default)]
 pub(crate) struct Writer(BytesMut);

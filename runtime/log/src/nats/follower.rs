@@ -1,14 +1,16 @@
 //! The one task that reads the log's stream in order: it applies every entry, announces the messages to the tails, and tells
 //! whoever waits for an entry what came of it.
 
-use super::entry::{self, Entry};
+use super::entry::{self, Entry, Nonce};
 use super::server::millis;
 use super::shared::{Shared, unreadable};
 use super::{snapshot, state};
 use crate::contract::Batch;
 use crate::error::LogError;
+use crate::frame::FrameError;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::message::Message as Delivered;
+use bytes::Bytes;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use sluicebox_core::clock::Timestamp;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ async fn read_on(shared: &Arc<Shared>) -> Result<(), LogError> {
             next = delivered.next() => next,
             // The server may have forgotten the consumer, which shows by itself only after a while.
             _ = connections.changed() => return Ok(()),
+            () = shared.stalled.notified() => return Ok(()),
         };
         if next.is_none() {
             return Err(unavailable("the consumer ended".into()));
@@ -91,6 +94,11 @@ fn ready<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     stream.next().now_or_never().flatten()
 }
 
+fn read_entry(payload: &Bytes) -> Result<(Nonce, Entry), FrameError> {
+    let (nonce, content) = entry::open(payload)?;
+    Ok((nonce, entry::decode(content)?))
+}
+
 type Answer = (tokio::sync::oneshot::Sender<super::replica::Outcome>, super::replica::Outcome);
 
 async fn apply(shared: &Shared, message: &Delivered, batch: &mut Batch) -> Result<Option<Answer>, LogError> {
@@ -116,8 +124,23 @@ async fn apply(shared: &Shared, message: &Delivered, batch: &mut Batch) -> Resul
         replica.parts.came(sequence, time);
         return Ok(None);
     }
-    let (nonce, content) = entry::open(&message.payload).map_err(unreadable)?;
-    let entry = match entry::decode(content).map_err(unreadable)? {
+    let (nonce, entry) = match read_entry(&message.payload) {
+        Ok(read) => read,
+        // Whoever may publish here could end all hosts for ever otherwise. What a host wrote and this one cannot read is never
+        // acknowledged, since its writer passes over it too.
+        Err(error) if error.is_foreign() => {
+            tracing::error!(
+                sequence,
+                subject = %message.subject,
+                %error,
+                "passed over an entry that no host wrote: see who else may publish below `sb.`"
+            );
+            shared.replica().applied = sequence;
+            return Ok(None);
+        }
+        Err(error) => return Err(unreadable(error)),
+    };
+    let entry = match entry {
         Entry::Parts(sequences) => {
             let whole = shared.assemble(&sequences).await?;
             shared.replica().parts.joined(sequence, &sequences);

@@ -7,12 +7,15 @@ use sluicebox_core::message::BODY_BYTES_MAX;
 use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// The oldest server that is known to keep what is asked of it: it answers many gets at once since then.
 const VERSION_MIN: (u64, u64) = (2, 11);
 /// A message at the limits, and what is around it, fit into one message of the server.
 pub(super) const PAYLOAD_BYTES_MIN: usize = BODY_BYTES_MAX + 64 * 1024;
+/// How often a server that says nothing is asked whether it is there; the third time without an answer it is left.
+const PING: Duration = Duration::from_secs(3);
 /// Of state that commits wrote, in the memory of each host, before it goes into the stream of state.
 const FLUSH_BYTES: usize = 16 * 1024 * 1024;
 /// Of entries that a host which starts reads behind the last snapshot.
@@ -75,14 +78,15 @@ impl Options {
 
     pub(super) async fn connect(&self) -> Result<Connection, LogError> {
         let refused = |reason: String| LogError::Refused { reason };
-        let options = ConnectOptions::new().name(format!("sluicebox {}", self.namespace));
+        let options = ConnectOptions::new().name(format!("sluicebox {}", self.namespace)).ping_interval(PING);
         let options = match self.login.clone() {
             Login::None => options,
             Login::User { user, password } => options.user_and_password(user, password),
             Login::Token(token) => options.token(token),
             Login::Nkey(seed) => options.nkey(seed),
-            // What the parser says may quote the text, so it is not repeated.
-            Login::Credentials(text) => options.credentials(&text).map_err(|_| {
+            // The parser wants the end of the last line, which a file need not have; what it says may quote the text, so it is
+            // not repeated.
+            Login::Credentials(text) => options.credentials(&(text + "\n")).map_err(|_| {
                 refused("the credentials are not those of a user: name the file that `nsc generate creds` wrote".into())
             })?,
         };
@@ -141,7 +145,9 @@ impl Options {
             }
             ConnectErrorKind::Tls => format!("no encrypted connection to the server at {url}: {cause}: {encryption}"),
             // So the library says what it found in a certificate, or in something else where TLS should be.
-            ConnectErrorKind::Io if ["certificate", "TLS", "InvalidContentType"].iter().any(|word| cause.contains(word)) => {
+            ConnectErrorKind::Io
+                if ["certificate", "TLS", "InvalidContentType"].iter().any(|word| cause.contains(word)) =>
+            {
                 format!("no encrypted connection to the server at {url}: {cause}: {encryption}")
             }
             _ => return LogError::Unavailable { reason: format!("no connection to the server at {url}: {error}") },

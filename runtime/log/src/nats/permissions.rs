@@ -6,10 +6,12 @@ use super::names::Names;
 pub(super) fn publishes(names: &Names) -> Vec<String> {
     let streams = [names.log_stream(), names.state_stream()];
     let asked = ["STREAM.INFO", "STREAM.CREATE", "STREAM.PURGE", "STREAM.MSG.GET", "DIRECT.GET"];
-    let of_streams = asked.iter().flat_map(|asked| streams.iter().map(move |stream| format!("$JS.API.{asked}.{stream}")));
+    let of_streams =
+        asked.iter().flat_map(|asked| streams.iter().map(move |stream| format!("$JS.API.{asked}.{stream}")));
     let log = &streams[0];
-    let of_readers = ["CONSUMER.CREATE", "CONSUMER.MSG.NEXT"];
-    let of_readers = of_readers.iter().map(|asked| format!("$JS.API.{asked}.{log}.>"));
+    let of_readers = ["CREATE.LOG", "CREATE.LOG.>", "DELETE.LOG.>", "MSG.NEXT.LOG.>"]
+        .map(|asked| asked.replace("LOG", log))
+        .map(|asked| format!("$JS.API.CONSUMER.{asked}"));
     std::iter::once(names.all()).chain(of_streams).chain(of_readers).collect()
 }
 
@@ -20,7 +22,8 @@ pub(super) fn subscribes(names: &Names) -> Vec<String> {
 
 /// What to say when the server does not permit something.
 pub(super) fn advice(names: &Names) -> String {
-    let listed = |subjects: Vec<String>| subjects.iter().map(|subject| format!("`{subject}`")).collect::<Vec<_>>().join(", ");
+    let listed =
+        |subjects: Vec<String>| subjects.iter().map(|subject| format!("`{subject}`")).collect::<Vec<_>>().join(", ");
     format!(
         "permit this login to publish to {} and to subscribe to {}, and nobody else to publish to `{}`",
         listed(publishes(names)),

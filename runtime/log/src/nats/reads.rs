@@ -92,8 +92,13 @@ async fn messages(shared: &Shared, entry: &Stored) -> Result<Vec<Arc<Message>>, 
     if entry.subject == names.part() || entry.subject == names.control() {
         return Ok(vec![]);
     }
-    let (_, content) = entry::open(&entry.payload).map_err(unreadable)?;
-    let unpacked = match entry::unpack(content).map_err(unreadable)? {
+    let opened = entry::open(&entry.payload).and_then(|(_, content)| entry::unpack(content));
+    let unpacked = match opened {
+        // It was passed over when it came.
+        Err(error) if error.is_foreign() => return Ok(vec![]),
+        unpacked => unpacked.map_err(unreadable)?,
+    };
+    let unpacked = match unpacked {
         Unpacked::Parts(sequences) => {
             let whole = shared.assemble(&sequences).await?;
             entry::unpack(whole).map_err(unreadable)?

@@ -6,6 +6,7 @@ use super::{permissions, setup};
 use crate::error::LogError;
 use async_nats::client::{Client, Request, RequestErrorKind};
 use async_nats::connection::State;
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{self, Stream};
 use async_nats::{HeaderMap, StatusCode, jetstream};
@@ -14,6 +15,8 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::HandlerName;
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -31,6 +34,10 @@ const UNDER_WAY: u64 = 10164;
 const FULL: [u64; 5] = [10002, 10023, 10028, 10047, 10077];
 /// How often a write that met another one under way is tried.
 const TRIES: u32 = 50;
+/// An answer that did not come so long after the connection was made again went to the one before.
+const AFTER_RECONNECT: Duration = Duration::from_secs(1);
+/// What makes room.
+const MAKE_ROOM: &str = "raise `max_bytes` of the stream, or the limits of its account or server";
 
 /// An entry of a stream.
 #[derive(Clone, Debug)]
@@ -84,6 +91,8 @@ pub(super) struct Server {
     pub(super) connections: watch::Receiver<u64>,
     /// What the server did not permit last.
     denied: watch::Receiver<Option<String>>,
+    /// What is in the way of both streams, as they were asked last.
+    in_the_way: Arc<Mutex<Option<String>>>,
     pub(super) names: Names,
     pub(super) log: Stream,
     pub(super) state: Stream,
@@ -112,10 +121,12 @@ impl Server {
         let Connection { client, made, denied } = connection;
         let context = jetstream::new(client.clone());
         let (log, state) = setup::streams(&context, &names, options.replicas).await?;
-        let server = Self { log, state, client, connections: made, denied, names };
+        let server = Self { log, state, client, connections: made, denied, in_the_way: Arc::default(), names };
         match server.publish(server.names.always(), Bytes::new(), Some(0)).await {
             // It is there already.
             Ok(_) | Err(PublishError::Stale) => {}
+            // A full log is opened as well: somebody must look at it and make room.
+            Err(PublishError::Full(_)) if server.last(&server.state, &server.names.always()).await?.is_some() => {}
             Err(error) => return Err(error.into()),
         }
         server.ask_for_all().await?;
@@ -127,7 +138,7 @@ impl Server {
         for subject in self.names.samples() {
             // No entry has this sequence, so nothing is written.
             match self.publish(subject, Bytes::new(), Some(u64::MAX >> 1)).await {
-                Ok(_) | Err(PublishError::Stale) => {}
+                Ok(_) | Err(PublishError::Stale | PublishError::Full(_)) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -139,14 +150,22 @@ impl Server {
             purged.map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
         }
         let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::New, ..pull::OrderedConfig::default() };
-        let consumer = self.log.create_consumer(config).await;
-        consumer.map(drop).map_err(|error| LogError::Unavailable { reason: error.to_string() })
+        let unavailable = |reason: String| LogError::Unavailable { reason };
+        let consumer = self.log.create_consumer(config).await.map_err(|error| unavailable(error.to_string()))?;
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.names.log_stream(), consumer.cached_info().name);
+        let next = self.client.request(subject, r#"{"batch":1,"no_wait":true}"#.into()).await;
+        next.map_err(|error| unavailable(error.to_string()))?;
+        let deleted = self.log.delete_consumer(&consumer.cached_info().name).await;
+        deleted.map(drop).map_err(|error| unavailable(error.to_string()))
     }
 
     /// An error while there is no connection: what is sent then waits for one, and nobody knows how long.
     pub(super) fn reachable(&self) -> Result<(), LogError> {
         match self.client.connection_state() {
-            State::Connected => Ok(()),
+            State::Connected => match &*self.in_the_way.lock().unwrap_or_else(PoisonError::into_inner) {
+                None => Ok(()),
+                Some(reason) => Err(LogError::Unavailable { reason: reason.clone() }),
+            },
             State::Pending | State::Disconnected => {
                 Err(LogError::Unavailable { reason: "there is no connection to its servers now".into() })
             }
@@ -201,7 +220,16 @@ impl Server {
             if !headers.is_empty() {
                 request = request.headers(headers);
             }
-            let answer = match self.client.send_request(subject.clone(), request).await {
+            let mut connections = self.connections.clone();
+            connections.mark_unchanged();
+            let answer = tokio::select! {
+                // Safe to cancel: whoever asked hears that its fate is unknown.
+                answer = self.client.send_request(subject.clone(), request) => answer,
+                () = answer_lost(connections) => {
+                    return Err(PublishError::Unknown(format!("publishing to {subject}: the connection was lost meanwhile")));
+                }
+            };
+            let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
                     let denied = self.denied.borrow().as_ref().map_or(String::new(), |denied| format!(": {denied}"));
@@ -221,7 +249,9 @@ impl Server {
                 STALE => return Err(PublishError::Stale),
                 // Nothing was written, so the same may be sent again.
                 UNDER_WAY => tokio::time::sleep(Duration::from_millis(2)).await,
-                code if FULL.contains(&code) => return Err(PublishError::Full(description)),
+                code if FULL.contains(&code) => {
+                    return Err(PublishError::Full(format!("{description} ({code}): {MAKE_ROOM}")));
+                }
                 code => return Err(PublishError::Unavailable(format!("{subject}: {description} ({code})"))),
             }
         }
@@ -333,11 +363,45 @@ impl Server {
         purged.map(drop).map_err(|error| LogError::Unavailable { reason: error.to_string() })
     }
 
-    /// First and last sequence of a stream.
+    /// First and last sequence of a stream; an error if it is not the stream that this host began with.
     pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
-        let info = stream.get_info().await.map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
-        Ok((info.state.first_sequence, info.state.last_sequence))
+        let asked = stream.get_info().await;
+        let known = stream.cached_info();
+        let name = &known.config.name;
+        let restore = "restore it with `nats stream restore`, or begin anew without any of it by removing it";
+        let asked = match asked {
+            Ok(info) if info.created != known.created => Err(LogError::Refused {
+                reason: format!("stream {name} was removed and made again: what was acknowledged is lost: {restore}"),
+            }),
+            Ok(info) if info.state.deleted_count.unwrap_or(0) > 0 && *name == self.names.log_stream() => {
+                Err(LogError::Refused {
+                    reason: format!("entries were deleted out of the middle of stream {name}: {restore}"),
+                })
+            }
+            Ok(info) => Ok((info.state.first_sequence, info.state.last_sequence)),
+            Err(error) if is_gone(&error) => {
+                Err(LogError::Unavailable { reason: format!("stream {name} was removed: {restore}") })
+            }
+            Err(error) => Err(LogError::Unavailable { reason: format!("stream {name}: {error}") }),
+        };
+        let reason = asked.as_ref().err().map(ToString::to_string);
+        *self.in_the_way.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        asked
     }
+}
+
+/// Whether a request failed because the stream is not there.
+fn is_gone(error: &stream::InfoError) -> bool {
+    let answer = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
+    answer.is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_NOT_FOUND)
+}
+
+/// Returns once no answer comes any more to what was asked before the connection was lost.
+async fn answer_lost(mut connections: watch::Receiver<u64>) {
+    if connections.changed().await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(AFTER_RECONNECT).await;
 }
 
 fn stored(found: jetstream::message::StreamMessage) -> Stored {

@@ -89,11 +89,15 @@ fn refusal(name: &str, code: ErrorCode, error: &dyn Display) -> LogError {
         ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED | ErrorCode::CLUSTER_NO_PEERS => {
             "start as many servers as `replicas` in [log] says, as one cluster, or lower it"
         }
-        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT | ErrorCode::JETSTREAM_NOT_ENABLED => "enable JetStream for the account of this login",
-        ErrorCode::STREAM_SUBJECT_OVERLAP => "another stream takes subjects below `sb.`, which are the log's: remove it",
-        ErrorCode::MAXIMUM_STREAMS_LIMIT | ErrorCode::STORAGE_RESOURCES_EXCEEDED | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => {
-            "raise the limits of the account"
+        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT | ErrorCode::JETSTREAM_NOT_ENABLED => {
+            "enable JetStream for the account of this login"
         }
+        ErrorCode::STREAM_SUBJECT_OVERLAP => {
+            "another stream takes subjects below `sb.`, which are the log's: remove it"
+        }
+        ErrorCode::MAXIMUM_STREAMS_LIMIT
+        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED => "raise the limits of the account",
         _ => return LogError::Unavailable { reason: format!("stream {name}: {error}") },
     };
     LogError::Refused { reason: format!("stream {name}: {error}: {what_to_do}") }
@@ -164,8 +168,10 @@ fn refused(name: &str, differs: &[Differs]) -> Result<(), LogError> {
     if differs.is_empty() {
         return Ok(());
     }
-    let all: Vec<String> =
-        differs.iter().map(|Differs { setting, is, must, .. }| format!("{setting} is {is} and must be {must}")).collect();
+    let all: Vec<String> = differs
+        .iter()
+        .map(|Differs { setting, is, must, .. }| format!("{setting} is {is} and must be {must}"))
+        .collect();
     let flags: Vec<&str> = differs.iter().filter_map(|differs| differs.flag.as_deref()).collect();
     let mend = if flags.len() == differs.len() {
         format!("change it with `nats stream edit {name} {}`", flags.join(" "))

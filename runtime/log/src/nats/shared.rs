@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 /// How long an entry that was written may take to come back.
 const BACK: Duration = Duration::from_secs(30);
@@ -26,6 +26,8 @@ pub(super) struct Shared {
     waiting: Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>,
     /// The sequence up to which entries are applied.
     pub(super) applied: watch::Sender<u64>,
+    /// Entries are there that do not come.
+    pub(super) stalled: Notify,
     /// Why it does not go on.
     failed: Mutex<Option<String>>,
     /// One at a time: what is written down, snapshots, what goes.
@@ -68,6 +70,7 @@ impl Shared {
             replica: Mutex::new(replica),
             waiting: Mutex::default(),
             applied,
+            stalled: Notify::new(),
             failed: Mutex::default(),
             housekeeping: Arc::default(),
             since_snapshot: AtomicU64::new(0),

@@ -1,0 +1,86 @@
+//! Looks again and again whether the stream is what this host knows it to be: whether somebody removed it, purged it or put an
+//! older one in its place, and whether entries are there that do not come.
+
+use super::shared::Shared;
+use crate::error::LogError;
+use crate::frame::Place;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::MissedTickBehavior;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// So often in a row the stream may end before what was applied: a server that just became the leader has yet to catch up.
+const BEHIND_MAX: u32 = 10;
+
+/// Looks until the log ends.
+pub(super) async fn watch(shared: Arc<Shared>) {
+    let mut looks = tokio::time::interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seen = Seen::default();
+    loop {
+        looks.tick().await;
+        if let Err(LogError::Refused { reason }) = seen.look(&shared).await {
+            return shared.fail(reason);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    /// What was applied when entries after it were there.
+    waits_at: Option<u64>,
+    behind: u32,
+}
+
+impl Seen {
+    async fn look(&mut self, shared: &Shared) -> Result<(), LogError> {
+        let before = shared.replica().applied;
+        let ends = shared.server.ends(&shared.server.log).await?;
+        shared.server.ends(&shared.server.state).await?;
+        self.behind = if ends.1 < before { self.behind + 1 } else { 0 };
+        if self.behind > BEHIND_MAX {
+            return Err(older(ends.1, before));
+        }
+        intact(shared, ends)?;
+        let applied = shared.replica().applied;
+        let waits_at = (ends.1 > applied).then_some(applied);
+        if waits_at.is_some() && waits_at == self.waits_at {
+            // Whoever should send them is gone, and nobody says so.
+            shared.stalled.notify_one();
+        }
+        self.waits_at = waits_at;
+        Ok(())
+    }
+}
+
+/// An error if entries are gone that nobody let go. Only known once all that is there was applied.
+pub(super) fn intact(shared: &Shared, (first, last): (u64, u64)) -> Result<(), LogError> {
+    let (applied, trimmed) = {
+        let replica = shared.replica();
+        (replica.applied, replica.trimmed)
+    };
+    let kept_from = Place::of(trimmed).sequence.max(1);
+    if applied < last || first <= kept_from {
+        return Ok(());
+    }
+    let name = shared.server.names.log_stream();
+    Err(LogError::Refused {
+        reason: format!(
+            "entries {kept_from} to {} of stream {name} were purged, and not by a host: restore it with `nats stream \
+             restore`, or begin anew without any of it by removing it and {}",
+            first - 1,
+            shared.server.names.state_stream()
+        ),
+    })
+}
+
+/// The stream ends before what is known of it.
+pub(super) fn older(last: u64, known: u64) -> LogError {
+    LogError::Refused {
+        reason: format!(
+            "the log's stream ends at entry {last}, and entry {known} was there: it was put back as it was before; put \
+             back both streams as they were at one time, and start all hosts again"
+        ),
+    }
+}
