@@ -20,6 +20,7 @@
 mod entry;
 mod follower;
 mod look;
+mod members;
 mod names;
 mod options;
 mod reads;
@@ -41,6 +42,7 @@ use crate::error::LogError;
 use crate::frame::{Frame, Place};
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::limits::{check_commit, check_messages};
+use crate::members::{Heartbeat, Members};
 use crate::records;
 use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
@@ -69,7 +71,9 @@ pub struct NatsLog {
     shared: Arc<Shared>,
     /// Commits of one shard follow each other.
     in_order: Mutex<HashMap<ShardId, Arc<tokio::sync::Mutex<()>>>>,
+    members: Members,
     _follower: AbortOnDropHandle<()>,
+    _listener: AbortOnDropHandle<()>,
 }
 
 impl NatsLog {
@@ -86,6 +90,9 @@ impl NatsLog {
             }
         }
         let (_, last) = server.ends(&server.log).await?;
+        let (members, heard) = (Members::default(), members::subscribe(&server).await?);
+        let listener = tokio::spawn(members::listen(server.clone(), heard, members.clone()));
+        let listener = AbortOnDropHandle::new(listener);
         let shared = Shared::new(server, options, replica);
         let mut applied = shared.applied.subscribe();
         let follower = AbortOnDropHandle::new(tokio::spawn(follower::follow(shared.clone())));
@@ -100,7 +107,7 @@ impl NatsLog {
                 break;
             }
         }
-        Ok(Self { shared, in_order: Mutex::default(), _follower: follower })
+        Ok(Self { shared, in_order: Mutex::default(), members, _follower: follower, _listener: listener })
     }
 
     /// Writes all state that is in memory into the stream of state, and a snapshot beside it, so that the next start is
@@ -387,5 +394,13 @@ impl Log for NatsLog {
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(async { self.shared.check().map(|()| look::status(&self.shared)) })
+    }
+
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(members::beat(&self.shared.server, beat))
+    }
+
+    fn members(&self) -> &Members {
+        &self.members
     }
 }
