@@ -6,6 +6,7 @@
 
 mod engine;
 mod following;
+mod members;
 mod names;
 mod options;
 mod server;

@@ -38,6 +38,7 @@ use crate::error::LogError;
 use crate::frame::{Frame, Place};
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::limits::{check_commit, check_messages};
+use crate::members::{self, Heartbeat, Members};
 use crate::records;
 use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
@@ -80,7 +81,9 @@ pub struct Replicated<E> {
     shared: Arc<Shared<E>>,
     /// Commits of one shard follow each other.
     in_order: Mutex<HashMap<ShardId, Arc<tokio::sync::Mutex<()>>>>,
+    members: Members,
     _follower: AbortOnDropHandle<()>,
+    _listener: AbortOnDropHandle<()>,
 }
 
 impl<E: Engine> Replicated<E> {
@@ -96,6 +99,8 @@ impl<E: Engine> Replicated<E> {
             }
         }
         let (_, last) = engine.ends().await?;
+        let members = Members::default();
+        let listener = AbortOnDropHandle::new(tokio::spawn(engine.listen(members.clone()).await?));
         let shared = Shared::new(engine, bounds, replica);
         let mut applied = shared.applied.subscribe();
         let follower = AbortOnDropHandle::new(tokio::spawn(follower::follow(shared.clone())));
@@ -110,7 +115,7 @@ impl<E: Engine> Replicated<E> {
                 break;
             }
         }
-        Ok(Self { shared, in_order: Mutex::default(), _follower: follower })
+        Ok(Self { shared, in_order: Mutex::default(), members, _follower: follower, _listener: listener })
     }
 
     /// How many entries the engine keeps.
@@ -366,6 +371,14 @@ impl<E: Engine> Log for Replicated<E> {
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(async { self.shared.check().map(|()| look::status(&self.shared)) })
     }
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move { self.shared.engine.beat(members::encode(&beat)).await })
+    }
+
+    fn members(&self) -> &Members {
+        &self.members
+    }
+
     fn settle(&self) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(async {
             self.shared.check()?;

@@ -2,12 +2,14 @@
 
 use super::following::Following;
 use super::server::{self, Server};
-use super::{snapshots, values};
+use super::{members, snapshots, values};
 use crate::contract::Guarantees;
 use crate::error::LogError;
 use crate::inspect::StateQuery;
+use crate::members::Members;
 use crate::replicated::engine::{Engine, Holds, Page, PublishError, Stored, Subject, Value, ValueSize};
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::HandlerName;
 use sluicebox_core::message::Key;
@@ -183,5 +185,14 @@ impl Engine for Server {
 
     async fn newest_snapshot(&self) -> Result<Option<Bytes>, LogError> {
         snapshots::newest(self).await
+    }
+
+    async fn beat(&self, beat: Bytes) -> Result<(), LogError> {
+        members::beat(self, beat).await
+    }
+
+    async fn listen(&self, members: Members) -> Result<BoxFuture<'static, ()>, LogError> {
+        let heard = members::subscribe(self).await?;
+        Ok(Box::pin(members::listen(self.clone(), heard, members)))
     }
 }

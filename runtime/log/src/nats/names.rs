@@ -48,6 +48,11 @@ impl Names {
         format!("{}.part", self.root())
     }
 
+    /// Heartbeats of hosts, which no stream takes.
+    pub(super) fn members(&self) -> String {
+        format!("{}.members", self.root())
+    }
+
     /// Claims and commits of a shard.
     pub(super) fn journal(&self, shard: &ShardId) -> String {
         format!("{}.journal.{}.{}", self.root(), shard.handler, shard.index)

@@ -5,7 +5,9 @@
 use crate::contract::Guarantees;
 use crate::error::LogError;
 use crate::inspect::StateQuery;
+use crate::members::Members;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::Key;
@@ -198,6 +200,13 @@ pub trait Engine: Send + Sync + 'static {
     fn put_snapshot(&self, sequence: u64, snapshot: Bytes) -> impl Future<Output = Result<u64, LogError>> + Send;
 
     fn newest_snapshot(&self) -> impl Future<Output = Result<Option<Bytes>, LogError>> + Send;
+
+    /// Tells a heartbeat to every host, live and at most once.
+    fn beat(&self, beat: Bytes) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// What comes back hears every heartbeat from now on, this host's too, until it is dropped; also after a loss of the
+    /// connection.
+    fn listen(&self, members: Members) -> impl Future<Output = Result<BoxFuture<'static, ()>, LogError>> + Send;
 }
 
 /// Entries of an engine, as they come.
