@@ -16,9 +16,8 @@ use tokio::runtime::Runtime;
 
 /// Where `tests/run.sh` puts it, below the repository.
 const INSTALLED: &str = "target/nats-server";
-/// Files of a server in its folder.
+/// Of a server, in its folder.
 const SETTINGS: &str = "server.conf";
-const PROCESS: &str = "server.pid";
 
 /// A log of this name.
 pub fn open(namespace: &str) -> Result<Arc<dyn Log>, LogError> {
@@ -105,8 +104,6 @@ fn start_in<S: AsRef<OsStr>>(folder: &Path, port: &str, arguments: &[S]) -> (Chi
         .arg(program())
         .args(["-a", "127.0.0.1", "-p", port, "-sd"])
         .arg(folder.join("data"))
-        .arg("-P")
-        .arg(folder.join(PROCESS))
         .args(arguments)
         // The data of one that is started again stays.
         .env("REMOVE", if port == "-1" { folder } else { Path::new("/nonexistent") })
@@ -172,14 +169,6 @@ impl OwnServer {
     /// With encryption, by the name that certificates of tests have.
     pub fn tls_url(&self) -> String {
         format!("tls://localhost:{}", self.port)
-    }
-
-    /// Other settings, while it runs.
-    pub fn reconfigure(&self, settings: &str) {
-        std::fs::write(self.folder.path().join(SETTINGS), settings).unwrap();
-        let process = self.folder.path().join(PROCESS);
-        let signal = format!("reload={}", process.display());
-        assert!(Command::new(program()).args(["--signal", &signal]).status().unwrap().success());
     }
 
     /// SIGKILL.

@@ -158,7 +158,7 @@ async fn a_stream_that_was_purged_or_lost_an_entry_ends_its_hosts_with_the_reaso
             stream.purge().await.unwrap();
         }
         let word = if part { "deleted out of the middle" } else { "were purged, and not by a host" };
-        says(&until_it_says(&log, word).await, &["nats stream restore"]);
+        says(&until_it_says(&log, word).await, &["restore"]);
         assert!(log.append(vec![message("a", "y")]).await.is_err());
         says(&refused(options(&namespace)), &[word]);
     }

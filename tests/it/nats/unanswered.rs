@@ -56,6 +56,7 @@ async fn a_commit_an_append_and_a_claim_whose_answer_is_lost_are_there_once_and_
     stage.proxy.release();
     assert_eq!(soon(asked).await, Ok(Committed::default()));
 
+    until("it is ready", async || stage.log.end().await.is_ok()).await;
     stage.proxy.hold(Direction::ToClient);
     let log = stage.log.clone();
     let asked = tokio::spawn(async move { log.append(vec![message("a", "appended")]).await });
@@ -64,6 +65,7 @@ async fn a_commit_an_append_and_a_claim_whose_answer_is_lost_are_there_once_and_
     stage.proxy.release();
     assert_eq!(soon(asked).await.unwrap().len(), 1);
 
+    until("it is ready", async || stage.log.end().await.is_ok()).await;
     stage.proxy.hold(Direction::ToClient);
     let (log, of) = (stage.log.clone(), id.clone());
     let asked = tokio::spawn(async move { log.claim(of, Offset::START).await });

@@ -1,12 +1,14 @@
 //! Any commit comes back as it was, and no bytes do harm.
 
-mod allocated;
+pub(crate) mod allocated;
 mod arbitrary;
+pub(crate) mod mutated;
 
 use super::*;
 use arbitrary::{any_commit, any_message};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use sluicebox_core::message::Offset;
 
 /// Memory taken for a byte that is read, at most: headers without a letter are the worst, two texts for two bytes.
@@ -77,6 +79,24 @@ proptest! {
         prop_assert_eq!(Place::of(a.offset()), a);
         prop_assert!(a <= Place::last_of(a.sequence));
     }
+}
+
+#[test]
+fn mutated_frames_do_no_harm() {
+    let mut corpus: Vec<Vec<u8>> = vec![];
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for _ in 0..20 {
+        let commit = any_commit().new_tree(&mut runner).unwrap().current();
+        corpus.push(encode_commit(&commit).to_vec());
+        let messages = vec(any_message(), 0..5).new_tree(&mut runner).unwrap().current();
+        corpus.push(encode_messages(&messages).to_vec());
+    }
+    mutated::survive(&corpus, |bytes| match decode_counted(bytes) {
+        // What still is a frame can be written and read again.
+        Ok(Frame::Commit(commit)) => assert_eq!(decode(encode_commit(&commit)), Ok(Frame::Commit(commit))),
+        Ok(Frame::Messages(messages)) => assert_eq!(decode(encode_messages(&messages)), Ok(Frame::Messages(messages))),
+        Err(_) => {}
+    });
 }
 
 #[test]

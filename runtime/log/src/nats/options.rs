@@ -1,6 +1,7 @@
 //! Where the server is, and what is checked before anything is done there.
 
 use crate::error::LogError;
+use crate::replicated::{FLUSH_BYTES, SNAPSHOT_BYTES};
 use async_nats::client::Client;
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use sluicebox_core::message::BODY_BYTES_MAX;
@@ -16,10 +17,6 @@ const VERSION_MIN: (u64, u64) = (2, 11);
 pub(super) const PAYLOAD_BYTES_MIN: usize = BODY_BYTES_MAX + 64 * 1024;
 /// How often a server that says nothing is asked whether it is there; the third time without an answer it is left.
 const PING: Duration = Duration::from_secs(3);
-/// Of state that commits wrote, in the memory of each host, before it goes into the stream of state.
-const FLUSH_BYTES: usize = 16 * 1024 * 1024;
-/// Of entries that a host which starts reads behind the last snapshot.
-const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Where and how to connect.
 #[derive(Clone, Debug)]

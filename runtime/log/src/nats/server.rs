@@ -4,6 +4,7 @@ use super::names::Names;
 use super::options::{Connection, Options};
 use super::{permissions, setup};
 use crate::error::LogError;
+use crate::replicated::engine::PublishError;
 use async_nats::client::{Client, Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::jetstream::ErrorCode;
@@ -15,8 +16,9 @@ use futures_util::StreamExt as _;
 use serde::Deserialize;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::handler::HandlerName;
+use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -60,39 +62,16 @@ pub(super) struct Many {
     pub(super) too_many: bool,
 }
 
-/// Why something was not published.
-#[derive(Debug)]
-pub(super) enum PublishError {
-    /// The fence: something else is the last on the subject. Nothing was written.
-    Stale,
-    Full(String),
-    /// Nothing was written.
-    Unavailable(String),
-    /// It may be written, or be written later.
-    Unknown(String),
-}
-
-impl From<PublishError> for LogError {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Stale => LogError::Conflict,
-            PublishError::Full(reason) => LogError::Full { reason },
-            PublishError::Unavailable(reason) => LogError::Unavailable { reason },
-            PublishError::Unknown(reason) => LogError::Unknown { reason },
-        }
-    }
-}
-
 /// A connection and the streams of a namespace.
 #[derive(Clone)]
-pub(super) struct Server {
+pub struct Server {
     pub(super) client: Client,
     /// Changes with each connection that is made.
     pub(super) connections: watch::Receiver<u64>,
     /// What the server did not permit last.
     denied: watch::Receiver<Option<String>>,
-    /// What is in the way of both streams, as they were asked last.
-    in_the_way: Arc<Mutex<Option<String>>>,
+    /// What is in the way of which stream, as it was asked last.
+    in_the_way: Arc<Mutex<BTreeMap<String, String>>>,
     pub(super) names: Names,
     pub(super) log: Stream,
     pub(super) state: Stream,
@@ -154,7 +133,12 @@ impl Server {
         let consumer = self.log.create_consumer(config).await.map_err(|error| unavailable(error.to_string()))?;
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.names.log_stream(), consumer.cached_info().name);
         let next = self.client.request(subject, r#"{"batch":1,"no_wait":true}"#.into()).await;
-        next.map_err(|error| unavailable(error.to_string()))?;
+        match next {
+            Ok(_) => {}
+            // In a cluster it may not be known yet where it is.
+            Err(error) if error.kind() == RequestErrorKind::NoResponders => {}
+            Err(error) => return Err(unavailable(error.to_string())),
+        }
         let deleted = self.log.delete_consumer(&consumer.cached_info().name).await;
         deleted.map(drop).map_err(|error| unavailable(error.to_string()))
     }
@@ -162,7 +146,7 @@ impl Server {
     /// An error while there is no connection: what is sent then waits for one, and nobody knows how long.
     pub(super) fn reachable(&self) -> Result<(), LogError> {
         match self.client.connection_state() {
-            State::Connected => match &*self.in_the_way.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Connected => match self.in_the_way().values().next() {
                 None => Ok(()),
                 Some(reason) => Err(LogError::Unavailable { reason: reason.clone() }),
             },
@@ -365,6 +349,8 @@ impl Server {
 
     /// First and last sequence of a stream; an error if it is not the stream that this host began with.
     pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
+        let mut connections = self.connections.clone();
+        connections.mark_unchanged();
         let asked = stream.get_info().await;
         let known = stream.cached_info();
         let name = &known.config.name;
@@ -384,9 +370,18 @@ impl Server {
             }
             Err(error) => Err(LogError::Unavailable { reason: format!("stream {name}: {error}") }),
         };
-        let reason = asked.as_ref().err().map(ToString::to_string);
-        *self.in_the_way.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        let is_lost = self.client.connection_state() != State::Connected || connections.has_changed().unwrap_or(true);
+        match &asked {
+            Ok(_) => drop(self.in_the_way().remove(name)),
+            // It says nothing about the stream.
+            Err(LogError::Unavailable { .. }) if is_lost => {}
+            Err(error) => drop(self.in_the_way().insert(name.clone(), error.to_string())),
+        }
         asked
+    }
+
+    fn in_the_way(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.in_the_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// What `run` returns, and how much more memory it had at once than there was before.
-pub(super) fn most<T>(run: impl FnOnce() -> T) -> (T, usize) {
+pub(crate) fn most<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = TAKEN.get().0;
     TAKEN.set((before, before));
     let returned = run();

@@ -1,4 +1,4 @@
-//! What an entry of the log's stream holds: a frame, or what only this kind of log has.
+//! What an entry of the log holds: a frame, or what only a log of entries has.
 //!
 //! Each entry begins with a number that its writer drew, by which it knows its own entry again when it comes back.
 
@@ -23,7 +23,7 @@ pub(super) type Nonce = u64;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Entry {
     Frame(Frame),
-    /// It is too large for one message of the server: the entry is what these entries hold together.
+    /// It is too large for one entry of the engine: the entry is what these entries hold together.
     Parts(Vec<u64>),
     /// The first entry.
     Begin(LogId),
@@ -51,7 +51,7 @@ pub(super) enum Entry {
         upto: Offset,
         messages: u64,
     },
-    /// State as of this entry is in the stream of state, up to this sequence there.
+    /// State as of this entry is in the engine, up to this place there.
     Flushed {
         upto: u64,
         state_sequence: u64,
@@ -241,6 +241,7 @@ pub(super) fn read_record(reader: &mut Reader) -> Result<Record, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::tests::{allocated, mutated};
     use sluicebox_core::clock::Timestamp;
     use sluicebox_core::commit::{Control, Delayed, Mark};
     use sluicebox_core::message::NewMessage;
@@ -305,5 +306,23 @@ mod tests {
             assert_eq!(has_messages, matches!(entry, Entry::Frame(_)));
         }
         assert!(open(&Bytes::from_static(b"short")).is_err());
+    }
+
+    #[test]
+    fn mutated_entries_do_no_harm() {
+        let corpus: Vec<Vec<u8>> = entries().iter().map(|entry| encode(42, entry).to_vec()).collect();
+        mutated::survive(&corpus, |bytes| {
+            let payload = Bytes::copy_from_slice(bytes);
+            let allowed = 1024 + bytes.len() * 100;
+            let (read, most) = allocated::most(|| open(&payload).and_then(|(_, content)| decode(content)));
+            assert!(most <= allowed, "{most} bytes of memory for {} bytes", bytes.len());
+            let (unpacked, most) = allocated::most(|| open(&payload).and_then(|(_, content)| unpack(content)));
+            assert!(most <= allowed && (unpacked.is_ok() || read.is_err()), "{most} bytes of memory, {unpacked:?}");
+            // What still is an entry can be written and read again.
+            if let Ok(entry) = read {
+                let (nonce, content) = open(&encode(7, &entry)).unwrap();
+                assert_eq!((nonce, decode(content)), (7, Ok(entry)));
+            }
+        });
     }
 }

@@ -1,9 +1,9 @@
-//! What the parts of the log on one host share: the server, what all entries add up to, and who waits for which entry.
+//! What the parts of the log on one host share: the engine, what all entries add up to, and who waits for which entry.
 
+use super::Bounds;
+use super::engine::{Engine, PublishError, Subject};
 use super::entry::{self, Entry, Nonce};
-use super::options::Options;
 use super::replica::{Outcome, Replica};
-use super::server::{PublishError, Server};
 use crate::error::LogError;
 use crate::live::Live;
 use bytes::Bytes;
@@ -15,15 +15,17 @@ use tokio::sync::{Notify, oneshot, watch};
 
 /// How long an entry that was written may take to come back.
 const BACK: Duration = Duration::from_secs(30);
+/// Between two tries to ask an engine that does not answer.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Most bytes of an entry in parts: what a commit holds is bounded below this.
 const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-pub(super) struct Shared {
-    pub(super) server: Server,
-    pub(super) options: Options,
+pub(super) struct Shared<E> {
+    pub(super) engine: E,
+    pub(super) bounds: Bounds,
     pub(super) live: Live,
     replica: Mutex<Replica>,
-    waiting: Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>,
+    waiting: Waiting,
     /// The sequence up to which entries are applied.
     pub(super) applied: watch::Sender<u64>,
     /// Entries are there that do not come.
@@ -59,13 +61,13 @@ impl From<WriteError> for LogError {
     }
 }
 
-impl Shared {
-    pub(super) fn new(server: Server, options: Options, replica: Replica) -> Arc<Self> {
+impl<E: Engine> Shared<E> {
+    pub(super) fn new(engine: E, bounds: Bounds, replica: Replica) -> Arc<Self> {
         let applied = watch::Sender::new(replica.applied);
         let snapshot_at = replica.applied;
         Arc::new(Self {
-            server,
-            options,
+            engine,
+            bounds,
             live: Live::new(replica.end),
             replica: Mutex::new(replica),
             waiting: Mutex::default(),
@@ -120,7 +122,7 @@ impl Shared {
     /// whoever reads on this host sees it.
     pub(super) async fn write(
         &self,
-        subject: String,
+        subject: Subject<'_>,
         entry: &Entry,
         expected: Option<u64>,
     ) -> Result<Outcome, WriteError> {
@@ -131,17 +133,21 @@ impl Shared {
         let (sender, mut receiver) = oneshot::channel();
         locked(&self.waiting).insert(nonce, sender);
         // Also when whoever asked goes away.
-        let _leave = Leave { shared: self, nonce };
+        let _leave = Leave { waiting: &self.waiting, nonce };
         let payload = match payload.len() {
-            bytes if bytes <= self.server.payload_bytes_max() => payload,
+            bytes if bytes <= self.engine.payload_bytes_max() => payload,
             bytes if bytes > ENTRY_BYTES_MAX => return Err(WriteError::TooLarge(bytes)),
             _ => self.write_parts(nonce, payload).await.map_err(published)?,
         };
-        // DURABLE: when the server answers, or when the entry comes back.
+        // DURABLE: when the engine answers, or when the entry comes back.
         let back = tokio::select! {
-            answer = self.server.publish(subject, payload, expected) => match answer {
+            answer = self.engine.publish(subject, payload, expected) => match answer {
+                Ok(_) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
                 // Without an answer it may come back all the same.
-                Ok(_) | Err(PublishError::Unknown(_)) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
+                Err(PublishError::Unknown(_)) => tokio::select! {
+                    back = &mut receiver => Some(back),
+                    _ = tokio::time::timeout(BACK, self.caught_up()) => receiver.try_recv().ok().map(Ok),
+                },
                 Err(error) => return Err(published(error)),
             },
             back = &mut receiver => Some(back),
@@ -152,19 +158,34 @@ impl Shared {
         }
     }
 
+    /// Returns when every entry was applied that is there now.
+    async fn caught_up(&self) {
+        let last = loop {
+            match self.engine.ends().await {
+                Ok((_, last)) => break last,
+                Err(_) => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        let mut applied = self.applied.subscribe();
+        while *applied.borrow_and_update() < last {
+            if applied.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The entry that stands for one that is too large. What it holds is seen by nobody before that one is there.
     async fn write_parts(&self, nonce: Nonce, payload: Bytes) -> Result<Bytes, PublishError> {
         let mut sequences = vec![];
         let mut rest = payload;
         while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(self.server.payload_bytes_max()));
-            let sequence =
-                self.server.publish(self.server.names.part(), part, None).await.map_err(|error| match error {
-                    // Whatever became of the part, the entry was not written.
-                    PublishError::Unknown(reason) => PublishError::Unavailable(reason),
-                    other => other,
-                })?;
-            sequences.push(sequence);
+            let part = rest.split_to(rest.len().min(self.engine.payload_bytes_max()));
+            let sequence = self.engine.publish(Subject::Part, part, None).await;
+            sequences.push(sequence.map_err(|error| match error {
+                // Whatever became of the part, the entry was not written.
+                PublishError::Unknown(reason) => PublishError::Unavailable(reason),
+                other => other,
+            })?);
         }
         Ok(entry::encode(nonce, &Entry::Parts(sequences)))
     }
@@ -173,7 +194,7 @@ impl Shared {
     pub(super) async fn assemble(&self, sequences: &[u64]) -> Result<Bytes, LogError> {
         let mut whole = Vec::new();
         for sequence in sequences {
-            let part = self.server.get(&self.server.log, *sequence).await?;
+            let part = self.engine.get(*sequence).await?;
             let missing = || LogError::Unavailable { reason: format!("the part {sequence} of an entry is missing") };
             whole.extend_from_slice(&part.ok_or_else(missing)?.payload);
         }
@@ -183,18 +204,21 @@ impl Shared {
 }
 
 /// Bytes in the log that are not what they should be.
-pub(super) fn unreadable(error: crate::frame::FrameError) -> LogError {
+pub(crate) fn unreadable(error: crate::frame::FrameError) -> LogError {
     LogError::Refused { reason: format!("an entry of the log cannot be read: {error}") }
 }
 
+/// Who waits for the entry with which nonce.
+type Waiting = Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>;
+
 struct Leave<'a> {
-    shared: &'a Shared,
+    waiting: &'a Waiting,
     nonce: Nonce,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        drop(self.shared.take_waiting(self.nonce));
+        locked(self.waiting).remove(&self.nonce);
     }
 }
 

@@ -1,6 +1,7 @@
-//! Looks again and again whether the stream is what this host knows it to be: whether somebody removed it, purged it or put an
-//! older one in its place, and whether entries are there that do not come.
+//! Looks again and again whether the entries are those that this host knows: whether somebody removed or purged them, or put
+//! older ones in their place, and whether entries are there that do not come.
 
+use super::engine::Engine;
 use super::shared::Shared;
 use crate::error::LogError;
 use crate::frame::Place;
@@ -10,11 +11,11 @@ use tokio::time::MissedTickBehavior;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
-/// So often in a row the stream may end before what was applied: a server that just became the leader has yet to catch up.
+/// So often in a row the log may end before what was applied: a server that just became the leader has yet to catch up.
 const BEHIND_MAX: u32 = 10;
 
 /// Looks until the log ends.
-pub(super) async fn watch(shared: Arc<Shared>) {
+pub(super) async fn watch<E: Engine>(shared: Arc<Shared<E>>) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen = Seen::default();
@@ -34,10 +35,10 @@ struct Seen {
 }
 
 impl Seen {
-    async fn look(&mut self, shared: &Shared) -> Result<(), LogError> {
+    async fn look<E: Engine>(&mut self, shared: &Shared<E>) -> Result<(), LogError> {
         let before = shared.replica().applied;
-        let ends = shared.server.ends(&shared.server.log).await?;
-        shared.server.ends(&shared.server.state).await?;
+        let ends = shared.engine.ends().await?;
+        shared.engine.values_end().await?;
         self.behind = if ends.1 < before { self.behind + 1 } else { 0 };
         if self.behind > BEHIND_MAX {
             return Err(older(ends.1, before));
@@ -55,7 +56,7 @@ impl Seen {
 }
 
 /// An error if entries are gone that nobody let go. Only known once all that is there was applied.
-pub(super) fn intact(shared: &Shared, (first, last): (u64, u64)) -> Result<(), LogError> {
+pub(super) fn intact<E: Engine>(shared: &Shared<E>, (first, last): (u64, u64)) -> Result<(), LogError> {
     let (applied, trimmed) = {
         let replica = shared.replica();
         (replica.applied, replica.trimmed)
@@ -64,23 +65,26 @@ pub(super) fn intact(shared: &Shared, (first, last): (u64, u64)) -> Result<(), L
     if applied < last || first <= kept_from {
         return Ok(());
     }
-    let name = shared.server.names.log_stream();
-    Err(LogError::Refused {
-        reason: format!(
-            "entries {kept_from} to {} of stream {name} were purged, and not by a host: restore it with `nats stream \
-             restore`, or begin anew without any of it by removing it and {}",
-            first - 1,
-            shared.server.names.state_stream()
-        ),
-    })
+    Err(purged(kept_from, first))
 }
 
-/// The stream ends before what is known of it.
+/// Entries from `kept_from` on were there, and the first is another one.
+pub(super) fn purged(kept_from: u64, first: u64) -> LogError {
+    LogError::Refused {
+        reason: format!(
+            "entries {kept_from} to {} of the log were purged, and not by a host: restore all of it as it was at one time, or \
+             begin anew without any of it",
+            first.saturating_sub(1)
+        ),
+    }
+}
+
+/// The log ends before what is known of it.
 pub(super) fn older(last: u64, known: u64) -> LogError {
     LogError::Refused {
         reason: format!(
-            "the log's stream ends at entry {last}, and entry {known} was there: it was put back as it was before; put \
-             back both streams as they were at one time, and start all hosts again"
+            "the log ends at entry {last}, and entry {known} was there: it was put back as it was before; restore all of it \
+             as it was at one time, and start all hosts again"
         ),
     }
 }
