@@ -17,6 +17,7 @@
 //! dead letters of a handler would need a second fence); state in the replica (memory would grow with the keys); atomic
 //! batches of single messages (slower at every size, and others see messages of a batch that is refused later).
 
+pub mod edges;
 mod entry;
 mod follower;
 mod look;
