@@ -41,8 +41,8 @@ pub(crate) use nearest::nearest;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, NatsLogin, Overrides, Retain, SandboxMode,
-    Settings, ShowState, Start,
+    Edges, HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, NatsLogin, Overrides, Retain,
+    SandboxMode, Settings, ShowState, Start,
 };
 
 use crate::handler::HandlerName;
@@ -150,9 +150,9 @@ fn handlers(
             Err(_) if HandlerName::parse(typed.get_ref()).is_ok() => {
                 let own = format!("`{}` is the host's own handler, which needs no settings", typed.get_ref());
                 let problem = findings.error(typed.span(), own);
-                problem
-                    .expected("[handlers.NAME] with a name of your own")
-                    .hint("what may be delayed: `delayed` in [host]");
+                problem.expected("[handlers.NAME] with a name of your own").hint(
+                    "what may be delayed is `delayed` in [host]; plain clients are `ingress` and `egress` in [log]",
+                );
                 continue;
             }
             Err(error) => {

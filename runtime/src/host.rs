@@ -4,25 +4,27 @@
 //! A host works on the shards that it owns, of every handler all unless it is told otherwise, and the set may change while
 //! it runs. What concerns a handler as a whole it takes from the log, so it knows as much without a shard of it.
 
+mod native;
 mod owned;
 mod recording;
 mod running;
 
+pub use self::native::Natives;
 pub use self::owned::Owned;
 
 use crate::commit::{DeadFilter, Pin};
 use crate::committer::Committer;
 use crate::config::Start;
-use crate::delays::{Delaying, Delays, NoDelay};
+use crate::delays::{Delaying, NoDelay};
 use crate::follow::{Follower, LastPin};
 use crate::gate::{BreakerState, Gate};
-use crate::handler::{DelayedBound, Digest, HandlerName, Policy, ShardId};
+use crate::handler::{Digest, HandlerName, Policy, ShardId};
 use crate::invoke::Invoke;
 use crate::log::{DeadUsage, Log, LogError, Usage};
 use crate::message::Offset;
 use crate::reader::{self, Reader};
 use crate::routing::reconcile::Fixed;
-use crate::routing::{IdFrom, KeyFrom, Routing, reserved};
+use crate::routing::{IdFrom, KeyFrom, Routing};
 use crate::shard::Amount;
 use crate::telemetry::{FailedRun, Metrics, events};
 use crate::topic::Pattern;
@@ -79,7 +81,6 @@ pub struct Host {
     /// The shards that are its own. Locked while something changes: one change at a time.
     changing: Mutex<Owned>,
     running: RwLock<BTreeMap<HandlerName, Running>>,
-    delays: Delays,
     vital: Vital,
 }
 
@@ -90,6 +91,7 @@ struct Works {
     committer: Committer,
     follower: Follower,
     metrics: Arc<Metrics>,
+    natives: Natives,
     /// Handlers whose shards run or are about to, for `retain`.
     holders: watch::Sender<Vec<HandlerName>>,
 }
@@ -113,30 +115,29 @@ impl Host {
         options: reader::Options,
         owned: Owned,
     ) -> Result<Self, StartError> {
-        Self::start_with(log, handlers, metrics, options, owned, DelayedBound::default()).await
+        Self::start_with(log, handlers, metrics, options, owned, Natives::default()).await
     }
 
-    /// As [`Host::start_as_owner`]; publishers may delay as much as `delayed` says.
+    /// As [`Host::start_as_owner`], with handlers of its own.
     pub async fn start_with(
         log: Arc<dyn Log>,
         handlers: Vec<Handler>,
         metrics: Arc<Metrics>,
         options: reader::Options,
         owned: Owned,
-        delayed: DelayedBound,
+        natives: Natives,
     ) -> Result<Self, StartError> {
         let waiting = options.waiting.clone();
         metrics.count_waiting(move || waiting.used_bytes());
         let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());
-        let delays = Delays::new(delayed);
-        if log.routings().await?.routings.iter().any(|routing| routing.handler.is_reserved()) {
-            delays.begin(log.end().await?);
+        if log.routings().await?.routings.iter().any(|routing| routing.handler.is_delay()) {
+            natives.delays.begin(log.end().await?);
         }
-        let works = Works { log, reader, committer, follower, metrics, holders: watch::Sender::default() };
+        let works = Works { log, reader, committer, follower, metrics, natives, holders: watch::Sender::default() };
         let (changing, running, vital) = (Mutex::new(owned), RwLock::default(), Vital::default());
-        let host = Self { works, changing, running, delays, vital };
+        let host = Self { works, changing, running, vital };
         host.apply(handlers).await?;
         Ok(host)
     }
@@ -165,16 +166,16 @@ impl Host {
             begun.unwrap_or_else(|panic| Err(NoDelay::NotNow { reason: panic.to_string() }))?;
         }
         for _ in 0..COUNT_TRIES {
-            let Some(from) = self.delays.uncounted() else { break };
+            let Some(from) = self.works.natives.delays.uncounted() else { break };
             match self.are_tried(&shard, from) {
-                true => self.delays.counted(),
+                true => self.works.natives.delays.counted(),
                 false => tokio::time::sleep(COUNT_PAUSE).await,
             }
         }
         let held = self.read().get(&shard.handler).map(|running| running.gate().delayed().total());
         let held =
             held.ok_or_else(|| NoDelay::NotNow { reason: "the host is starting or stopping: try again".into() })?;
-        self.delays.reserve(more, held)
+        self.works.natives.delays.reserve(more, held)
     }
 
     /// Whether the host's own handler has tried all that there is up to here: what is not held back by then had no room, and
@@ -191,38 +192,21 @@ impl Host {
 
     async fn begin_delays(&self) -> Result<(), NoDelay> {
         let owned = self.changing.lock().await;
-        if self.read().contains_key(&HandlerName::delay()) || self.delays.is_stopped() {
+        if self.read().contains_key(&HandlerName::delay()) || self.works.natives.delays.is_stopped() {
             return Ok(());
         }
         // Its routing is recorded before anything is appended for it, so that all of that is its own.
-        let is_first = self.delays.begin(Offset::START);
+        let is_first = self.works.natives.delays.begin(Offset::START);
         let handlers = self.read().values().map(Running::handler).collect();
         let begun = self.bring(&owned, handlers).await;
         if begun.is_err() && is_first {
-            self.delays.undo_begin();
+            self.works.natives.delays.undo_begin();
         }
         begun.map_err(|error| NoDelay::NotNow { reason: error.to_string() })
     }
 
-    /// The host's own handler for messages that publishers delay.
-    fn delay_handler(&self) -> Handler {
-        Handler {
-            name: HandlerName::delay(),
-            subscribe: vec![Pattern::from(&reserved::delayed_topic())],
-            key: KeyFrom::Message,
-            id: IdFrom::Message,
-            // What is due at one time appears in the order in which it was published.
-            shards: 1,
-            start: Start::Latest,
-            policy: self.delays.policy(),
-            invoke: self.delays.relay(),
-        }
-    }
-
     async fn bring(&self, owned: &Owned, mut handlers: Vec<Handler>) -> Result<(), StartError> {
-        if self.delays.is_on() && !handlers.iter().any(|handler| handler.name.is_reserved()) {
-            handlers.push(self.delay_handler());
-        }
+        self.works.natives.join(&mut handlers);
         let missed = self.missed(&handlers).await?;
         // Refused before anything stops, and from here on only the recording can fail.
         self.check_routings(&handlers).await?;
@@ -424,7 +408,7 @@ impl Host {
     pub async fn stop(&self) {
         // Whoever begins something begins it before, or not at all.
         let _one = self.changing.lock().await;
-        self.delays.stop();
+        self.works.natives.delays.stop();
         let running = self.take_out(|_| true);
         futures_util::future::join_all(running.into_iter().map(|running| running.stop(&self.works.reader))).await;
         self.works.reader.clone().stop().await;

@@ -15,9 +15,10 @@ use crate::clock;
 use crate::config::{HostSettings, LogSettings, Settings, ShowState};
 use crate::delays::{Delaying, NoDelay};
 use crate::handler::{HandlerName, ShardId};
-use crate::host::{self, Host, Overview, Owned};
+use crate::host::{self, Host, Natives, Overview, Owned};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
 use crate::http::{self, Face, Readiness};
+use crate::ingress::Intake;
 use crate::log::embedded::{self, Opening};
 use crate::log::{Guarantees, Log, LogError};
 use crate::memory::Budget;
@@ -93,14 +94,14 @@ impl Service {
     /// Starts everything; when it returns, messages are handled and requests are answered. With a `source`, changes of the
     /// settings and of what they name are taken up from then on.
     pub async fn start(settings: &Settings, source: Option<Source>, metrics: Arc<Metrics>) -> Result<Self, StartError> {
-        let (log, host_data, retain) = match &settings.log {
+        let (log, host_data, retain, natives, intake) = match &settings.log {
             LogSettings::Embedded { path, retain } => {
                 let (log, host_data) = open_log(path, retain.bytes_max, &settings.host).await?;
-                (log, host_data, retain)
+                (log, host_data, retain, Natives::new(settings.host.delayed), None)
             }
             LogSettings::Nats { retain, .. } => {
-                let (log, host_data) = nats::open(settings).await?;
-                (log, host_data, retain)
+                let (log, host_data, natives, intake) = nats::open(settings, &metrics).await?;
+                (log, host_data, retain, natives, intake)
             }
         };
         let guarantees = log.guarantees();
@@ -129,8 +130,8 @@ impl Service {
         let http = tokio::spawn(http::serve(listener, face.clone()));
         let waiting = Budget::new(settings.host.waiting_bytes_max);
         let options = reader::Options { waiting, ..reader::Options::default() };
-        let (handlers, delayed) = (prepared.handlers(), settings.host.delayed);
-        let host = Host::start_with(log.clone(), handlers, metrics.clone(), options, Owned::All, delayed).await?;
+        let handlers = prepared.handlers();
+        let host = Host::start_with(log.clone(), handlers, metrics.clone(), options, Owned::All, natives).await?;
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
         face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
@@ -143,6 +144,9 @@ impl Service {
         };
         beside("the care for sandboxes", Box::pin(care_for_sandboxes(idle, readiness.clone())));
         beside("the watch of the clock", Box::pin(host_clock::watch(metrics.clock(), readiness.clone())));
+        if let Some(intake) = intake {
+            beside("the word of what is not taken up", Box::pin(tell_intake(intake, readiness.clone())));
+        }
         beside("the account of failures", Box::pin(tell_failures(metrics.clone())));
         let retain = *retain;
         let host_of = Arc::downgrade(&host);
@@ -285,6 +289,17 @@ async fn care_for_sandboxes(sandboxes: Sandboxes, readiness: Readiness) {
     }
 }
 
+/// Says why what plain clients send is not taken up, while it is so. Ends when it is dropped.
+async fn tell_intake(intake: Arc<Intake>, readiness: Readiness) {
+    let mut trouble = intake.trouble();
+    loop {
+        readiness.notice("ingress", trouble.borrow_and_update().clone());
+        if trouble.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Says how many runs failed of which people heard only the first. Ends when it is dropped.
 async fn tell_failures(metrics: Arc<Metrics>) {
     let mut looks = tokio::time::interval(TELL_EVERY / 4);
@@ -361,7 +376,7 @@ impl Running for Started {
                 name: view.name,
             }
         });
-        // The host's own handler is in no settings.
+        // The host's own handlers are in no settings.
         let own = overviews.iter().filter(|overview| overview.name.is_reserved()).map(own_handler);
         views.chain(own).collect()
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
-/// A handler's name: `[a-z][a-z0-9_-]{0,62}`, or that of the host's own one.
+/// A handler's name: `[a-z][a-z0-9_-]{0,62}`, or that of one of the host's own.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HandlerName(Arc<str>);
@@ -18,23 +18,47 @@ pub struct HandlerName(Arc<str>);
 #[error("`{0}` is not a handler name: use a-z, then up to 62 of a-z 0-9 _ -")]
 pub struct BadHandlerName(pub String);
 
-/// The name of [`HandlerName::delay`].
+/// The names of the host's own handlers.
 const DELAY: &str = "_delay";
+const EGRESS: &str = "_egress";
+const INGRESS: &str = "_ingress";
+const INTAKE: &str = "_intake";
+const OWN: [&str; 4] = [DELAY, EGRESS, INGRESS, INTAKE];
 
 impl HandlerName {
-    /// The host's own handler, which holds what publishers delay.
+    /// The host's own handler that holds what publishers delay.
     pub fn delay() -> Self {
         Self(DELAY.into())
     }
 
-    /// Whether it is the host's own handler, which no settings name.
-    pub fn is_reserved(&self) -> bool {
+    /// The host's own handler that publishes committed messages to plain clients.
+    pub fn egress() -> Self {
+        Self(EGRESS.into())
+    }
+
+    /// The host's own handler that has what plain clients sent and no message can be.
+    pub fn ingress() -> Self {
+        Self(INGRESS.into())
+    }
+
+    /// Under this name stands how far the host has taken up what plain clients sent. No messages are routed to it.
+    pub fn intake() -> Self {
+        Self(INTAKE.into())
+    }
+
+    /// Whether it is that of [`HandlerName::delay`], which always runs.
+    pub fn is_delay(&self) -> bool {
         &*self.0 == DELAY
+    }
+
+    /// Whether it is one of the host's own, which no settings name.
+    pub fn is_reserved(&self) -> bool {
+        OWN.contains(&&*self.0)
     }
 
     /// The name of any handler, the host's own included.
     pub fn parse(text: &str) -> Result<Self, BadHandlerName> {
-        if text == DELAY { Ok(Self::delay()) } else { Self::parse_public(text) }
+        if OWN.contains(&text) { Ok(Self(text.into())) } else { Self::parse_public(text) }
     }
 
     /// A name that settings may give a handler.
@@ -157,9 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_own_handler_is_known_and_no_settings_may_name_one_so() {
-        assert_eq!(HandlerName::parse("_delay"), Ok(HandlerName::delay()));
-        assert!(HandlerName::delay().is_reserved() && HandlerName::parse_public("_delay").is_err());
+    fn the_hosts_own_handlers_are_known_and_no_settings_may_name_one_so() {
+        for (text, name) in [("_delay", HandlerName::delay()), ("_egress", HandlerName::egress())] {
+            assert_eq!(HandlerName::parse(text), Ok(name.clone()));
+            assert!(name.is_reserved() && HandlerName::parse_public(text).is_err());
+        }
         assert!(!HandlerName::parse("delay").unwrap().is_reserved());
     }
 

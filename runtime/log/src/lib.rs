@@ -4,6 +4,7 @@
 //! durable. Every kind keeps the same promises; `tests/it/conformance.rs` runs one suite against all of them.
 
 mod contract;
+pub mod edges;
 pub mod embedded;
 mod error;
 pub mod frame;

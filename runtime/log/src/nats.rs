@@ -4,6 +4,7 @@
 //! Rejected: atomic batches of single messages (slower at every size, and others see messages of a batch that is refused
 //! later).
 
+pub mod edges;
 mod engine;
 mod following;
 mod members;

@@ -36,8 +36,8 @@ impl Actor<'_> {
     pub(super) async fn wait(&mut self, turn: Turn, stopping: bool) -> Result<(), CommitError> {
         let in_hand = !self.queue.is_empty() || !self.shard.is_idle() || self.shard.open_len() > 0;
         self.parts.idle.store(!in_hand, Ordering::Release);
-        // Asked of the host's own handler only, so others need not look through what waits.
-        if self.parts.id.handler.is_reserved() {
+        // Asked of the handler of delays only, so others need not look through what waits.
+        if self.parts.id.handler.is_delay() {
             let all_tried = self.queue.is_empty() && self.shard.are_all_tried();
             self.parts.gate.delayed().set_all_tried(all_tried);
         }
@@ -51,7 +51,7 @@ impl Actor<'_> {
         self.lease.cover(self.shard.held_bytes() + self.queue_bytes);
         let waited = self.wait_for_anything(turn, stopping, is_shut, rests_in).await;
         self.parts.idle.store(false, Ordering::Release);
-        if self.parts.id.handler.is_reserved() {
+        if self.parts.id.handler.is_delay() {
             self.parts.gate.delayed().set_all_tried(false);
         }
         waited?;

@@ -1,5 +1,6 @@
 //! The settings of the host itself: `namespace`, `[log]`, `[host]`, `[http]`.
 
+mod edges;
 mod nats;
 
 use super::declared::host::{
@@ -10,7 +11,7 @@ use super::findings::Findings;
 use super::item::Item;
 use super::kinds::{Address, Span, parse_listen};
 use super::secret::{self, Secret};
-use super::section::{Later, Section};
+use super::section::Section;
 use super::setting::{Above, Kind, Parse};
 use super::settings::{HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain};
 use super::values;
@@ -26,11 +27,6 @@ const HINT_TOKEN: &str = "make one: head -c 24 /dev/urandom | base64 > token";
 /// Shorter than this, a message could be gone before anyone saw it.
 const RETAIN_AGE_MIN: Duration = Duration::from_secs(1);
 const RETAIN_AGE_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
-const LOG_LATER: &[Later] = &[
-    ("ingress", "remove it: messages come in over HTTP until then"),
-    ("egress", "remove it: handlers reach others over HTTP until then"),
-];
 
 pub(super) fn namespace(
     findings: &mut Findings<'_>,
@@ -90,7 +86,7 @@ fn embedded(
     });
     let retain = section.read(findings, &LOG_RETAIN, retain).unwrap_or_default();
     nats::refuse(findings, &mut section);
-    section.finish(findings, LOG_LATER);
+    section.finish(findings, &[]);
     if overrides.data.as_ref().is_some_and(|data| data.as_os_str().is_empty()) {
         let problem = findings.error_in(&origin(LOG_PATH.above), "the path is empty");
         problem.expected(LOG_PATH.kind.expected()).hint("name a directory, or unset it");

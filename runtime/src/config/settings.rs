@@ -61,7 +61,17 @@ pub enum LogSettings {
         /// Of the streams, when they are made.
         replicas: usize,
         retain: Retain,
+        edges: Edges,
     },
+}
+
+/// Where plain clients of the log's engine reach it. No two of these patterns of different sides have a topic in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Edges {
+    /// What they publish there becomes messages.
+    pub ingress: Vec<Pattern>,
+    /// Messages on these topics are published to them.
+    pub egress: Vec<Pattern>,
 }
 
 /// Who connects to a NATS server.

@@ -98,7 +98,7 @@ fn bad_settings_of_the_host_are_refused() {
     check("[log]\nretain = { max_bytes = \"1MiB\" }", "2:24", &["out of range", "from \"64MiB\""]);
     check("[log]\nretain = { bytes = \"1GiB\" }", "2:12", &["unknown setting `bytes` in `retain`", "age, max_bytes"]);
     check("[log]\nurl = \"nats://x\"", "2:7", &["`url` belongs to kind = \"nats\"", "or remove it"]);
-    check("[log]\negress = []", "2:1", &["`egress` in [log] is not supported"]);
+    check("[log]\negress = []", "2:10", &["`egress` belongs to kind = \"nats\"", "or remove it"]);
     check("[http]\nport = 80", "2:1", &["unknown setting `port` in [http]", "listen, token_file"]);
     check("[http]\nlisten = \"8080\"", "2:10", &["write `127.0.0.1:8080`"]);
     check("[http]\nlisten = \":8080\"", "2:10", &["`0.0.0.0:8080` for every interface"]);
@@ -128,6 +128,22 @@ fn bad_settings_of_a_log_on_nats_are_refused() {
 }
 
 #[test]
+fn subjects_of_plain_clients_meet_neither_each_other_nor_the_logs() {
+    let check_nats = |line: &str, at: &str, said: &[&str]| check(&format!("[log]\nkind = \"nats\"\n{line}"), at, said);
+    check_nats(
+        "ingress = [\"orders.>\", \"a.*\"]\negress = [\"orders.accepted\"]",
+        "4:11",
+        &["`orders.accepted` in `egress` has topics in common with `orders.>` in `ingress`"],
+    );
+    check_nats("ingress = [\"orders.>\", \"orders.*\"]", "3:24", &["`orders.>` and `orders.*` in `ingress` have"]);
+    check_nats("ingress = [\">\"]", "3:12", &["meets the subjects of the logs", "name the first token"]);
+    check_nats("egress = [\"*.made\"]", "3:11", &["meets the subjects of the logs"]);
+    check_nats("egress = [\"sb.shop.messages\"]", "3:11", &["is the host's or the server's own"]);
+    check_nats("ingress = [\"_INBOX.>\"]", "3:12", &["is the host's or the server's own"]);
+    check_nats("ingress = [\"$JS.>\"]", "3:12", &["a character other than"]);
+}
+
+#[test]
 fn a_log_on_nats_is_read_with_its_login() {
     let files = Files::new();
     let read = |lines: &str| {
@@ -135,9 +151,11 @@ fn a_log_on_nats_is_read_with_its_login() {
         files.parse(&text, &Overrides::default()).unwrap().settings
     };
     let plain = read("");
-    let LogSettings::Nats { url, login, ca_file, replicas, retain } = plain.log else { panic!("{:?}", plain.log) };
+    let LogSettings::Nats { url, login, ca_file, replicas, retain, edges } = plain.log else {
+        panic!("{:?}", plain.log)
+    };
     assert_eq!((url.as_str(), login, ca_file, replicas), ("nats://127.0.0.1:4222", NatsLogin::None, None, 1));
-    assert_eq!((retain, plain.host.data), (Retain::default(), files.path("data")));
+    assert_eq!((retain, edges, plain.host.data), (Retain::default(), Edges::default(), files.path("data")));
     let settings =
         read("url = \"tls://a:1, tls://b:2\"\nreplicas = 3\nlogin = { user = \"me\", password_file = \"token\" }");
     let LogSettings::Nats { url, login, replicas, .. } = settings.log else { panic!("{:?}", settings.log) };

@@ -115,7 +115,11 @@ impl Running {
             commit_metrics: works.metrics.commits(),
             stop: stop.clone(),
         };
-        Task { stop, ended: AbortOnDropHandle::new(tokio::spawn(actor::run(parts))) }
+        let beside = works.natives.beside(&parts.id, works, stop.clone());
+        let work = async move {
+            tokio::join!(actor::run(parts), beside);
+        };
+        Task { stop, ended: AbortOnDropHandle::new(tokio::spawn(work)) }
     }
 
     fn shards(&self) -> MutexGuard<'_, BTreeMap<u16, Task>> {

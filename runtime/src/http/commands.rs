@@ -89,7 +89,7 @@ pub(super) async fn unpin(State(face): State<Arc<Face>>, PathText(name): PathTex
 
 pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let Confirmed { confirm } = read(&face, request).await?;
-    refuse_own(&name)?;
+    refuse_forget(&name)?;
     let known = Known::of(&face).await?;
     let name = known.name(&name)?;
     if known.is_in_settings(&name) {
@@ -126,19 +126,35 @@ pub(super) async fn read<T: serde::de::DeserializeOwned>(face: &Face, request: R
 
 /// As [`command`], for what changes how a handler of the settings runs.
 async fn steer(face: &Face, name: &str, make: impl FnOnce(&Commanded<'_>) -> Result<Command, ApiError>) -> Answer {
-    refuse_own(name)?;
+    if HandlerName::parse(name).is_ok_and(|name| name == HandlerName::ingress() || name == HandlerName::intake()) {
+        let error = format!(
+            "handler `{name}` is the host's own and always runs: what plain clients send is taken up until `ingress` in \
+             [log] no longer names its subjects"
+        );
+        return Err(ApiError::new(StatusCode::CONFLICT, error));
+    }
+    refuse_delay(name)?;
     command(face, name, make).await
 }
 
-/// The host's own handler has no module to go back to, and whatever held it would hold what publishers rely on.
-fn refuse_own(name: &str) -> Result<(), ApiError> {
-    if !HandlerName::parse(name).is_ok_and(|name| name.is_reserved()) {
+/// Whatever held this handler would hold what publishers rely on.
+fn refuse_delay(name: &str) -> Result<(), ApiError> {
+    if !HandlerName::parse(name).is_ok_and(|name| name.is_delay()) {
         return Ok(());
     }
     let error = format!(
         "handler `{name}` is the host's own and always runs: it holds what was published with a delay, and one message of \
          it is cancelled with `sluicebox handlers cancel {name} SHARD/NUMBER`"
     );
+    Err(ApiError::new(StatusCode::CONFLICT, error))
+}
+
+/// Without its position the host would take everything up again that plain clients sent.
+fn refuse_forget(name: &str) -> Result<(), ApiError> {
+    if !HandlerName::parse(name).is_ok_and(|name| name == HandlerName::intake()) {
+        return refuse_delay(name);
+    }
+    let error = "it says how far the host has taken up what plain clients sent, and stays with the log".to_owned();
     Err(ApiError::new(StatusCode::CONFLICT, error))
 }
 
@@ -188,6 +204,9 @@ fn pin(handler: &Commanded<'_>, wanted: Option<&str>) -> Result<Pin, ApiError> {
     let running = handler.running;
     let name = &running.name;
     let conflict = |error| ApiError::new(StatusCode::CONFLICT, error);
+    if name.is_reserved() {
+        return Err(conflict(format!("handler `{name}` is the host's own and has no module to go back to")));
+    }
     let over = running
         .file_digest
         .ok_or_else(|| conflict(format!("the module file of handler `{name}` cannot be read: mend that first")))?;

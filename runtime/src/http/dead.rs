@@ -114,7 +114,7 @@ async fn order(
     }
     if let Some(to) = &to {
         if to.is_reserved() {
-            let error = format!("handler `{to}` is the host's own, for what was published with a delay: name another");
+            let error = format!("handler `{to}` is the host's own and takes no letters of others: name another");
             return Err(ApiError::new(StatusCode::CONFLICT, error));
         }
         // Nobody would take the letters up, nor keep them from being deleted with what is old.
@@ -165,10 +165,12 @@ async fn order(
 /// Whether the handler will execute one order more.
 fn check(known: &Known, name: &HandlerName, to: Option<&HandlerName>) -> Result<(), ApiError> {
     let handler = known.commanded(name)?;
-    if name.is_reserved() && to.is_some() {
+    let is_own_word = name.is_delay() || *name == HandlerName::ingress();
+    if is_own_word && to.is_some() {
+        let what =
+            if name.is_delay() { "a message that a publisher delayed" } else { "a word of what a plain client sent" };
         let error = format!(
-            "a dead letter of `{name}` is a message that a publisher delayed, which no handler understands: retry it \
-             without another receiver"
+            "a dead letter of `{name}` is {what}, which no handler understands: retry it without another receiver"
         );
         return Err(ApiError::new(StatusCode::CONFLICT, error));
     }

@@ -54,11 +54,14 @@ pub async fn check(log: &dyn Log, filter: &DeadFilter) -> Result<(), CheckError>
 /// Says that there is no such handler, and which there are.
 pub(super) fn unknown_handler<'n>(name: &HandlerName, known: impl Iterator<Item = &'n str>) -> UnknownName {
     if name.is_reserved() {
-        let text =
-            format!("nothing was published with a delay yet: handler `{name}` begins with the first such message");
+        let text = if name.is_delay() {
+            format!("nothing was published with a delay yet: handler `{name}` begins with the first such message")
+        } else {
+            format!("there is no `{name}` yet: it begins when `ingress` or `egress` in [log] asks for it")
+        };
         return UnknownName { text, known: vec![], may_exist: true };
     }
-    // The host's own one is not what somebody mistyped.
+    // The host's own ones are not what somebody mistyped.
     unknown("handler", name.as_str(), known.filter(|name| !name.starts_with('_')), true)
 }
 

@@ -4,12 +4,20 @@ use super::StartError;
 use super::host_data::HostData;
 use crate::blocking::blocking;
 use crate::config::{LogSettings, NatsLogin, Settings};
+use crate::host::Natives;
+use crate::ingress::Intake;
+use crate::log::nats::edges::{self, NatsSink, NatsSource};
 use crate::log::nats::{Login, NatsLog, Options};
 use crate::log::{Log, LogError};
+use crate::telemetry::Metrics;
 use std::sync::Arc;
 
-pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData), StartError> {
-    let LogSettings::Nats { url, login, ca_file, replicas, .. } = &settings.log else {
+/// Beside them, the host's handlers for plain clients; where these send something in, who takes it up.
+pub(super) async fn open(
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<(Arc<dyn Log>, HostData, Natives, Option<Arc<Intake>>), StartError> {
+    let LogSettings::Nats { url, login, ca_file, replicas, edges, .. } = &settings.log else {
         let source = LogError::Refused { reason: "the settings name another kind of log".into() };
         return Err(StartError::Nats { url: String::new(), namespace: settings.namespace.to_string(), source });
     };
@@ -29,7 +37,20 @@ pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData)
         replicas: *replicas,
         ..Options::new(url.as_str(), namespace.as_str())
     };
-    let log = NatsLog::open(options).await;
-    let log = log.map_err(|source| StartError::Nats { url: url.clone(), namespace, source })?;
-    Ok((Arc::new(log), host_data))
+    let failed = |source| StartError::Nats { url: url.clone(), namespace: namespace.clone(), source };
+    let log = NatsLog::open(options.clone()).await.map_err(failed)?;
+    let mut natives = Natives::new(settings.host.delayed);
+    let mut intake = None;
+    if !edges.egress.is_empty() {
+        let sink = NatsSink::open(&options).await.map_err(failed)?;
+        natives = natives.with_egress(edges.egress.clone(), Arc::new(sink));
+    }
+    if !edges.ingress.is_empty() {
+        let source = NatsSource::open(&options, &edges.ingress).await.map_err(failed)?;
+        let taking = Arc::new(Intake::new(Arc::new(source), metrics.ingress()));
+        natives = natives.with_intake(taking.clone());
+        intake = Some(taking);
+    }
+    tracing::info!("{}", edges::permissions(&namespace));
+    Ok((Arc::new(log), host_data, natives, intake))
 }

@@ -56,6 +56,7 @@ pub(super) struct Families {
     pub(super) waiting_bytes: IntGauge,
     pub(super) commits: CommitMetrics,
     pub(super) retention: RetentionMetrics,
+    pub(super) ingress: IngressMetrics,
     pub(super) http: HttpMetrics,
     pub(super) clock: ClockMetrics,
 }
@@ -110,6 +111,22 @@ impl RetentionMetrics {
     pub fn room(&self, usage: &Usage) {
         self.bytes_max.set(i64::try_from(usage.bytes_max.unwrap_or(0)).unwrap_or(i64::MAX));
         self.full.set(i64::from(usage.full.is_some()));
+    }
+}
+
+/// What is counted of what plain clients sent.
+#[derive(Clone)]
+pub struct IngressMetrics {
+    messages: IntCounterVec,
+    waiting: IntGauge,
+}
+
+impl IngressMetrics {
+    /// A commit is durable that has so many messages, and words of so much that can be none; about so many wait after it.
+    pub fn took(&self, fit: u64, unfit: u64, waiting: u64) {
+        self.messages.with_label_values(&["taken"]).inc_by(fit);
+        self.messages.with_label_values(&["unfit"]).inc_by(unfit);
+        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
 }
 
@@ -274,6 +291,17 @@ impl Families {
                     "sluicebox_retention_holder",
                     "1 for the handler that keeps messages which should go",
                     &["handler"],
+                ),
+            },
+            ingress: IngressMetrics {
+                messages: r.counters(
+                    "sluicebox_ingress_messages_total",
+                    "What plain clients sent, by result: taken into the log, or unfit to be a message",
+                    &["result"],
+                ),
+                waiting: r.gauge(
+                    "sluicebox_ingress_waiting_messages",
+                    "What plain clients sent and was not taken up at the last look, about",
                 ),
             },
             http: HttpMetrics {

@@ -5,7 +5,7 @@ use crate::harness::logs;
 use futures_util::FutureExt;
 use sluicebox::delays::NoDelay;
 use sluicebox::handler::{DelayedBound, HandlerName, ShardId};
-use sluicebox::host::{Host, Owned};
+use sluicebox::host::{Host, Natives, Owned};
 use sluicebox::log::Log;
 use sluicebox::log::memory::MemoryLog;
 use sluicebox::message::{NewMessage, Offset};
@@ -21,7 +21,8 @@ const HELD: &str = r#"delayed_messages{handler="_delay"}"#;
 async fn start(log: &Arc<dyn Log>, metrics: &Arc<Metrics>, messages_max: usize) -> Arc<Host> {
     let bound = DelayedBound { messages_max, ..DelayedBound::default() };
     let options = Options::default();
-    Arc::new(Host::start_with(log.clone(), vec![], metrics.clone(), options, Owned::All, bound).await.unwrap())
+    let natives = Natives::new(bound);
+    Arc::new(Host::start_with(log.clone(), vec![], metrics.clone(), options, Owned::All, natives).await.unwrap())
 }
 
 fn later() -> NewMessage {

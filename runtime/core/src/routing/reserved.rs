@@ -1,4 +1,5 @@
-//! The host's own topics: commands for a handler, dead letters that return to it, and messages that publishers delay.
+//! The host's own topics: commands for a handler, dead letters that return to it, messages that publishers delay, and what
+//! plain clients sent that no message can be.
 
 use crate::clock::Timestamp;
 use crate::commit::{DeadLetter, Deaths};
@@ -11,6 +12,8 @@ use std::time::Duration;
 pub const CONTROL_TOKEN: &str = "_control";
 /// First token of the topics on which dead letters return to their handler.
 pub const RETRY_TOKEN: &str = "_retry";
+/// The topic of what plain clients sent that no message can be.
+const UNFIT_TOPIC: &str = "_ingress";
 /// The topic of messages that publishers delay.
 const DELAYED_TOPIC: &str = "_delayed";
 /// First header of a message on it: the topic on which it is to appear.
@@ -32,6 +35,11 @@ pub fn control_topic(handler: &HandlerName) -> Topic {
 /// Where messages are until their delay is over.
 pub fn delayed_topic() -> Topic {
     Topic::parse(DELAYED_TOPIC).expect("it is a token")
+}
+
+/// Where it is told what plain clients sent that no message can be.
+pub fn unfit_topic() -> Topic {
+    Topic::parse(UNFIT_TOPIC).expect("it is a token")
 }
 
 /// A message as it is appended when it is to appear `delay` later.

@@ -19,7 +19,7 @@ impl Shard {
             let origin = Origin::of(self.log, &self.setup.id, self.commits.term(), routed);
             // A publisher's delay began when the log took the message: a backlog adds nothing to it, and messages of one key
             // with one delay are due in their order. What a handler delays that was sent such a message is its own.
-            let is_publishers = self.setup.id.handler.is_reserved() && reserved::is_delayed(&routed.message);
+            let is_publishers = self.setup.id.handler.is_delay() && reserved::is_delayed(&routed.message);
             let since = if is_publishers { routed.message.time } else { now };
             for (index, output) in outputs.into_iter().enumerate() {
                 let delay = output.delay;

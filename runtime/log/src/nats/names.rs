@@ -25,6 +25,11 @@ impl Names {
         format!("sluicebox-{}-state", self.namespace)
     }
 
+    /// The stream that plain clients publish to.
+    pub(super) fn ingress_stream(&self) -> String {
+        format!("sluicebox-{}-in", self.namespace)
+    }
+
     pub(super) fn log_subjects(&self) -> Vec<String> {
         vec![self.messages(), self.control(), self.part(), format!("{}.journal.>", self.root())]
     }

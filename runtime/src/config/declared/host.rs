@@ -127,6 +127,28 @@ settings! {
         example: "replicas = 3",
         above: None,
     };
+    LOG_INGRESS: Form, Means = Setting {
+        path: "log.ingress",
+        kind: Form("a list of patterns, such as [\"orders.>\"]"),
+        default: Means("none: messages come in over HTTP"),
+        effect: "Subjects on which any NATS client may publish, for `nats`: each message that the stream `sluicebox-NAMESPACE-in` \
+                 took is a message of the log once, on the topic of that name. The stream is made if it is not there, and \
+                 never changed; a publisher who waits for its answer knows that nothing is lost. `Nats-Msg-Id` is the id, \
+                 `Sluicebox-Key` the key. What no message can be is a dead letter of `_ingress`.",
+        example: "kind = \"nats\"\ningress = [\"orders.>\"]",
+        above: None,
+    };
+    LOG_EGRESS: Form, Means = Setting {
+        path: "log.egress",
+        kind: Form("a list of patterns, such as [\"orders.accepted\"]"),
+        default: Means("none: messages are read over HTTP"),
+        effect: "Topics whose messages any NATS client may get, for `nats`: after its commit each is published to the subject of \
+                 that name, at least once, those of one key in their order. `Nats-Msg-Id` is `NAMESPACE.OFFSET`, so a stream \
+                 takes it once; `Sluicebox-Key`, `Sluicebox-Id` and `Sluicebox-Offset` are beside it. No pattern may meet \
+                 one of `ingress`. `sluicebox handlers show _egress` says what waits.",
+        example: "kind = \"nats\"\negress = [\"orders.accepted\"]",
+        above: None,
+    };
     LOG_RETAIN: Form, Means = Setting {
         path: "log.retain",
         kind: Form("false, or a table such as { age = \"7d\", max_bytes = \"50GiB\" }"),

@@ -1,9 +1,9 @@
 //! What `[log]` says for kind = "nats": where the servers are, and who connects.
 
-use super::{LOG_LATER, retain};
+use super::{edges, retain};
 use crate::config::declared::host::{
-    LOG_CA_FILE, LOG_LOGIN, LOG_LOGIN_CREDENTIALS, LOG_LOGIN_NKEY, LOG_LOGIN_PASSWORD, LOG_LOGIN_TOKEN, LOG_LOGIN_USER,
-    LOG_PATH, LOG_REPLICAS, LOG_RETAIN, LOG_URL,
+    LOG_CA_FILE, LOG_EGRESS, LOG_INGRESS, LOG_LOGIN, LOG_LOGIN_CREDENTIALS, LOG_LOGIN_NKEY, LOG_LOGIN_PASSWORD,
+    LOG_LOGIN_TOKEN, LOG_LOGIN_USER, LOG_PATH, LOG_REPLICAS, LOG_RETAIN, LOG_URL,
 };
 use crate::config::findings::Findings;
 use crate::config::item::Item;
@@ -45,15 +45,22 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
             .expected("`url`, which says where the servers are")
             .hint("the host's own directory is `data` in [host]");
     }
-    section.finish(findings, LOG_LATER);
+    let edges = edges::read(findings, &mut section);
+    section.finish(findings, &[]);
     let url = url.unwrap_or_else(|| LOG_URL.default.0.to_owned());
-    LogSettings::Nats { url, login: login.unwrap_or(NatsLogin::None), ca_file, replicas, retain }
+    LogSettings::Nats { url, login: login.unwrap_or(NatsLogin::None), ca_file, replicas, retain, edges }
 }
 
 /// What only this kind has is refused beside another one.
 pub(super) fn refuse(findings: &mut Findings<'_>, section: &mut Section<'_>) {
-    let items =
-        [section.item(&LOG_URL), section.item(&LOG_LOGIN), section.item(&LOG_CA_FILE), section.item(&LOG_REPLICAS)];
+    let items = [
+        section.item(&LOG_URL),
+        section.item(&LOG_LOGIN),
+        section.item(&LOG_CA_FILE),
+        section.item(&LOG_REPLICAS),
+        section.item(&LOG_INGRESS),
+        section.item(&LOG_EGRESS),
+    ];
     for item in items.into_iter().flatten() {
         let problem = findings.error(item.span(), format!("{} belongs to kind = \"nats\"", item.name));
         problem.cut_excerpt();

@@ -26,14 +26,14 @@ impl HandlerPage {
     }
 }
 
-/// What a list shows of these: the host's own handler only while it has something.
+/// What a list shows of these: of the host's own handlers those that settings ask for, and others only while they have
+/// something.
 pub(super) fn shown(mut handlers: Vec<HandlerView>) -> Vec<HandlerView> {
-    handlers.retain(|handler| !is_own(&handler.name) || handler.has_something());
+    handlers.retain(|handler| match HandlerName::parse(&handler.name) {
+        Ok(name) if name.is_reserved() => handler.has_something() || (handler.running.is_some() && !name.is_delay()),
+        _ => true,
+    });
     handlers
-}
-
-fn is_own(name: &str) -> bool {
-    HandlerName::parse(name).is_ok_and(|name| name.is_reserved())
 }
 
 /// A handler as the log knows it and as it runs.
@@ -202,7 +202,8 @@ impl HandlerView {
         let (routings, shards) = (log.routings().await?.routings, log.status().await?);
         let mut handlers: BTreeMap<String, Self> =
             routings.iter().map(|routing| (routing.handler.to_string(), Self::new(routing))).collect();
-        for shard in &shards {
+        // How far the source of plain clients is taken up is no handler's, and says nothing about the log.
+        for shard in shards.iter().filter(|shard| shard.shard.handler != HandlerName::intake()) {
             let name = shard.shard.handler.as_str();
             handlers.entry(name.to_owned()).or_insert_with(|| Self::unrouted(name)).add(shard);
         }
