@@ -7,6 +7,7 @@
 mod engine;
 mod following;
 mod members;
+mod modules;
 mod names;
 mod options;
 mod server;
