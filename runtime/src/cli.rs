@@ -13,6 +13,7 @@ mod client;
 mod completions;
 mod data;
 mod dead;
+mod deploy;
 mod dev;
 mod examples;
 mod failure;
@@ -112,6 +113,8 @@ pub enum Command {
     /// Look at handlers, pause them, roll them back, forget them
     #[command(subcommand)]
     Handlers(handlers::HandlersCommand),
+    /// Put a module in force on every host that runs the handler, through the log
+    Deploy(deploy::DeployArgs),
     /// Look at messages that were given up, retry or drop them
     #[command(subcommand)]
     Dead(dead::DeadCommand),
@@ -168,6 +171,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Publish(args) => publish::run(&args, output),
         Command::Tail(args) => tail::run(&args, output),
         Command::Handlers(command) => handlers::run(&command, output),
+        Command::Deploy(args) => deploy::run(&args, output),
         Command::Dead(command) => dead::run(&command, output),
         Command::State(command) => state::run(&command, output),
         Command::Status(args) => status::run(&args, output),

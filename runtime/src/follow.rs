@@ -205,7 +205,7 @@ async fn follow(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commit::Pin;
+    use crate::commit::{Over, Pin};
     use crate::handler::Digest;
     use crate::log::memory::MemoryLog;
     use crate::log::{Batch, Lagged};
@@ -254,7 +254,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_rollback_that_the_tail_did_not_tell_is_heard_all_the_same() {
-        let pin = Pin { digest: Digest::of(b"old"), over: Digest::of(b"new") };
+        let pin = Pin { digest: Digest::of(b"old"), over: Over::File(Digest::of(b"new")) };
         let log = Arc::new(MemoryLog::new());
         let offsets = log.append(vec![Command::Rollback { pin }.message(&name())]).await.unwrap();
         let batch = Arc::new(Batch { messages: vec![], upto: offsets[0] });

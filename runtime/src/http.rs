@@ -36,6 +36,7 @@ mod face;
 mod guard;
 mod handlers;
 mod line;
+mod module;
 pub mod named;
 mod ndjson;
 mod no_http;

@@ -1,4 +1,4 @@
-//! Which version of each handler's module runs: the one in its file, or the one an operator went back to.
+//! Which version of each handler's module runs: the one in its file, one that was deployed, or one that an operator went back to.
 //!
 //! [`Registry::prepare`] reads the files, compiles what is new, links it and tries it out, off the hot path and without
 //! touching what runs; [`Registry::put_in_force`] takes the result over once the host runs it. In between whoever called
@@ -6,7 +6,8 @@
 //!
 //! Guarantees: a handler whose module and guest settings did not change keeps its very code, so a host that compares by
 //! identity swaps nothing; a file that cannot be run never replaces what runs, and the reason is kept for people
-//! ([`View::problem`]); a version that was in force can be had again from disk.
+//! ([`View::problem`]); a version that was in force can be had again from disk, and one that was deployed from the log, also
+//! on a host that never had it.
 //!
 //! When to look again, and bringing shards to run what is prepared, is for others.
 
@@ -17,20 +18,22 @@ pub use load::{LoadError, Reason};
 pub use store::{StoreError, VERSIONS_MAX, Version};
 
 use crate::clock;
-use crate::commit::Pin;
+use crate::commit::{Over, Pin};
 use crate::config::{HandlerSettings, SandboxMode, ShowState};
 use crate::handler::{Digest, HandlerName};
 use crate::host;
 use crate::invoke::Invoke;
+use crate::log::Log;
 use crate::sandbox::{self, Sandboxes};
 use crate::telemetry::{Metrics, events};
+use bytes::Bytes;
 use load::{InFile, Loader};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::{InForce, Store};
 
-/// What operators went back to, by handler.
+/// What operators deployed or went back to, by handler.
 pub type Pins = BTreeMap<HandlerName, Pin>;
 
 /// The versions in force on one host.
@@ -54,8 +57,12 @@ struct Entry {
     /// The file as it was read last, whether it is in force or not; `None`: it could not be read.
     file: Option<InFile>,
     digest: Digest,
+    /// It is in force whatever is in the file.
+    deployed: bool,
     invoke: Arc<dyn Invoke>,
     problem: Option<String>,
+    /// What should be in force may come without a change here.
+    again: bool,
     show_state: ShowState,
 }
 
@@ -65,6 +72,8 @@ pub struct View {
     pub name: HandlerName,
     /// In force.
     pub digest: Digest,
+    /// It was deployed: it is in force whatever is in the file.
+    pub deployed: bool,
     /// In the file when it was read last; `None`: it could not be read.
     pub file_digest: Option<Digest>,
     /// Versions to go back to; the one that was in the file last is the last one.
@@ -92,12 +101,22 @@ impl Prepared {
     pub fn is_swap(&self) -> bool {
         self.swapped
     }
+
+    /// Whether some version should be in force that could not be had, and may be had later although nothing changes here.
+    pub fn is_behind(&self) -> bool {
+        self.entries.values().any(|entry| entry.again)
+    }
 }
 
 impl Registry {
     /// `versions`: the directory where versions are kept; this host's own.
-    pub fn open(sandboxes: Sandboxes, versions: &Path, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        let loader = Loader::new(sandboxes, Store::open(versions)?);
+    pub fn open(
+        sandboxes: Sandboxes,
+        versions: &Path,
+        log: Arc<dyn Log>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let loader = Loader::new(sandboxes, Store::open(versions)?, log);
         Ok(Self { loader, metrics, state: Mutex::default() })
     }
 
@@ -127,7 +146,9 @@ impl Registry {
     /// Takes over what the host runs now, and tells what changed.
     pub async fn put_in_force(&self, prepared: Prepared) {
         let in_force = prepared.entries.iter().map(|(name, entry)| {
-            (name.clone(), InForce { digest: entry.digest, file: entry.file.as_ref().map(|file| file.digest) })
+            // A deployed version is what the file is otherwise: the last of the versions.
+            let file = if entry.deployed { Some(entry.digest) } else { entry.file.as_ref().map(|file| file.digest) };
+            (name.clone(), InForce { digest: entry.digest, file })
         });
         self.loader.note(in_force.collect(), clock::now()).await;
         let mut state = self.lock();
@@ -136,6 +157,10 @@ impl Registry {
             let (metrics, before) = (self.metrics.handler(name), before.get(name));
             if before.is_none_or(|before| before.digest != entry.digest) {
                 events::module_in_force(&metrics, entry.digest);
+            }
+            let stood_back = before.is_some_and(|before| before.deployed && before.file == entry.file);
+            if entry.deployed && !stood_back {
+                events::file_stands_back(name, entry.digest, entry.file.as_ref().map(|file| file.digest));
             }
             match (before.and_then(|before| before.problem.as_ref()), &entry.problem) {
                 (before, Some(problem)) if before != Some(problem) => {
@@ -162,6 +187,7 @@ impl Registry {
         let view = |(name, entry): (&HandlerName, &Entry)| View {
             name: name.clone(),
             digest: entry.digest,
+            deployed: entry.deployed,
             file_digest: entry.file.as_ref().map(|file| file.digest),
             versions: self.loader.versions(name),
             problem: entry.problem.clone(),
@@ -188,6 +214,13 @@ impl Registry {
         self.loader.forget(handler).await
     }
 
+    /// Compiles, links and tries a module out under the settings of a handler that runs, and puts nothing in force. `None`:
+    /// it does not run.
+    pub async fn try_module(&self, handler: &HandlerName, module: Bytes) -> Option<Result<(), Reason>> {
+        let guest = self.lock().handlers.get(handler)?.guest.clone();
+        Some(self.loader.try_bytes(module, guest).await)
+    }
+
     /// What is to be in force for one handler.
     async fn entry(
         &self,
@@ -208,36 +241,45 @@ impl Registry {
             }
         };
         let running = |digest| before.filter(|before| before.guest == guest && before.digest == digest);
+        let version = async |digest| match running(digest) {
+            Some(before) => Ok(before.invoke.clone()),
+            None => self.loader.load_version(&settings.name, digest, guest.clone()).await,
+        };
+        let entry = |file: Option<InFile>, digest, invoke| Entry {
+            path: path.clone(),
+            guest: guest.clone(),
+            file,
+            digest,
+            deployed: false,
+            invoke,
+            problem: None,
+            again: false,
+            show_state: settings.show_state,
+        };
 
-        let file = match self.loader.look(path, known).await {
+        let file = self.loader.look(path, known).await;
+        let (mut problem, mut again) = (None, false);
+        if let Some(pin) = pin.filter(|pin| stands_in(*pin, file.as_ref().ok())) {
+            let deployed = pin.over == Over::AnyFile;
+            let reason = match version(pin.digest).await {
+                Ok(invoke) => return Ok(Entry { deployed, ..entry(file.ok(), pin.digest, invoke) }),
+                Err(reason) => reason,
+            };
+            let what = if deployed { "run" } else { "go back to" };
+            let what = format!("cannot {what} version {} of handler `{}`", pin.digest, settings.name);
+            (problem, again) = (Some(format!("{what}: {}", told(&reason))), reason.may_pass());
+            // What this host had goes on, as where a file is refused. Only at a start there is nothing but the file.
+            if let Some(before) = before.filter(|_| deployed)
+                && let Ok(invoke) = version(before.digest).await
+            {
+                let deployed = before.deployed;
+                return Ok(Entry { deployed, problem, again, ..entry(file.ok(), before.digest, invoke) });
+            }
+        }
+        let file = match file {
             Ok(file) => file,
             Err(reason) => return or_stay(None, reason),
         };
-        let mut problem = None;
-        if let Some(pin) = pin.filter(|pin| pin.over == file.digest && pin.digest != file.digest) {
-            let earlier = match running(pin.digest) {
-                Some(before) => Ok(before.invoke.clone()),
-                None => self.loader.load_kept(pin.digest, guest.clone()).await,
-            };
-            match earlier {
-                Ok(invoke) => {
-                    let (path, file) = (path.clone(), Some(file));
-                    return Ok(Entry {
-                        path,
-                        guest,
-                        file,
-                        digest: pin.digest,
-                        invoke,
-                        problem: None,
-                        show_state: settings.show_state,
-                    });
-                }
-                Err(reason) => {
-                    let what = format!("cannot go back to version {} of handler `{}`", pin.digest, settings.name);
-                    problem = Some(format!("{what}: {}", told(&reason)));
-                }
-            }
-        }
         let (file, invoke) = match running(file.digest) {
             Some(before) => (file, before.invoke.clone()),
             None => match self.loader.load_file(path, guest.clone()).await {
@@ -246,15 +288,7 @@ impl Registry {
             },
         };
         let digest = file.digest;
-        Ok(Entry {
-            path: path.clone(),
-            guest,
-            file: Some(file),
-            digest,
-            invoke,
-            problem,
-            show_state: settings.show_state,
-        })
+        Ok(Entry { problem, again, ..entry(Some(file), digest, invoke) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -268,6 +302,14 @@ impl Registry {
 pub async fn try_out(sandboxes: &Sandboxes, settings: &HandlerSettings) -> Result<Digest, LoadError> {
     let tried = load::try_file(sandboxes, &settings.module, guest_of(settings)).await;
     tried.map_err(|reason| LoadError { handler: settings.name.clone(), path: settings.module.clone(), reason })
+}
+
+/// Whether a pinned version is to run instead of the file as it is now.
+fn stands_in(pin: Pin, file: Option<&InFile>) -> bool {
+    match pin.over {
+        Over::AnyFile => true,
+        Over::File(over) => file.is_some_and(|file| file.digest == over && file.digest != pin.digest),
+    }
 }
 
 /// An error with its causes, on one line.

@@ -16,7 +16,7 @@ use crate::config::{HostSettings, LogSettings, Settings, ShowState};
 use crate::delays::{Delaying, NoDelay};
 use crate::handler::{HandlerName, ShardId};
 use crate::host::{self, Host, Natives, Overview, Owned};
-use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
+use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, TryError, VersionView};
 use crate::http::{self, Face, Readiness};
 use crate::ingress::Intake;
 use crate::log::embedded::{self, Opening};
@@ -30,6 +30,7 @@ use crate::sandbox::{self, Sandboxes};
 use crate::shard::Amount;
 use crate::telemetry::{Metrics, TELL_EVERY};
 use crate::vital::Vital;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use host_data::{HostData, HostDataError};
 use reload::{Reload, Reloading};
@@ -114,7 +115,7 @@ impl Service {
             let sandboxes = sandboxes.clone();
             move || sandboxes.in_use()
         });
-        let registry = Arc::new(Registry::open(sandboxes, &host_data.versions(), metrics.clone())?);
+        let registry = Arc::new(Registry::open(sandboxes, &host_data.versions(), log.clone(), metrics.clone())?);
         let pins = host::recorded_pins(&*log).await.map_err(host::StartError::from)?;
         let prepared = registry.prepare(&settings.handlers, &pins).await?;
 
@@ -331,6 +332,7 @@ fn own_handler(own: &Overview) -> RunningHandler {
     RunningHandler {
         name: own.name.clone(),
         digest: own.digest,
+        deployed: false,
         file_digest: None,
         versions: vec![],
         breaker: BreakerView::of(own.breaker),
@@ -361,11 +363,16 @@ impl Running for Started {
             let overview = overviews.iter().find(|overview| overview.name == view.name);
             RunningHandler {
                 digest: overview.map_or(Some(view.digest), |overview| overview.digest),
+                deployed: view.deployed,
                 file_digest: view.file_digest,
                 versions: view
                     .versions
                     .iter()
-                    .map(|version| VersionView { digest: version.digest, first_seen: version.first_seen })
+                    .map(|version| VersionView {
+                        digest: version.digest,
+                        first_seen: version.first_seen,
+                        deployed: false,
+                    })
                     .collect(),
                 breaker: overview.map_or(BreakerView::Off, |overview| BreakerView::of(overview.breaker)),
                 last_failure: overview.and_then(|overview| overview.last_failure.clone()).map(Into::into),
@@ -383,6 +390,17 @@ impl Running for Started {
 
     fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>> {
         Box::pin(self.host.delay(more))
+    }
+
+    fn try_module(&self, handler: HandlerName, module: Bytes) -> BoxFuture<'_, Result<(), TryError>> {
+        Box::pin(async move {
+            let tried = self.registry.try_module(&handler, module).await;
+            let reason = match tried.ok_or_else(|| TryError::DoesNotRun { handler: handler.clone() })? {
+                Ok(()) => return Ok(()),
+                Err(reason) => registry::told(&reason),
+            };
+            Err(TryError::Refused { handler, reason })
+        })
     }
 
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {

@@ -48,6 +48,7 @@ mod inspect;
 mod kill;
 mod members;
 mod migration;
+mod modules;
 mod nats;
 mod numbered;
 mod power;

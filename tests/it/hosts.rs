@@ -4,7 +4,7 @@ use crate::checker::{self, History};
 use crate::harness::native::{Native, count};
 use crate::harness::{PATIENCE, counts, dead_letters, everything, watch};
 use futures_util::FutureExt;
-use sluicebox::commit::Pin;
+use sluicebox::commit::{Over, Pin};
 use sluicebox::config::Start;
 use sluicebox::control::Command;
 use sluicebox::handler::{Digest, HandlerName, Policy, ShardId};
@@ -180,7 +180,7 @@ async fn two_hosts_handle_everything_once_and_both_hear_operators() {
     }
     until_handled(&*log, &routing, &all, 20).await;
 
-    let pin = Pin { digest: Digest::of(b"old"), over: Digest::of(b"new") };
+    let pin = Pin { digest: Digest::of(b"old"), over: Over::File(Digest::of(b"new")) };
     let commands = [Command::Rollback { pin }, Command::Pause].map(|command| command.message(&name()));
     let offsets = log.append(commands.to_vec()).await.unwrap();
     for working in [&even, &odd, &none] {

@@ -3,7 +3,7 @@
 mod control;
 mod dead;
 
-pub use control::{Control, DeadAction, DeadJob, Pin};
+pub use control::{Control, DeadAction, DeadJob, Over, Pin};
 pub use dead::{DEAD_KINDS, DeadCount, DeadFilter, DeadLetter, DeadOrder, DeadQuery, Deaths, NumberedDeadLetter};
 
 use crate::clock::Timestamp;

@@ -61,7 +61,7 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         id: Option<String>,
     },
-    /// An earlier module, instead of the one in the file while that does not change.
+    /// Another module than the one in the file: an earlier one, or one that was deployed.
     Rollback {
         pin: Pin,
     },
@@ -136,6 +136,7 @@ impl Command {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
+    use crate::commit::Over;
     use crate::handler::Digest;
 
     fn key(text: &str) -> Key {
@@ -155,12 +156,21 @@ mod tests {
             Command::RetryNow { key: None, offset: None },
             Command::RetryNow { key: Some(key("k")), offset: Some(7) },
             Command::CancelDelayed { shard: 3, number: 17, id: Some("i".into()) },
-            Command::Rollback { pin: Pin { digest, over: Digest::of(b"b") } },
+            Command::Rollback { pin: Pin { digest, over: Over::File(Digest::of(b"b")) } },
+            Command::Rollback { pin: Pin::deployed(digest) },
         ] {
             let message = Message::from_new(command.message(&handler), Offset(1), Timestamp(0));
             assert_eq!(message.topic.as_str(), "_control.order");
             assert_eq!(Command::read(&message).unwrap(), command);
         }
+    }
+
+    #[test]
+    fn a_deployed_version_is_written_as_hosts_of_before_read_it() {
+        let digest = Digest::of(b"a").to_string();
+        let written = serde_json::json!({ "command": "rollback", "pin": { "digest": digest, "over": digest } });
+        let deployed = Command::Rollback { pin: Pin::deployed(Digest::of(b"a")) };
+        assert_eq!(serde_json::to_value(&deployed).unwrap(), written);
     }
 
     #[test]

@@ -115,6 +115,9 @@ impl fmt::Display for ShardId {
     }
 }
 
+/// Most bytes of a module (64 MiB).
+pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// The sha-256 of a module's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -10,14 +10,16 @@
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::members::{Heartbeat, Members};
+use crate::modules::Modules;
 use crate::rerouting::Rerouting;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
     Claim, CommitError, Committed, Control, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit, Term,
 };
 use sluicebox_core::effects::Entries;
-use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use sluicebox_core::topic::Pattern;
@@ -292,7 +294,23 @@ pub trait Log: Send + Sync + 'static {
     /// Deletes old messages, as many as one step may.
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>>;
 
-    /// Deletes everything of a handler: routing, records, marks, state, delayed messages and dead letters. Claims and
+    /// Keeps a module for the hosts that run the handler; durable and whole when it returns, in nobody's sight before. One that
+    /// is there already is the newest then. Of the handler's modules at most [`MODULES_MAX`](crate::MODULES_MAX) stay, the
+    /// oldest go first, and none of `needed`. Refused with [`LogError::Full`] where an append would be.
+    fn put_module(
+        &self,
+        handler: HandlerName,
+        module: Bytes,
+        needed: Vec<Digest>,
+    ) -> BoxFuture<'_, Result<Digest, LogError>>;
+
+    /// A module of a handler, compared with its digest; `None`: it was never put there, or went since.
+    fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>>;
+
+    /// Which modules there are, of all handlers that have any.
+    fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>>;
+
+    /// Deletes everything of a handler: routing, records, marks, state, delayed messages, dead letters and modules. Claims and
     /// commits of its shards that come later are those of a new handler, or fenced. Whether it is still in use the
     /// caller knows. Unknown handlers are already forgotten. After an error or a crash what is
     /// left is out of everyone's sight; any later call deletes it.

@@ -19,6 +19,7 @@ mod format;
 mod inspect;
 mod lock;
 mod log_state;
+mod modules;
 mod opening;
 mod queries;
 mod readers;
@@ -42,6 +43,7 @@ pub use self::redate::HostBoot;
 use self::failure::Failure;
 use self::file_system::{FileSystem, Keeps};
 use self::log_state::LogState;
+use self::modules::ModuleWrite;
 use self::queries::Reader;
 use self::readers::{Length, Readers};
 use self::requests::Request;
@@ -53,14 +55,16 @@ use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed, U
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::members::{Heartbeat, Members};
+use crate::modules::{self as stored, Modules, PIECE_BYTES_MAX};
 use crate::rerouting::Rerouting;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
 };
 use sluicebox_core::effects::Entries;
-use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use std::path::Path;
@@ -197,6 +201,29 @@ impl EmbeddedLog {
     ) -> Result<T, LogError> {
         self.state.check()?;
         Ok(self.readers.run(length, query).await?)
+    }
+
+    async fn put_pieces(
+        &self,
+        handler: &HandlerName,
+        digest: Digest,
+        module: &Bytes,
+        needed: Vec<Digest>,
+    ) -> Result<(), LogError> {
+        if let Err(LogError::Refused { .. }) = self.module(handler.clone(), digest).await {
+            self.write_module(ModuleWrite::Delete { handler: handler.clone(), digest }).await?;
+        }
+        for (index, piece) in (0..).zip(module.chunks(PIECE_BYTES_MAX)) {
+            let bytes = module.slice_ref(piece);
+            self.write_module(ModuleWrite::Piece { handler: handler.clone(), digest, index, bytes }).await?;
+        }
+        let bytes = module.len() as u64;
+        self.write_module(ModuleWrite::Whole { handler: handler.clone(), digest, bytes, needed }).await
+    }
+
+    async fn write_module(&self, write: ModuleWrite) -> Result<(), LogError> {
+        let asked = self.writer()?.ask(|answer| Request::Module { write, answer }).await;
+        asked.unwrap_or_else(|unanswered| Err(self.unanswered(unanswered)))
     }
 
     /// `Err` when the writer ended without an answer.
@@ -395,6 +422,36 @@ impl Log for EmbeddedLog {
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(self.query(Length::Scan, |reader| reader.status()))
+    }
+
+    fn put_module(
+        &self,
+        handler: HandlerName,
+        module: Bytes,
+        needed: Vec<Digest>,
+    ) -> BoxFuture<'_, Result<Digest, LogError>> {
+        Box::pin(async move {
+            stored::check(&module)?;
+            let digest = Digest::of(&module);
+            let put = self.put_pieces(&handler, digest, &module, needed).await;
+            if put.is_err() {
+                // What this leaves when it fails too goes when the log is opened again.
+                let _ = self.write_module(ModuleWrite::Undo { handler, digest }).await;
+            }
+            put.map(|()| digest)
+        })
+    }
+
+    fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
+        Box::pin(async move {
+            let name = handler.clone();
+            let module = self.query(Length::Scan, move |reader| reader.module(&name, digest)).await?;
+            module.map(|module| stored::verified(&handler, digest, module)).transpose()
+        })
+    }
+
+    fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
+        Box::pin(self.query(Length::Short, |reader| reader.modules()))
     }
 
     fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {

@@ -13,6 +13,7 @@ mod limits;
 mod live;
 mod members;
 pub mod memory;
+mod modules;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod records;
@@ -29,4 +30,5 @@ pub use inspect::{
     StateQuery,
 };
 pub use members::{FORGOTTEN_AFTER, Heartbeat, HostId, MEMBERS_MAX, Member, Members, Runs, ShardSet};
+pub use modules::{MODULES_MAX, Modules, StoredModule};
 pub use rerouting::{MovedLetter, Rerouting};

@@ -6,6 +6,7 @@
 
 mod core;
 mod inspect;
+mod modules;
 
 pub use self::core::MemoryCore;
 
@@ -15,14 +16,16 @@ use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::live::Live;
 use crate::members::{Heartbeat, Members};
+use crate::modules::Modules;
 use crate::rerouting::Rerouting;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
 };
 use sluicebox_core::effects::Entries;
-use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -180,6 +183,23 @@ impl Log for MemoryLog {
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(async { Ok(self.core().status()) })
+    }
+
+    fn put_module(
+        &self,
+        handler: HandlerName,
+        module: Bytes,
+        needed: Vec<Digest>,
+    ) -> BoxFuture<'_, Result<Digest, LogError>> {
+        Box::pin(async move { self.core().put_module(&handler, module, &needed, (self.clock)()) })
+    }
+
+    fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
+        Box::pin(async move { Ok(self.core().module(&handler, digest)) })
+    }
+
+    fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
+        Box::pin(async move { Ok(self.core().modules()) })
     }
 
     fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {

@@ -21,6 +21,7 @@ pub mod engine;
 mod entry;
 mod follower;
 mod look;
+mod modules;
 mod reads;
 mod replica;
 mod shared;
@@ -40,16 +41,18 @@ use crate::frame::{Frame, Place};
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::limits::{check_commit, check_messages};
 use crate::members::{self, Heartbeat, Members};
+use crate::modules::Modules;
 use crate::records;
 use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, LogId, NumberedDeadLetter, ShardCommit,
 };
 use sluicebox_core::effects::Entries;
-use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::{Key, Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
 use std::collections::HashMap;
@@ -244,8 +247,8 @@ impl<E: Engine> Replicated<E> {
                 || replica.routings.routings.iter().any(|routing| routing.handler == *handler);
             (shards, is_known)
         };
-        if !is_known {
-            return Ok(());
+        if !is_known && !modules::all(shared).await?.contains_key(handler) {
+            return modules::drop_forgotten(shared, handler).await;
         }
         // Whoever still works on a shard is fenced before the handler ends.
         for shard in shards {
@@ -260,6 +263,7 @@ impl<E: Engine> Replicated<E> {
         };
         self.control(Entry::Forget { handler: handler.clone(), upto, version }).await?;
         let ended = shared.replica().forgotten_before(handler);
+        modules::drop_forgotten(shared, handler).await?;
         shared.engine.purge_values(handler, place, ended).await
     }
 
@@ -400,6 +404,24 @@ impl<E: Engine> Log for Replicated<E> {
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(async { self.shared.check().map(|()| look::status(&self.shared)) })
     }
+
+    fn put_module(
+        &self,
+        handler: HandlerName,
+        module: Bytes,
+        needed: Vec<Digest>,
+    ) -> BoxFuture<'_, Result<Digest, LogError>> {
+        Box::pin(async move { modules::put(&self.shared, handler, module, &needed).await })
+    }
+
+    fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
+        Box::pin(modules::get(&self.shared, handler, digest))
+    }
+
+    fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
+        Box::pin(modules::all(&self.shared))
+    }
+
     fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(async move { self.shared.engine.beat(members::encode(&beat)).await })
     }

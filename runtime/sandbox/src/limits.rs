@@ -1,9 +1,9 @@
 //! Bounds on a module, and on what wasmtime allocates for one sandbox.
 
+pub use sluicebox_core::handler::MODULE_BYTES_MAX;
+
 use wasmtime::ResourceLimiter;
 
-/// Most bytes of a module (64 MiB).
-pub const MODULE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most elements in all tables of a sandbox together.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Most core instances of a component: language runtimes and their adapters have some ten.

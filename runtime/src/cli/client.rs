@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::http::Response;
+use ureq::typestate::WithBody;
 use ureq::{Agent, Body, RequestBuilder, SendBody};
 
 /// Where `sluicebox run` listens unless told otherwise.
@@ -91,6 +92,11 @@ impl HostArgs {
                 Err(Failure::new(Exit::BadSettings, anyhow::Error::msg(error)))
             }
         }
+    }
+
+    /// Another host of the same settings.
+    pub(super) fn at(&self, url: &str) -> Self {
+        Self { url: Some(url.to_owned()), ..self.clone() }
     }
 
     #[cfg(test)]
@@ -224,7 +230,22 @@ impl Client {
         headers: &[(String, String)],
         body: SendBody<'_>,
     ) -> Result<(u16, Value), Failure> {
-        let mut request = self.authorized(self.agent.post(format!("{}{path}", self.url)));
+        let request = self.authorized(self.agent.post(format!("{}{path}", self.url)));
+        self.send(request, headers, body)
+    }
+
+    /// Sends a body that takes the place of what is there; status and JSON of the answer, whatever the status.
+    pub(super) fn put(&self, path: &str, body: SendBody<'_>) -> Result<(u16, Value), Failure> {
+        let request = self.authorized(self.agent.put(format!("{}{path}", self.url)));
+        self.send(request, &[], body)
+    }
+
+    fn send(
+        &self,
+        mut request: RequestBuilder<WithBody>,
+        headers: &[(String, String)],
+        body: SendBody<'_>,
+    ) -> Result<(u16, Value), Failure> {
         for (name, value) in headers {
             let value = ureq::http::HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
                 Failure::usage(format!("the value of `{name}` has a line break or a control character"))

@@ -57,6 +57,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("tail --from earliest --no-follow --json", "all that the log has, for programs"),
         ],
     ),
+    (
+        "deploy",
+        &[
+            ("deploy order order.wasm", "run this module on every host, from now on"),
+            ("deploy order order.wasm --also http://b.example:8080", "and wait until two hosts do"),
+        ],
+    ),
     ("handlers list", &[("handlers list", "all handlers and whether they work")]),
     (
         "handlers waiting",

@@ -55,9 +55,9 @@ pub enum HandlersCommand {
     Pause(KeyArgs),
     /// Let a handler, or one key of it, go on
     Resume(KeyArgs),
-    /// Run an earlier version of the module until the file changes
+    /// Run an earlier version of the module: one that was deployed on every host, another until the file changes
     Rollback(RollbackArgs),
-    /// End a rollback: run the module in the file again
+    /// End a deploy or a rollback: run the module in the file again
     Unpin(HandlerArgs),
     Reroute(reroute::RerouteArgs),
     /// Delete everything of a handler that no settings name any more

@@ -83,12 +83,14 @@ impl LastPin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit::Over;
     use crate::handler::Digest;
 
     #[test]
     fn the_newest_command_counts_in_whatever_order_they_are_heard() {
         let (pins, handler) = (Pins::default(), HandlerName::parse("order").unwrap());
-        let pin = |version: &str| Some(Pin { digest: Digest::of(version.as_bytes()), over: Digest::of(b"file") });
+        let pin =
+            |version: &str| Some(Pin { digest: Digest::of(version.as_bytes()), over: Over::File(Digest::of(b"file")) });
         let in_force = pins.subscribe();
         let check = |offset, noted, expected: Option<Pin>| {
             pins.note(&handler, LastPin { offset: Offset(offset), pin: noted });

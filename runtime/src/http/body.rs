@@ -30,7 +30,7 @@ pub(super) struct BodyReader {
     deadline: Instant,
     /// Received since the deadline was set.
     received_bytes: usize,
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl BodyReader {
@@ -53,7 +53,7 @@ impl BodyReader {
             }
         };
         let deadline = clock::instant() + timeout;
-        Ok(Self { stream: body.into_data_stream(), timeout, deadline, received_bytes: 0, _room: room })
+        Ok(Self { stream: body.into_data_stream(), timeout, deadline, received_bytes: 0, room })
     }
 
     /// The next part; `None` at the end.
@@ -85,8 +85,23 @@ impl BodyReader {
     }
 }
 
+/// Room for a body in memory, until it is dropped.
+pub(super) struct Room {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
 /// The whole body, at most `bytes_max` of it.
 pub(super) async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, ApiError> {
+    Ok(whole_with_room(face, headers, body, bytes_max).await?.0)
+}
+
+/// As `whole`, for who keeps it for long: the room is to be held for as long.
+pub(super) async fn whole_with_room(
+    face: &Face,
+    headers: &HeaderMap,
+    body: Body,
+    bytes_max: usize,
+) -> Result<(Bytes, Room), ApiError> {
     let too_large = || ApiError::too_large(format!("the body is larger than {bytes_max} bytes"));
     // Refused before it is sent, where the client says how large it is.
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -95,7 +110,7 @@ pub(super) async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_ma
     }
     let held_bytes = announced.map_or(bytes_max, |length| usize::try_from(length).unwrap_or(bytes_max));
     let mut parts = BodyReader::new(face, body, held_bytes).await?;
-    let Some(mut whole) = parts.next().await? else { return Ok(Bytes::new()) };
+    let Some(mut whole) = parts.next().await? else { return Ok((Bytes::new(), Room { _permit: None })) };
     let mut gathered = vec![];
     while let Some(part) = parts.next().await? {
         if gathered.is_empty() {
@@ -111,7 +126,7 @@ pub(super) async fn whole(face: &Face, headers: &HeaderMap, body: Body, bytes_ma
     if !gathered.is_empty() {
         whole = gathered.into();
     }
-    if whole.len() > bytes_max { Err(too_large()) } else { Ok(whole) }
+    if whole.len() > bytes_max { Err(too_large()) } else { Ok((whole, Room { _permit: parts.room })) }
 }
 
 /// A command's body as JSON; an empty body is an empty object.

@@ -8,8 +8,8 @@ use super::error::ApiError;
 use super::face::Face;
 use super::handlers::{Commanded, Known};
 use super::parameters::PathText;
-use super::running::ForgetError;
-use crate::commit::Pin;
+use super::running::{ForgetError, RunningHandler};
+use crate::commit::{Over, Pin};
 use crate::control::{Command, PAUSED_KEYS_MAX};
 use crate::handler::{Digest, HandlerName};
 use crate::message::{Key, Offset};
@@ -79,7 +79,13 @@ pub(super) async fn reset(State(face): State<Arc<Face>>, PathText(name): PathTex
 
 pub(super) async fn rollback(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
     let To { digest } = read(&face, request).await?;
-    steer(&face, &name, |handler| Ok(Command::Rollback { pin: pin(handler, digest.as_deref())? })).await
+    let modules = face.log.modules().await?;
+    steer(&face, &name, |handler| {
+        let mut running = handler.running.clone();
+        running.add_deployed(modules.get(&running.name).map_or(&[], Vec::as_slice));
+        Ok(Command::Rollback { pin: pin(&running, digest.as_deref())? })
+    })
+    .await
 }
 
 pub(super) async fn unpin(State(face): State<Arc<Face>>, PathText(name): PathText, request: Request) -> Answer {
@@ -135,6 +141,15 @@ async fn steer(face: &Face, name: &str, make: impl FnOnce(&Commanded<'_>) -> Res
     }
     refuse_delay(name)?;
     command(face, name, make).await
+}
+
+/// Handlers of the host's own have no module to change.
+pub(super) fn refuse_own(name: &str) -> Result<(), ApiError> {
+    if !HandlerName::parse(name).is_ok_and(|name| name.is_reserved()) {
+        return Ok(());
+    }
+    let error = format!("handler `{name}` is the host's own and has no module that could be another one");
+    Err(ApiError::new(StatusCode::CONFLICT, error))
 }
 
 /// Whatever held this handler would hold what publishers rely on.
@@ -199,34 +214,34 @@ fn check_key(handler: &Commanded<'_>, key: &Key) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The version meant by an operator, and the one in the file that it stands in for.
-fn pin(handler: &Commanded<'_>, wanted: Option<&str>) -> Result<Pin, ApiError> {
-    let running = handler.running;
+/// The version meant by an operator, and what it stands in for.
+fn pin(running: &RunningHandler, wanted: Option<&str>) -> Result<Pin, ApiError> {
     let name = &running.name;
     let conflict = |error| ApiError::new(StatusCode::CONFLICT, error);
-    if name.is_reserved() {
-        return Err(conflict(format!("handler `{name}` is the host's own and has no module to go back to")));
-    }
-    let over = running
-        .file_digest
-        .ok_or_else(|| conflict(format!("the module file of handler `{name}` cannot be read: mend that first")))?;
+    refuse_own(name.as_str())?;
     let digest = match wanted {
         None => running.version_before().ok_or_else(|| {
             let error = format!("the host knows no version of handler `{name}` before the one in force");
-            conflict(error).with("known", known_versions(handler))
+            conflict(error).with("known", known_versions(running))
         })?,
-        Some(text) => version(handler, text)?,
+        Some(text) => version(running, text)?,
     };
     if Some(digest) == running.digest {
         return Err(conflict(format!("version {digest} of handler `{name}` is in force already")));
     }
+    if running.versions.iter().any(|version| version.digest == digest && version.deployed) {
+        return Ok(Pin::deployed(digest));
+    }
+    let over = running
+        .file_digest
+        .ok_or_else(|| conflict(format!("the module file of handler `{name}` cannot be read: mend that first")))?;
     if digest == over {
         return Err(conflict(format!("version {digest} is the one in the file: use unpin")));
     }
-    Ok(Pin { digest, over })
+    Ok(Pin { digest, over: Over::File(over) })
 }
 
-fn version(handler: &Commanded<'_>, text: &str) -> Result<Digest, ApiError> {
+fn version(running: &RunningHandler, text: &str) -> Result<Digest, ApiError> {
     let good = (DIGITS_MIN..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if !good {
         let shown: String = text.chars().take(100).collect();
@@ -234,22 +249,22 @@ fn version(handler: &Commanded<'_>, text: &str) -> Result<Digest, ApiError> {
         return Err(ApiError::bad_request(error));
     }
     let text = text.to_ascii_lowercase();
-    let digests = handler.running.versions.iter().map(|version| version.digest);
+    let digests = running.versions.iter().map(|version| version.digest);
     let found: Vec<Digest> = digests.filter(|digest| digest.to_string().starts_with(&text)).collect();
-    let name = &handler.running.name;
+    let name = &running.name;
     match found[..] {
         [digest] => Ok(digest),
         [] => {
             let error = format!("the host knows no version {text}… of handler `{name}`");
-            Err(ApiError::new(StatusCode::NOT_FOUND, error).with("known", known_versions(handler)))
+            Err(ApiError::new(StatusCode::NOT_FOUND, error).with("known", known_versions(running)))
         }
         _ => {
             let error = format!("{} versions of handler `{name}` begin with {text}: write more digits", found.len());
-            Err(ApiError::bad_request(error).with("known", known_versions(handler)))
+            Err(ApiError::bad_request(error).with("known", known_versions(running)))
         }
     }
 }
 
-fn known_versions(handler: &Commanded<'_>) -> serde_json::Value {
-    json!(handler.running.versions)
+fn known_versions(running: &RunningHandler) -> serde_json::Value {
+    json!(running.versions)
 }

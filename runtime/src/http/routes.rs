@@ -4,12 +4,12 @@ use super::error::ApiError;
 use super::face::Face;
 use super::parameters::Parameters;
 use super::views::StatusView;
-use super::{commands, dead, handlers, publish, state, tail, waiting, waiting_metrics};
+use super::{commands, dead, handlers, module, publish, state, tail, waiting, waiting_metrics};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, get, post, put};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,8 +43,12 @@ const fn writes(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> R
     Route { method: Method::POST, path, answer: Answer::Small, serve }
 }
 
+const fn puts(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Route {
+    Route { method: Method::PUT, path, answer: Answer::Small, serve }
+}
+
 /// Every path; of two that match, the first is meant.
-pub(super) static ROUTES: [Route; 25] = [
+pub(super) static ROUTES: [Route; 26] = [
     writes("/v1/topics/{topic}", || post(publish::publish)),
     reads("/v1/topics/{pattern}/tail", || get(tail::tail)),
     reads_many("/v1/handlers", || get(handlers::list)),
@@ -61,6 +65,7 @@ pub(super) static ROUTES: [Route; 25] = [
     writes("/v1/handlers/{name}/rollback", || post(commands::rollback)),
     writes("/v1/handlers/{name}/unpin", || post(commands::unpin)),
     writes("/v1/handlers/{name}/forget", || post(commands::forget)),
+    puts("/v1/handlers/{name}/module", || put(module::put)),
     reads_many("/v1/dead", || get(dead::list)),
     reads("/v1/dead/count", || get(dead::count)),
     reads_many("/v1/dead/{number}", || get(dead::show)),

@@ -8,10 +8,11 @@ use crate::config::ShowState;
 use crate::delays::{Delaying, NoDelay};
 use crate::gate::BreakerState;
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::log::{Log, LogError, OpenHead};
+use crate::log::{Log, LogError, OpenHead, StoredModule};
 use crate::message::Offset;
 use crate::shard::Amount;
 use crate::telemetry::FailedRun;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -28,8 +29,20 @@ pub trait Running: Send + Sync {
     /// Room for messages that are to appear later.
     fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>>;
 
+    /// Compiles, links and tries a module out as it would run for a handler, and changes nothing.
+    fn try_module(&self, handler: HandlerName, module: Bytes) -> BoxFuture<'_, Result<(), TryError>>;
+
     /// Deletes everything of a handler that the settings name no more, its module versions too.
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>>;
+}
+
+/// Why a module cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum TryError {
+    #[error("handler `{handler}` is being started or changed: try again")]
+    DoesNotRun { handler: HandlerName },
+    #[error("the module cannot run for handler `{handler}`, so nothing was changed: {reason}")]
+    Refused { handler: HandlerName, reason: String },
 }
 
 /// Why a handler was not forgotten.
@@ -50,7 +63,10 @@ pub struct RunningHandler {
     /// The module in force; absent: none could be loaded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// The module in the file; another one than that in force after a rollback, or when it was refused.
+    /// The module in force was deployed: it is in force whatever is in the file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deployed: bool,
+    /// The module in the file; another one than that in force after a deploy or a rollback, or when it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_digest: Option<Digest>,
     /// The versions that can be run.
@@ -70,12 +86,16 @@ pub struct RunningHandler {
     pub problem: Option<String>,
 }
 
-/// A module that the host has seen and keeps.
+/// A module that the host has seen and keeps, or that the log has for all hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionView {
     pub digest: Digest,
+    /// On this host; of one that it never had in force, when it was deployed.
     #[serde(with = "rfc3339")]
     pub first_seen: Timestamp,
+    /// The log has it, so every host can run it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deployed: bool,
 }
 
 /// A run that failed.
@@ -173,9 +193,23 @@ impl BreakerView {
 }
 
 impl RunningHandler {
+    /// Adds the versions that the log has, in the order in which they came, each among those of this host by its time.
+    pub(super) fn add_deployed(&mut self, stored: &[StoredModule]) {
+        let mut at = 0;
+        for StoredModule { digest, time, .. } in stored {
+            let known = self.versions.iter().position(|version| version.digest == *digest);
+            let first_seen = known.map_or(*time, |known| self.versions.remove(known).first_seen);
+            let later =
+                self.versions.iter().skip(at).position(|version| !version.deployed && version.first_seen > *time);
+            at = later.map_or(self.versions.len(), |later| at + later);
+            self.versions.insert(at, VersionView { digest: *digest, first_seen, deployed: true });
+            at += 1;
+        }
+    }
+
     /// The version that was there before the one in force.
     pub(super) fn version_before(&self) -> Option<Digest> {
-        // In the order in which they were in the file.
+        // In the order in which they came.
         let versions = &self.versions;
         let at = versions.iter().position(|version| Some(version.digest) == self.digest)?;
         versions[..at].last().map(|version| version.digest)

@@ -1,12 +1,14 @@
-//! From a file, or from a version that was kept, to code that is ready to run.
+//! From a file, from a version that was kept, or from the log, to code that is ready to run.
 
 use super::store::{InForce, Store, StoreError, Version};
 use crate::blocking::blocking;
 use crate::clock::Timestamp;
 use crate::handler::{Digest, HandlerName};
 use crate::invoke::{Failure, Invoke};
+use crate::log::{Log, LogError};
 use crate::sandbox::{self, MODULE_BYTES_MAX, Sandboxes};
 use crate::watch::Fingerprint;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -36,6 +38,17 @@ pub enum Reason {
     Load(#[from] sandbox::LoadError),
     #[error("it cannot be started")]
     Start(#[source] Failure),
+    #[error("neither this host nor the log has it: deploy it, or go to another version")]
+    Nowhere,
+    #[error("it cannot be had from the log")]
+    Log(#[source] LogError),
+}
+
+impl Reason {
+    /// Whether it may be otherwise later although nothing changes on this host.
+    pub(super) fn may_pass(&self) -> bool {
+        matches!(self, Self::Nowhere | Self::Log(_))
+    }
 }
 
 /// A module in its file.
@@ -49,11 +62,12 @@ pub(super) struct InFile {
 pub(super) struct Loader {
     sandboxes: Sandboxes,
     store: Arc<Store>,
+    log: Arc<dyn Log>,
 }
 
 impl Loader {
-    pub(super) fn new(sandboxes: Sandboxes, store: Store) -> Self {
-        Self { sandboxes, store: Arc::new(store) }
+    pub(super) fn new(sandboxes: Sandboxes, store: Store, log: Arc<dyn Log>) -> Self {
+        Self { sandboxes, store: Arc::new(store), log }
     }
 
     /// Which version the file holds; read only if it looks otherwise than `known`.
@@ -89,14 +103,43 @@ impl Loader {
         Ok((file, Arc::new(handler)))
     }
 
-    /// A version that was in force before.
-    pub(super) async fn load_kept(&self, digest: Digest, guest: sandbox::Settings) -> Result<Arc<dyn Invoke>, Reason> {
-        let (sandboxes, store) = (self.sandboxes.clone(), self.store.clone());
-        let loaded =
-            blocking(move || Ok::<_, Reason>(sandboxes.handler(&sandboxes.load(&store.read(digest)?)?, guest)?));
+    /// A version that was in force before, or that was deployed.
+    pub(super) async fn load_version(
+        &self,
+        handler: &HandlerName,
+        digest: Digest,
+        guest: sandbox::Settings,
+    ) -> Result<Arc<dyn Invoke>, Reason> {
+        let bytes = self.bytes_of(handler, digest).await?;
+        let sandboxes = self.sandboxes.clone();
+        let loaded = blocking(move || Ok::<_, Reason>(sandboxes.handler(&sandboxes.load(&bytes)?, guest)?));
         let handler = loaded.await?;
         handler.try_out().await.map_err(Reason::Start)?;
         Ok(Arc::new(handler))
+    }
+
+    /// From this host's disk, or else from the log; then it is on the disk too.
+    async fn bytes_of(&self, handler: &HandlerName, digest: Digest) -> Result<Bytes, Reason> {
+        let store = self.store.clone();
+        let absent = match blocking(move || store.read(digest)).await {
+            Ok(bytes) => return Ok(bytes.into()),
+            Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Reason::Nowhere,
+            Err(error) => error.into(),
+        };
+        let found = self.log.module(handler.clone(), digest).await.map_err(Reason::Log)?;
+        let bytes = found.ok_or(absent)?;
+        let (store, kept) = (self.store.clone(), bytes.clone());
+        if let Err(error) = blocking(move || store.keep(digest, &kept)).await {
+            tracing::warn!(%digest, %error, "cannot keep a deployed module: it is read from the log again at the next start");
+        }
+        Ok(bytes)
+    }
+
+    /// Compiles, links and tries a module out, and keeps nothing of it but what was compiled.
+    pub(super) async fn try_bytes(&self, module: Bytes, guest: sandbox::Settings) -> Result<(), Reason> {
+        let sandboxes = self.sandboxes.clone();
+        let loaded = blocking(move || Ok::<_, Reason>(sandboxes.handler(&sandboxes.load(&module)?, guest)?));
+        loaded.await?.try_out().await.map_err(Reason::Start)
     }
 
     /// Notes what is in force. A failure costs the way back, not the way on: it is only told.

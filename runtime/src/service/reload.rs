@@ -1,4 +1,4 @@
-//! Brings what runs in line with the settings file, the modules and what operators went back to, whenever one of them
+//! Brings what runs in line with the settings file, the modules and what operators deployed or went back to, whenever one of them
 //! changes.
 //!
 //! A changed settings file is taken as a whole or not at all. A changed module concerns its handler alone, and is looked at
@@ -124,8 +124,8 @@ impl Reload {
                 *warned = Some(warnings);
                 if fresh.handlers != self.settings.handlers {
                     match self.bring(&fresh.handlers, pins, stop).await {
-                        Ok(()) => {
-                            brought = true;
+                        Ok(behind) => {
+                            (brought, again) = (true, behind);
                             self.settings.handlers.clone_from(&fresh.handlers);
                         }
                         Err(Refusal::Never(reason)) => problem = Some(reason),
@@ -140,7 +140,7 @@ impl Reload {
             // The handlers as they are, on modules and versions as they are now.
             let handlers = self.settings.handlers.clone();
             match self.bring(&handlers, pins, stop).await {
-                Ok(()) => {}
+                Ok(behind) => again = behind,
                 Err(Refusal::NotNow(reason) | Refusal::Never(reason)) => {
                     (problem, again) = (problem.or(Some(reason)), true);
                 }
@@ -170,8 +170,13 @@ impl Reload {
         Some(read)
     }
 
-    /// Prepares the handlers and has the host run them.
-    async fn bring(&self, handlers: &[HandlerSettings], pins: &Pins, stop: &CancellationToken) -> Result<(), Refusal> {
+    /// Prepares the handlers and has the host run them. True if a version could not be had that may be had later.
+    async fn bring(
+        &self,
+        handlers: &[HandlerSettings],
+        pins: &Pins,
+        stop: &CancellationToken,
+    ) -> Result<bool, Refusal> {
         let mut pins = pins.clone();
         if handlers.iter().any(|handler| !self.registry.runs(&handler.name)) {
             // One that comes back goes on with the version it had.
@@ -183,6 +188,7 @@ impl Reload {
             prepared = self.registry.prepare(handlers, &pins) => prepared.map_err(|error| Refusal::Never(told(&error)))?,
             () = stop.cancelled() => return Err(Refusal::Stopping),
         };
+        let behind = prepared.is_behind();
         let changed = prepared.is_swap() || handlers != self.settings.handlers;
         if changed {
             self.host.apply(prepared.handlers()).await.map_err(|error| match error {
@@ -194,7 +200,7 @@ impl Reload {
         if changed {
             events::reloaded(&self.metrics, handlers.len());
         }
-        Ok(())
+        Ok(behind)
     }
 
     /// `problem`: nothing of the settings was taken up. `restart`: not all of it.

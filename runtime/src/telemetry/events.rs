@@ -2,7 +2,7 @@
 
 use super::{CommitMetrics, FailedRun, HandlerMetrics, HttpMetrics, Metrics, Told};
 use crate::clock;
-use crate::commit::{CommitError, Committed, DeadLetter};
+use crate::commit::{CommitError, Committed, DeadLetter, Over};
 use crate::control::Command;
 use crate::handler::{Digest, HandlerName, ShardId};
 use crate::message::Offset;
@@ -87,6 +87,16 @@ pub fn commit_answered(metrics: &CommitMetrics, answer: &Result<Committed, Commi
 pub fn module_in_force(metrics: &HandlerMetrics, digest: Digest) {
     metrics.show_module(digest);
     tracing::info!(handler = %metrics.name(), %digest, "module in force");
+}
+
+/// A deployed version is in force, whatever the file holds now.
+pub fn file_stands_back(handler: &HandlerName, deployed: Digest, file: Option<Digest>) {
+    let file = file.map_or("cannot be read".to_owned(), |file| format!("holds version {file}"));
+    tracing::info!(
+        %handler,
+        "version {deployed} is in force because it was deployed; the module file {file}, and is not looked at until \
+         `sluicebox handlers unpin {handler}`"
+    );
 }
 
 /// The settings no longer name this handler: it runs nothing more and goes on where it was when it comes back.
@@ -229,6 +239,7 @@ pub fn command_taken(metrics: &HttpMetrics, handler: &HandlerName, command: &Com
         Command::DropDead { .. } => "drop-dead",
         Command::RetryNow { .. } => "retry-now",
         Command::CancelDelayed { .. } => "cancel-delayed",
+        Command::Rollback { pin } if pin.over == Over::AnyFile => "deploy",
         Command::Rollback { .. } => "rollback",
         Command::Unpin => "unpin",
     };

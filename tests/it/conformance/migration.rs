@@ -78,6 +78,13 @@ fn format_1(directory: &Path) {
     database.execute_batch(CONTENT).unwrap();
 }
 
+/// What format 6 added, taken back.
+const BACK_TO_FORMAT_5: &str = "
+DROP TABLE module_pieces;
+DROP TABLE modules;
+PRAGMA user_version = 5;
+";
+
 /// What format 5 added, taken back.
 const BACK_TO_FORMAT_4: &str = "
 DROP TABLE accepted_clock;
@@ -122,6 +129,7 @@ async fn what_a_log_of_format_3_took_up_keeps_its_place_and_what_comes_follows_t
     let written = letter(&id, "it broke");
     log.commit(ShardCommit { dead: vec![written.clone()], ..commit(&id, term, 1) }).await.unwrap();
     drop(log);
+    database(directory.path()).execute_batch(BACK_TO_FORMAT_5).unwrap();
     database(directory.path()).execute_batch(BACK_TO_FORMAT_4).unwrap();
     database(directory.path()).execute_batch(BACK_TO_FORMAT_3).unwrap();
 
@@ -148,12 +156,34 @@ async fn a_log_of_format_4_goes_on_and_gives_no_term_again_from_then_on() {
         log.claim(id.clone(), Offset::START).await.unwrap();
     }
     drop(log);
+    database(directory.path()).execute_batch(BACK_TO_FORMAT_5).unwrap();
     database(directory.path()).execute_batch(BACK_TO_FORMAT_4).unwrap();
     let log = open();
     let term = log.claim(id.clone(), Offset::START).await.unwrap().term;
     assert_eq!(term, Term(4));
     log.forget(id.handler.clone()).await.unwrap();
     assert!(log.claim(id.clone(), Offset::START).await.unwrap().term > term);
+    drop(log);
+    let fresh = tempfile::tempdir().unwrap();
+    drop(EmbeddedLog::open(fresh.path(), Options::default()).unwrap());
+    assert_eq!(shape(directory.path()), shape(fresh.path()));
+}
+
+#[tokio::test]
+async fn a_log_of_format_5_goes_on_and_keeps_modules_from_then_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || EmbeddedLog::open(directory.path(), Options::default()).unwrap();
+    let id = shard("h", 0);
+    let log = open();
+    let offset = log.append(vec![message("a.b", "1")]).await.unwrap()[0];
+    log.claim(id.clone(), Offset::START).await.unwrap();
+    drop(log);
+    database(directory.path()).execute_batch(BACK_TO_FORMAT_5).unwrap();
+    let log = open();
+    assert_eq!((log.end().await.unwrap(), log.modules().await.unwrap().len()), (offset, 0));
+    assert_eq!(log.claim(id.clone(), Offset::START).await.unwrap().term, Term(2));
+    let digest = log.put_module(id.handler.clone(), "module".into(), vec![]).await.unwrap();
+    assert_eq!(log.module(id.handler.clone(), digest).await.unwrap().unwrap(), "module");
     drop(log);
     let fresh = tempfile::tempdir().unwrap();
     drop(EmbeddedLog::open(fresh.path(), Options::default()).unwrap());

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{
-    Committed, Control, DeadFilter, Delayed, Head, HeadScope, KeyWrites, Mark, Pin, Record, ShardCommit,
+    Committed, Control, DeadFilter, Delayed, Head, HeadScope, KeyWrites, Mark, Over, Pin, Record, ShardCommit,
 };
 use sluicebox::control::Command;
 use sluicebox::effects::{Entries, StateWrite};
@@ -65,7 +65,10 @@ fn any_control() -> impl Strategy<Value = Control> {
         Just(Command::Trip),
         any_key().prop_map(|key| Command::PauseKey { key }),
         Just(Command::RetryDead { filter, to: None }),
-        (digest.clone(), digest).prop_map(|(digest, over)| Command::Rollback { pin: Pin { digest, over } }),
+        (digest.clone(), option::of(digest)).prop_map(|(digest, file)| {
+            let over = file.map_or(Over::AnyFile, Over::File);
+            Command::Rollback { pin: Pin { digest, over } }
+        }),
     ];
     vec(command, 0..4).prop_map(|commands| {
         let mut control = Control::default();

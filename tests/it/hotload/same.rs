@@ -5,6 +5,7 @@ use crate::harness::guests;
 use crate::harness::process::Place;
 use sluicebox::config::{self, HandlerSettings, Overrides};
 use sluicebox::invoke::Invoke;
+use sluicebox::log::memory::MemoryLog;
 use sluicebox::registry::{Pins, Registry};
 use sluicebox::sandbox::{Pool, Sandboxes, tracing_sink};
 use sluicebox::telemetry::Metrics;
@@ -17,7 +18,7 @@ fn settings(place: &Place) -> Vec<HandlerSettings> {
 
 fn registry(versions: &Path) -> Registry {
     let sandboxes = Sandboxes::new(&Pool { running: 32, idle: 4, cache: None }, tracing_sink()).unwrap();
-    Registry::open(sandboxes, versions, Arc::new(Metrics::new())).unwrap()
+    Registry::open(sandboxes, versions, Arc::new(MemoryLog::new()), Arc::new(Metrics::new())).unwrap()
 }
 
 /// Prepares the settings as they are now and puts them in force; the code of the only handler.

@@ -1,7 +1,7 @@
 //! Commands are heard whatever the shard does when they come.
 
 use super::{handler, message, metric, until};
-use sluicebox::commit::Pin;
+use sluicebox::commit::{Over, Pin};
 use sluicebox::control::Command;
 use sluicebox::effects::Effects;
 use sluicebox::handler::{Digest, HandlerName, Policy};
@@ -26,7 +26,7 @@ async fn a_command_that_comes_while_a_run_begins_is_applied_while_it_goes_on() {
             let (log, go_on, host, name) = (log.clone(), go_on.clone(), host.clone(), name.clone());
             async move {
                 // Not before the follower heard the command does the shard look again.
-                let pin = Pin { digest: Digest::of(b"old"), over: Digest::of(b"new") };
+                let pin = Pin { digest: Digest::of(b"old"), over: Over::File(Digest::of(b"new")) };
                 let append = move || {
                     let append = log.append(vec![Command::Rollback { pin }.message(&name)]);
                     futures_util::FutureExt::now_or_never(append).expect("in memory it takes no time").unwrap();

@@ -2,6 +2,7 @@
 
 use super::pass;
 use super::world::World;
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
@@ -11,11 +12,11 @@ use sluicebox::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit,
 };
 use sluicebox::effects::Entries;
-use sluicebox::handler::{HandlerName, ShardId};
+use sluicebox::handler::{Digest, HandlerName, ShardId};
 use sluicebox::log::memory::{MemoryCore, MemoryLog};
 use sluicebox::log::{
-    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Heartbeat, Lagged, Log, LogError, Members, OpenHead,
-    ReadRequest, Rerouting, Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
+    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Heartbeat, Lagged, Log, LogError, Members, Modules,
+    OpenHead, ReadRequest, Rerouting, Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
 };
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::routing::Routing;
@@ -190,6 +191,23 @@ impl Log for FaultyLog {
                 false => appended,
             }
         })
+    }
+
+    fn put_module(
+        &self,
+        handler: HandlerName,
+        module: Bytes,
+        needed: Vec<Digest>,
+    ) -> BoxFuture<'_, Result<Digest, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.put_module(handler, module, needed).await))
+    }
+
+    fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
+        Box::pin(self.0.look(async move || self.0.log.module(handler, digest).await))
+    }
+
+    fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
+        Box::pin(self.0.look(async || self.0.log.modules().await))
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {

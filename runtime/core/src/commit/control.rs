@@ -28,13 +28,53 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// The module version that an operator rolled back to.
+/// The module version that an operator deployed or went back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "WrittenPin", into = "WrittenPin")]
 pub struct Pin {
     /// The version to run.
     pub digest: Digest,
+    pub over: Over,
+}
+
+/// What a pinned version stands in for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
     /// The version in the file at that time. Another one in the file ends the pin.
-    pub over: Digest,
+    File(Digest),
+    /// Whatever is in the file of any host, until an operator says otherwise: the version was deployed, so the log has it.
+    AnyFile,
+}
+
+impl Pin {
+    /// A version that the log has, on every host.
+    pub fn deployed(digest: Digest) -> Self {
+        Self { digest, over: Over::AnyFile }
+    }
+}
+
+/// A pin in records and commands. A version over itself stands for one over any file: nobody pins the version that is in the
+/// file, so logs of before have none such, and a host of before that reads it keeps it as it is and runs its file.
+#[derive(Serialize, Deserialize)]
+struct WrittenPin {
+    digest: Digest,
+    over: Digest,
+}
+
+impl From<WrittenPin> for Pin {
+    fn from(WrittenPin { digest, over }: WrittenPin) -> Self {
+        Self { digest, over: if over == digest { Over::AnyFile } else { Over::File(over) } }
+    }
+}
+
+impl From<Pin> for WrittenPin {
+    fn from(Pin { digest, over }: Pin) -> Self {
+        let over = match over {
+            Over::File(over) => over,
+            Over::AnyFile => digest,
+        };
+        Self { digest, over }
+    }
 }
 
 /// A command about dead letters that is under way.

@@ -3,6 +3,7 @@
 //! call goes on with it.
 
 use super::failure::Failure;
+use super::modules;
 use super::rows::int;
 use crate::routings;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -49,6 +50,9 @@ pub(super) fn hide(connection: &Connection, handler: &HandlerName) -> Result<(),
 pub(super) fn erase(connection: &Connection) -> Result<bool, Failure> {
     let mut hidden = connection.prepare_cached("SELECT id FROM handlers WHERE forgotten LIMIT 1")?;
     let Some(handler_id) = hidden.query_row([], |row| row.get::<_, i64>(0)).optional()? else { return Ok(true) };
+    if modules::erase(connection, handler_id)? {
+        return Ok(false);
+    }
     let mut left = ROWS_PER_STEP;
     for erase in ERASE {
         left -= connection.prepare_cached(erase)?.execute(params![handler_id, int(left as u64)])?.min(left);

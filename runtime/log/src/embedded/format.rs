@@ -9,13 +9,14 @@ use std::time::Duration;
 /// `SLBX`: tells our files from other SQLite databases.
 const APPLICATION_ID: i32 = 0x534c_4258;
 /// The format this version writes.
-const VERSION: i32 = 5;
+const VERSION: i32 = 6;
 /// Step `n` leads from format `n + 1` to the next, in the transaction that also raises the version.
 const MIGRATIONS: [&str; VERSION as usize - 1] = [
     include_str!("migrate_1_to_2.sql"),
     include_str!("migrate_2_to_3.sql"),
     include_str!("migrate_3_to_4.sql"),
     include_str!("migrate_4_to_5.sql"),
+    include_str!("migrate_5_to_6.sql"),
 ];
 /// Bytes in a page. Of 4, 8 and 16 KiB the smallest writes least for single messages and for scattered state.
 pub(super) const PAGE_BYTES: u32 = 4096;

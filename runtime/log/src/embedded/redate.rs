@@ -15,8 +15,14 @@ const DUE_BACK: (&str, &str) = ("max({} - :by, :now)", "{} > :now");
 const DUE_FORWARD: (&str, &str) = ("{} + :by", "{} >= :since AND {} > 0");
 
 /// Where times are, and where dues are. Times of marks are in blobs.
-const TIMES: [(&str, &str); 5] =
-    [("log", "time"), ("log_end", "time"), ("dead", "time"), ("dead", "given_up"), ("dead", "first_given_up")];
+const TIMES: [(&str, &str); 6] = [
+    ("log", "time"),
+    ("log_end", "time"),
+    ("dead", "time"),
+    ("dead", "given_up"),
+    ("dead", "first_given_up"),
+    ("modules", "time"),
+];
 const DUES: [(&str, &str); 2] = [("open", "due"), ("delayed", "due")];
 
 /// The host's time in one boot of the machine.

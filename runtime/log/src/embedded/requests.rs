@@ -1,6 +1,7 @@
 //! What the writer is asked for, and how it answers once the fate of the transaction is known.
 
 use super::failure::Failure;
+use super::modules::ModuleWrite;
 use super::tables::{Tables, Unwritten};
 use super::trim::Due;
 use crate::contract::{Trim, Trimmed};
@@ -23,6 +24,7 @@ pub(super) enum Request {
     Trim { trim: Trim, due: Box<Due>, answer: oneshot::Sender<Result<Trimmed, LogError>> },
     Forget { handler: HandlerName, answer: oneshot::Sender<Result<(), LogError>> },
     Erase { answer: oneshot::Sender<Result<bool, LogError>> },
+    Module { write: ModuleWrite, answer: oneshot::Sender<Result<(), LogError>> },
 }
 
 /// What became of a request within its transaction.
@@ -35,6 +37,7 @@ pub(super) enum Written {
     Trim(Trimmed),
     Forget,
     Erase(bool),
+    Module(Result<(), LogError>),
 }
 
 /// Sends the answer to one request.
@@ -46,6 +49,7 @@ impl Request {
         match self {
             Request::Append { messages, .. } => 64 + messages.iter().map(NewMessage::bytes).sum::<usize>(),
             Request::Commit { commit, .. } => commit_weight(commit),
+            Request::Module { write, .. } => write.weight(),
             Request::Claim { .. } | Request::PutRoutings { .. } => 1024,
             Request::Reroute { .. } | Request::Trim { .. } | Request::Forget { .. } | Request::Erase { .. } => 0,
         }
@@ -58,7 +62,11 @@ impl Request {
 
     /// Whether it only brings something new, and so gives way to the work under way when room runs out.
     pub(super) fn is_append(&self) -> bool {
-        matches!(self, Request::Append { messages, .. } if !reserved::are_commands(messages))
+        match self {
+            Request::Append { messages, .. } => !reserved::are_commands(messages),
+            Request::Module { write, .. } => matches!(write, ModuleWrite::Piece { .. }),
+            _ => false,
+        }
     }
 
     /// Writes it within the transaction under way. On an error the transaction must be undone.
@@ -77,6 +85,7 @@ impl Request {
                 Written::Forget
             }
             Request::Erase { .. } => Written::Erase(tables.erase()?),
+            Request::Module { write, .. } => Written::Module(tables.write_module(write)?),
         })
     }
 
@@ -104,6 +113,7 @@ impl Request {
             (Request::Trim { answer, .. }, Written::Trim(trimmed)) => Box::new(move || drop(answer.send(Ok(trimmed)))),
             (Request::Forget { answer, .. }, Written::Forget) => Box::new(move || drop(answer.send(Ok(())))),
             (Request::Erase { answer }, Written::Erase(is_done)) => Box::new(move || drop(answer.send(Ok(is_done)))),
+            (Request::Module { answer, .. }, Written::Module(result)) => Box::new(move || drop(answer.send(result))),
             _ => unreachable!("`write` answers each kind of request with its own kind of result"),
         }
     }
@@ -119,6 +129,7 @@ impl Request {
             Request::Trim { answer, .. } => drop(answer.send(Err(error()))),
             Request::Forget { answer, .. } => drop(answer.send(Err(error()))),
             Request::Erase { answer } => drop(answer.send(Err(error()))),
+            Request::Module { answer, .. } => drop(answer.send(Err(error()))),
             Request::Commit { commit, answer } => drop(answer.send(Err(commit_error(commit.shard, unwritten)))),
         }
     }

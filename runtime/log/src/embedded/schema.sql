@@ -1,4 +1,4 @@
--- Format 5. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
+-- Format 6. Unsigned 64-bit numbers are kept as SQLite's signed ones, bit for bit.
 
 -- The offset and time of the last message ever appended: neither falls back, whatever is deleted.
 CREATE TABLE log_end (one INTEGER PRIMARY KEY CHECK (one = 1), offset INTEGER NOT NULL, time INTEGER NOT NULL);
@@ -79,3 +79,11 @@ CREATE INDEX dead_by_identity ON dead (shard_id, identity) WHERE identity IS NOT
 
 CREATE TABLE routings (one INTEGER PRIMARY KEY CHECK (one = 1), version INTEGER NOT NULL, routings TEXT NOT NULL);
 INSERT INTO routings VALUES (1, 0, '');
+
+-- Modules that were deployed, by handler. One whose number is 0 is not whole and in nobody's sight; the others are numbered in
+-- the order in which they were put.
+CREATE TABLE modules (
+    id INTEGER PRIMARY KEY, handler_id INTEGER NOT NULL, digest BLOB NOT NULL, number INTEGER NOT NULL,
+    time INTEGER NOT NULL, bytes INTEGER NOT NULL, UNIQUE (handler_id, digest)
+);
+CREATE TABLE module_pieces (module_id INTEGER NOT NULL, piece INTEGER NOT NULL, bytes BLOB NOT NULL, UNIQUE (module_id, piece));

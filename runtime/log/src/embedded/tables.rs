@@ -7,6 +7,7 @@
 use super::dead_box::DeadBoxes;
 use super::failure::Failure;
 use super::forget;
+use super::modules::{self, ModuleWrite};
 use super::reroute;
 use super::room::Room;
 use super::rows::{self, int};
@@ -84,6 +85,7 @@ impl<'c> Tables<'c> {
             before: Offset::START,
             room,
         };
+        modules::delete_parts(connection)?;
         tables.remember()?;
         Ok(tables)
     }
@@ -317,6 +319,44 @@ impl<'c> Tables<'c> {
     pub(super) fn erase(&mut self) -> Result<bool, Failure> {
         self.dead.erase();
         forget::erase(self.connection)
+    }
+
+    /// Goes a step on with a module. Its pieces give way to the work under way as appends do.
+    pub(super) fn write_module(&mut self, write: &ModuleWrite) -> Result<Result<(), LogError>, Failure> {
+        let known = self.handler_id(write.handler())?;
+        let incomplete =
+            || LogError::Unavailable { reason: "the module went while it was put: deploy it again".into() };
+        match write {
+            ModuleWrite::Piece { handler, digest, index, bytes } => {
+                let pages = &mut self.sql.pages;
+                let used_pages = || Ok(pages.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned());
+                if let Some(reason) = self.room.refusal(used_pages)? {
+                    return Ok(Err(LogError::Full { reason }));
+                }
+                let handler_id = match known {
+                    Some(known) => known,
+                    None => self.sql.handler_add.insert([handler.as_str()])?,
+                };
+                modules::put_piece(self.connection, handler_id, *digest, *index, bytes)?;
+            }
+            ModuleWrite::Whole { digest, bytes, needed, .. } => {
+                let Some(handler_id) = known else { return Ok(Err(incomplete())) };
+                if !modules::make_whole(self.connection, handler_id, *digest, *bytes, needed, self.time)? {
+                    return Ok(Err(incomplete()));
+                }
+            }
+            ModuleWrite::Delete { digest, .. } => {
+                if let Some(handler_id) = known {
+                    modules::delete(self.connection, handler_id, *digest)?;
+                }
+            }
+            ModuleWrite::Undo { digest, .. } => {
+                if let Some(handler_id) = known {
+                    modules::undo(self.connection, handler_id, *digest)?;
+                }
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// The shard as last committed; `None` when it was never claimed.

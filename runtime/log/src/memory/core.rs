@@ -1,5 +1,6 @@
 //! The log in memory as a plain value: no task, no lock, no clock. Times are handed in.
 
+use super::modules::Kept;
 use crate::contract::{Batch, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
@@ -39,6 +40,7 @@ pub struct MemoryCore {
     terms_gone: Term,
     /// Those that were trimmed.
     gone: Vec<Offset>,
+    pub(super) modules: Kept,
 }
 
 impl MemoryCore {
@@ -182,6 +184,7 @@ impl MemoryCore {
             letter.deaths.first_time = redate.time(letter.deaths.first_time);
             letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
         }
+        self.redate_modules(redate);
         for routing in &mut self.routings.routings {
             routing.identity.time = redate.time(routing.identity.time);
         }
@@ -313,6 +316,7 @@ impl MemoryCore {
         self.terms_gone = mine.map(|(_, shard)| shard.term).fold(self.terms_gone, Term::max);
         self.shards.retain(|id, _| id.handler != *handler);
         self.state.remove(handler);
+        self.modules.remove(handler);
         self.dead.retain(|dead| dead.letter.shard.handler != *handler);
         let before = self.routings.routings.len();
         self.routings.routings.retain(|routing| routing.handler != *handler);

@@ -2,7 +2,7 @@
 
 use super::following::Following;
 use super::server::{self, Server};
-use super::{members, snapshots, values};
+use super::{members, modules, snapshots, values};
 use crate::contract::Guarantees;
 use crate::error::LogError;
 use crate::inspect::StateQuery;
@@ -11,7 +11,7 @@ use crate::replicated::engine::{Engine, Holds, Page, PublishError, Stored, Subje
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::handler::HandlerName;
+use sluicebox_core::handler::{Digest, HandlerName};
 use sluicebox_core::message::Key;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -185,6 +185,28 @@ impl Engine for Server {
 
     async fn newest_snapshot(&self) -> Result<Option<Bytes>, LogError> {
         snapshots::newest(self).await
+    }
+
+    async fn put_module(
+        &self,
+        handler: &HandlerName,
+        digest: Digest,
+        said: Bytes,
+        module: Bytes,
+    ) -> Result<(), LogError> {
+        modules::put(self, handler, digest, said, module).await
+    }
+
+    async fn module(&self, handler: &HandlerName, digest: Digest) -> Result<Option<Bytes>, LogError> {
+        modules::get(self, handler, digest).await
+    }
+
+    async fn modules(&self) -> Result<Vec<(HandlerName, Digest, Bytes)>, LogError> {
+        modules::all(self).await
+    }
+
+    async fn drop_module(&self, handler: &HandlerName, digest: Digest) -> Result<(), LogError> {
+        modules::delete(self, handler, digest).await
     }
 
     async fn beat(&self, beat: Bytes) -> Result<(), LogError> {

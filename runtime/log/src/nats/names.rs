@@ -1,6 +1,6 @@
 //! What streams and subjects are called. Nothing but hosts may publish below `sb.`.
 
-use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::Key;
 use std::fmt::Write as _;
 
@@ -35,7 +35,7 @@ impl Names {
     }
 
     pub(super) fn state_subjects(&self) -> Vec<String> {
-        ["value", "letter", "snapshot"].map(|kind| format!("{}.{kind}.>", self.root())).to_vec()
+        ["value", "letter", "snapshot", "module", "piece"].map(|kind| format!("{}.{kind}.>", self.root())).to_vec()
     }
 
     /// Appended messages.
@@ -96,6 +96,33 @@ impl Names {
         let mut tokens = subject.rsplit('.');
         let number = tokens.next()?.parse().ok()?;
         Some((HandlerName::parse(tokens.next()?).ok()?, number))
+    }
+
+    /// A module of a handler: what is said of it, and how many pieces it has.
+    pub(super) fn module(&self, handler: &HandlerName, digest: Digest) -> String {
+        format!("{}.module.{handler}.{digest}", self.root())
+    }
+
+    pub(super) fn all_modules(&self) -> String {
+        format!("{}.module.>", self.root())
+    }
+
+    /// The module that a subject is of, or a piece of.
+    pub(super) fn module_of(subject: &str) -> Option<(HandlerName, Digest)> {
+        let mut tokens = subject.split('.').skip(3);
+        Some((HandlerName::parse(tokens.next()?).ok()?, Digest::parse(tokens.next()?)?))
+    }
+
+    pub(super) fn piece(&self, handler: &HandlerName, digest: Digest, piece: usize) -> String {
+        format!("{}.piece.{handler}.{digest}.{piece}", self.root())
+    }
+
+    pub(super) fn pieces(&self, handler: &HandlerName, digest: Digest) -> String {
+        format!("{}.piece.{handler}.{digest}.*", self.root())
+    }
+
+    pub(super) fn all_pieces(&self) -> String {
+        format!("{}.piece.>", self.root())
     }
 
     /// Which snapshot is the newest.

@@ -9,7 +9,7 @@ use crate::members::Members;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::handler::{HandlerName, ShardId};
+use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::Key;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -200,6 +200,28 @@ pub trait Engine: Send + Sync + 'static {
     fn put_snapshot(&self, sequence: u64, snapshot: Bytes) -> impl Future<Output = Result<u64, LogError>> + Send;
 
     fn newest_snapshot(&self) -> impl Future<Output = Result<Option<Bytes>, LogError>> + Send;
+
+    /// Keeps a module of a handler and what is said of it; whole when it returns, in nobody's sight before. One that is there
+    /// is replaced. A module has at most 64 MiB, whatever an entry may have.
+    fn put_module(
+        &self,
+        handler: &HandlerName,
+        digest: Digest,
+        said: Bytes,
+        module: Bytes,
+    ) -> impl Future<Output = Result<(), LogError>> + Send;
+
+    /// `None` only when it is certainly not there.
+    fn module(
+        &self,
+        handler: &HandlerName,
+        digest: Digest,
+    ) -> impl Future<Output = Result<Option<Bytes>, LogError>> + Send;
+
+    /// Which modules are kept, of all handlers, and what is said of them.
+    fn modules(&self) -> impl Future<Output = Result<Vec<(HandlerName, Digest, Bytes)>, LogError>> + Send;
+
+    fn drop_module(&self, handler: &HandlerName, digest: Digest) -> impl Future<Output = Result<(), LogError>> + Send;
 
     /// Tells a heartbeat to every host, live and at most once.
     fn beat(&self, beat: Bytes) -> impl Future<Output = Result<(), LogError>> + Send;

@@ -90,7 +90,10 @@ fn show_control(control: &ControlView, output: &mut Output) -> Result<(), Failur
         asked.push("trip".into());
     }
     if let Some(pin) = pin {
-        asked.push(format!("rollback to {}, instead of {}", pin.digest, pin.over));
+        asked.push(match &pin.over {
+            Some(over) => format!("rollback to {}, instead of {over}", pin.digest),
+            None => format!("version {} from the log, whatever is in the file, until unpin", pin.digest),
+        });
     }
     for job in jobs {
         let filter = serde_json::to_string(&job.filter)?;
@@ -119,6 +122,9 @@ fn show_running(running: &RunningHandler, output: &mut Output) -> Result<(), Fai
     }
     for version in &running.versions {
         let mut notes = vec![];
+        if version.deployed {
+            notes.push(", deployed");
+        }
         if Some(version.digest) == running.digest {
             notes.push(", in force");
         }

@@ -34,8 +34,10 @@ pub(in crate::cli) fn state_of(handler: &HandlerView, source: Source) -> String 
     if control.tripped {
         states.push("tripped".into());
     }
-    if control.pin.is_some() {
-        states.push("rolled back".into());
+    match &control.pin {
+        Some(pin) if pin.over.is_some() => states.push("rolled back".into()),
+        Some(_) => states.push("deployed".into()),
+        None => {}
     }
     if !control.jobs.is_empty() {
         states.push("dead letters under way".into());

@@ -1,7 +1,7 @@
 //! What an operator types: handlers and dead letters.
 
 use super::*;
-use crate::commit::{Control, DeadQuery, Pin};
+use crate::commit::{Control, DeadQuery, Over, Pin};
 use crate::control::Command;
 use crate::handler::Digest;
 use crate::http::running::{BreakerView, RunningHandler};
@@ -256,7 +256,7 @@ fn handlers_and_status_say_what_keeps_a_handler_from_running() {
         paused: true,
         paused_keys: ["ada", "bob"].map(|key| Key::parse(key).unwrap().unwrap()).into(),
         tripped: true,
-        pin: Some(Pin { digest: digest("a"), over: digest("b") }),
+        pin: Some(Pin { digest: digest("a"), over: Over::File(digest("b")) }),
         pin_command: 3,
         jobs: vec![],
     };

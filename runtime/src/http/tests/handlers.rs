@@ -3,7 +3,7 @@
 use super::super::views::HandlerView;
 use super::stage::{self, Double, name, runs};
 use super::*;
-use crate::commit::{DeadAction, DeadJob, Pin};
+use crate::commit::{DeadAction, DeadJob, Over, Pin};
 use crate::control::{Command, JOBS_MAX, PAUSED_KEYS_MAX};
 use crate::message::Key;
 use crate::routing::Field;
@@ -38,7 +38,7 @@ fn digest(version: &str) -> Digest {
 #[tokio::test]
 async fn a_command_is_in_the_log_when_it_is_answered() {
     let server = server().await;
-    let pin = |version: &str| Command::Rollback { pin: Pin { digest: digest(version), over: digest("c") } };
+    let pin = |version: &str| Command::Rollback { pin: Pin { digest: digest(version), over: Over::File(digest("c")) } };
     let key = || Key::parse("ada").unwrap().unwrap();
     let prefix = &digest("a").to_string()[..6];
     let cases = [
@@ -182,7 +182,7 @@ async fn a_handler_is_shown_with_its_routing_its_place_and_what_was_asked_of_it(
         paused: true,
         paused_keys: [Key::parse("ada").unwrap().unwrap()].into(),
         tripped: true,
-        pin: Some(Pin { digest: digest("b"), over: digest("c") }),
+        pin: Some(Pin { digest: digest("b"), over: Over::File(digest("c")) }),
         pin_command: 3,
         jobs: vec![DeadJob { command: 4, action: DeadAction::Retry, filter, to: None }],
     };

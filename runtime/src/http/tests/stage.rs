@@ -4,13 +4,14 @@ use crate::clock::Timestamp;
 use crate::commit::{Control, DeadFilter, DeadLetter, DeadQuery, Deaths, ShardCommit};
 use crate::delays::{Delaying, Delays, NoDelay};
 use crate::handler::{Digest, HandlerName, ShardId};
-use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, VersionView};
+use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, TryError, VersionView};
 use crate::log::Log;
 use crate::log::memory::MemoryLog;
 use crate::message::Offset;
 use crate::routing::{IdFrom, KeyFrom, Routing, Since, Span};
 use crate::shard::Amount;
 use crate::topic::Pattern;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,12 @@ impl Running for Double {
         Box::pin(std::future::ready(self.delays.reserve(more, Amount::default())))
     }
 
+    /// Whatever begins with `bad` cannot run.
+    fn try_module(&self, handler: HandlerName, module: Bytes) -> BoxFuture<'_, Result<(), TryError>> {
+        let refused = || TryError::Refused { handler, reason: "it is bad".into() };
+        Box::pin(std::future::ready(if module.starts_with(b"bad") { Err(refused()) } else { Ok(()) }))
+    }
+
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {
         Box::pin(async move { Ok(log.forget(handler).await?) })
     }
@@ -45,12 +52,13 @@ impl Running for Double {
 /// A handler that runs the last of these versions, which is the one in the file.
 pub(crate) fn runs(handler: &str, versions: &[&str]) -> RunningHandler {
     let digests = versions.iter().map(|version| Digest::of(version.as_bytes()));
-    let seen = |(at, digest)| VersionView { digest, first_seen: Timestamp(at as u64 * 1000) };
+    let seen = |(at, digest)| VersionView { digest, first_seen: Timestamp(at as u64 * 1000), deployed: false };
     let versions: Vec<VersionView> = digests.enumerate().map(seen).collect();
     let digest = versions.last().map(|version| version.digest);
     RunningHandler {
         name: name(handler),
         digest,
+        deployed: false,
         file_digest: digest,
         versions,
         breaker: BreakerView::Closed,

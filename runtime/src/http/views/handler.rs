@@ -1,7 +1,7 @@
 //! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
 
 use crate::backlog::{self, Budget, Place, Waiting};
-use crate::commit::{Control, DeadFilter, DeadQuery};
+use crate::commit::{Control, DeadFilter, DeadQuery, Over};
 use crate::handler::{HandlerName, ShardId};
 use crate::http::running::{FailureView, Running, RunningHandler};
 use crate::log::{HeadFilter, HeadQuery, Log, LogError, ShardStatus};
@@ -109,7 +109,7 @@ pub struct ControlView {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub paused_keys: Vec<String>,
     pub tripped: bool,
-    /// The version rolled back to, and the one in the file that it stands in for.
+    /// The version deployed or rolled back to, and the one in the file that it stands in for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<PinView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -119,7 +119,9 @@ pub struct ControlView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinView {
     pub digest: String,
-    pub over: String,
+    /// Absent: whatever is in the file of any host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<String>,
 }
 
 /// An order about dead letters that is under way.
@@ -134,7 +136,13 @@ pub struct JobView {
 
 impl From<&Control> for ControlView {
     fn from(control: &Control) -> Self {
-        let pin = control.pin.map(|pin| PinView { digest: pin.digest.to_string(), over: pin.over.to_string() });
+        let pin = control.pin.map(|pin| PinView {
+            digest: pin.digest.to_string(),
+            over: match pin.over {
+                Over::File(over) => Some(over.to_string()),
+                Over::AnyFile => None,
+            },
+        });
         let jobs = control.jobs.iter().map(|job| JobView {
             command: job.command,
             action: match job.action {
@@ -189,7 +197,11 @@ impl HandlerView {
     /// Every handler that the log knows, by name, with what only a running host knows, if there is one.
     pub async fn all(log: &dyn Log, running: Option<&dyn Running>) -> Result<Vec<Self>, LogError> {
         let mut handlers = Self::counted(log, running).await?;
+        let modules = log.modules().await?;
         for handler in &mut handlers {
+            if let Some(running) = &mut handler.running {
+                running.add_deployed(modules.get(&running.name).map_or(&[], Vec::as_slice));
+            }
             handler.find_last_failure(log).await?;
         }
         Ok(handlers)

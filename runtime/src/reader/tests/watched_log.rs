@@ -3,14 +3,15 @@
 use crate::clock::Timestamp;
 use crate::commit::{Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
 use crate::effects::Entries;
-use crate::handler::{HandlerName, ShardId};
+use crate::handler::{Digest, HandlerName, ShardId};
 use crate::log::memory::MemoryLog;
 use crate::log::{Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::log::{
-    DelayedFacts, DelayedQuery, HeadQuery, Heartbeat, Members, OpenHead, Rerouting, StateKey, StateQuery,
+    DelayedFacts, DelayedQuery, HeadQuery, Heartbeat, Members, Modules, OpenHead, Rerouting, StateKey, StateQuery,
 };
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -61,6 +62,23 @@ fn count_down(count: &AtomicUsize) -> bool {
 }
 
 impl Log for WatchedLog {
+    fn put_module(
+        &self,
+        handler: HandlerName,
+        module: Bytes,
+        needed: Vec<Digest>,
+    ) -> BoxFuture<'_, Result<Digest, LogError>> {
+        self.inner.put_module(handler, module, needed)
+    }
+
+    fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
+        self.inner.module(handler, digest)
+    }
+
+    fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
+        self.inner.modules()
+    }
+
     fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
         self.inner.beat(beat)
     }

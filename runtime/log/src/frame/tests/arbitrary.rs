@@ -6,7 +6,7 @@ use proptest::option;
 use proptest::prelude::*;
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::commit::{
-    Control, DeadAction, DeadFilter, DeadJob, DeadLetter, Deaths, Delayed, Head, HeadScope, KeyWrites, Mark, Pin,
+    Control, DeadAction, DeadFilter, DeadJob, DeadLetter, Deaths, Delayed, Head, HeadScope, KeyWrites, Mark, Over, Pin,
     ShardCommit, Term,
 };
 use sluicebox_core::effects::StateWrite;
@@ -101,7 +101,8 @@ fn letter() -> impl Strategy<Value = DeadLetter> {
 }
 
 fn control() -> impl Strategy<Value = Control> {
-    let pin = (digest(), digest()).prop_map(|(digest, over)| Pin { digest, over });
+    let over = option::of(digest()).prop_map(|file| file.map_or(Over::AnyFile, Over::File));
+    let pin = (digest(), over).prop_map(|(digest, over)| Pin { digest, over });
     let job = (any::<u64>(), option::of(key()), option::of(any::<u64>())).prop_map(|(command, key, upto)| DeadJob {
         command,
         action: DeadAction::Retry,
