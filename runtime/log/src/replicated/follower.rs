@@ -4,7 +4,7 @@
 use super::engine::{Engine, Following as _, Holds, Stored};
 use super::entry::{self, Entry};
 use super::replica::Outcome;
-use super::shared::{Shared, unreadable};
+use super::shared::{Awaited, Shared, unreadable};
 use super::{snapshot, state};
 use crate::contract::Batch;
 use crate::error::LogError;
@@ -84,17 +84,23 @@ async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) 
     }
     let bytes = payload.len() as u64;
     let (nonce, content) = entry::open(&payload).map_err(unreadable)?;
-    let entry = match entry::decode(content).map_err(unreadable)? {
-        Entry::Parts(sequences) => {
-            let whole = shared.assemble(&sequences).await?;
-            shared.replica().parts.joined(sequence, &sequences);
-            entry::decode(whole).map_err(unreadable)?
-        }
-        entry => entry,
+    let (answer, own) = match shared.take_waiting(nonce) {
+        Some(Awaited { answer, written }) => (Some(answer), written.and_then(|own| own.came_back_as(&payload))),
+        None => (None, None),
+    };
+    let entry = match own {
+        Some(entry) => entry,
+        None => match entry::decode(content).map_err(unreadable)? {
+            Entry::Parts(sequences) => {
+                let whole = shared.assemble(&sequences).await?;
+                shared.replica().parts.joined(sequence, &sequences);
+                entry::decode(whole).map_err(unreadable)?
+            }
+            entry => entry,
+        },
     };
     shared.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
-    let waiting = shared.take_waiting(nonce);
-    let (messages, outcome) = shared.replica().apply(sequence, time, entry, waiting.is_some());
+    let (messages, outcome) = shared.replica().apply(sequence, time, entry, answer.is_some());
     batch.messages.extend(messages);
-    Ok(waiting.map(|waiting| (waiting, outcome)))
+    Ok(answer.map(|answer| (answer, outcome)))
 }
