@@ -46,15 +46,8 @@ fn main() -> anyhow::Result<()> {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     let sandboxes = Sandboxes::new(&Pool { cache: Some(cache), ..Pool::default() }, tracing_sink())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let load = Load {
-        identity: Identity::Given,
-        messages,
-        keys: 10_000,
-        shards: SHARDS,
-        concurrency: 64,
-        publishing: true,
-        invoke: Arc::new(sandboxes.handler(&sandboxes.load(&bytes)?, settings("bench")?)?),
-    };
+    let invoke = Arc::new(sandboxes.handler(&sandboxes.load(&bytes)?, settings("bench")?)?);
+    let load = Load { identity: Identity::Given, shards: SHARDS, publishing: true, ..Load::new(messages, invoke) };
     let alone = |name| runtime.block_on(measure(&folder.path().join(name), &load, &sandboxes, vec![]));
     let before = alone("before")?;
     let crowd = (0..HANDLERS).map(|number| idle(&load, &sandboxes, &bytes, number)).collect::<anyhow::Result<_>>()?;
@@ -118,8 +111,8 @@ async fn measure(
     let mut tail = log.tail().await?;
     let started = instant();
     let publisher = tokio::spawn({
-        let (log, messages, keys) = (log.clone(), load.messages, load.keys);
-        async move { bench::fill(&log, messages, keys, Identity::Given).await }
+        let (log, load) = (log.clone(), load.clone());
+        async move { bench::fill(&log, &load).await }
     });
     let published = bench::until_published(&log, &mut *tail, load.messages);
     tokio::time::timeout(PATIENCE, published).await.context("the outputs do not come")??;

@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
         for publishing in [false, true] {
             let invoke = Arc::new(Native { output: Topic::parse(OUTPUT)? });
             let identity = Identity::Given;
-            let load = Load { messages: 500_000, keys: 10_000, identity, shards, concurrency: 64, publishing, invoke };
+            let load = Load { identity, shards, publishing, ..Load::new(500_000, invoke) };
             let ran = runtime.block_on(run(Arc::new(MemoryLog::new()), &load))?;
             let took = ran.took;
             let rate = load.messages as f64 / took.as_secs_f64();

@@ -20,19 +20,25 @@ use crate::telemetry::Metrics;
 use crate::topic::{Pattern, Topic};
 use std::sync::Arc;
 use std::time::Duration;
-use threads::Used;
 
 mod parts;
 pub mod suite;
 mod swap;
 mod threads;
 
+pub use parts::call_alone;
+pub use threads::Used;
+
 /// What the handler under test listens to, and where it publishes once per message.
 pub const INPUT: &str = "events.new_order";
 pub const OUTPUT: &str = "orders.accepted";
 
-/// Messages in one append of a benchmark.
-const APPEND_MESSAGES: usize = 1000;
+/// Messages in one append, unless a benchmark says so.
+pub const APPENDED: usize = 1000;
+/// Messages under way to the log, unless one append has more.
+const APPENDING: usize = 4 * APPENDED;
+/// Where each message is an append of its own: as many clients that wait for their answers.
+const APPENDS: usize = 256;
 
 /// Where the handler takes key and id from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub enum Identity {
 #[derive(Clone)]
 pub struct Load {
     pub messages: usize,
+    /// The number of the first message: each number is another id.
+    pub first: usize,
     pub keys: usize,
     pub identity: Identity,
     pub shards: u16,
@@ -54,11 +62,33 @@ pub struct Load {
     pub concurrency: usize,
     /// Whether publishing is in the measured time; otherwise the log is filled before.
     pub publishing: bool,
+    /// Messages of one append.
+    pub appended: usize,
+    /// A process beside this one whose processor time counts too: the server that the log is on.
+    pub server: Option<u32>,
     pub invoke: Arc<dyn Invoke>,
 }
 
+impl Load {
+    /// A log that is filled before, 10,000 keys, 8 shards; the handler looks into the body for key and id.
+    pub fn new(messages: usize, invoke: Arc<dyn Invoke>) -> Self {
+        Self {
+            messages,
+            first: 0,
+            keys: 10_000,
+            identity: Identity::Pointers,
+            shards: 8,
+            concurrency: 64,
+            publishing: false,
+            appended: APPENDED,
+            server: None,
+            invoke,
+        }
+    }
+}
+
 /// The body of the number-th message: 100 bytes of JSON, an event of the `order` handler.
-fn body(number: usize, key: usize) -> String {
+pub fn body(number: usize, key: usize) -> String {
     let cents = number % 10_000;
     let mut body =
         format!(r#"{{"type":"new_order","id":"id-{number}","args":{{"user":"user-{key}","amount_cents":{cents}}}"#);
@@ -69,9 +99,13 @@ fn body(number: usize, key: usize) -> String {
     body
 }
 
+/// The key of the number-th message: a stride that is prime to the number of keys spreads neighbours over shards.
+pub fn key(number: usize, keys: usize) -> usize {
+    number.wrapping_mul(7919) % keys.max(1)
+}
+
 fn message(number: usize, keys: usize, identity: Identity) -> NewMessage {
-    // A stride that is prime to the number of keys spreads neighbours over shards.
-    let key = number.wrapping_mul(7919) % keys.max(1);
+    let key = key(number, keys);
     let mut message = NewMessage::new(topic(INPUT), body(number, key));
     if identity == Identity::Given {
         message.key = Key::parse(&format!("user-{key}")).ok().flatten();
@@ -84,16 +118,18 @@ fn topic(text: &'static str) -> Topic {
     Topic::parse(text).expect("a valid topic")
 }
 
-/// Appends `messages` to the log, up to four appends at a time.
-pub async fn fill(log: &Arc<dyn Log>, messages: usize, keys: usize, identity: Identity) -> anyhow::Result<()> {
+/// Appends the load's messages to the log, several appends at a time.
+pub async fn fill(log: &Arc<dyn Log>, load: &Load) -> anyhow::Result<()> {
     use futures_util::{StreamExt, TryStreamExt};
-    let chunks = (0..messages).step_by(APPEND_MESSAGES).map(|first| {
-        let batch =
-            (first..messages.min(first + APPEND_MESSAGES)).map(|number| message(number, keys, identity)).collect();
+    let Load { messages, first, keys, identity, appended, .. } = *load;
+    let end = first + messages;
+    let chunks = (first..end).step_by(appended).map(|first| {
+        let batch = (first..end.min(first + appended)).map(|number| message(number, keys, identity)).collect();
         let log = log.clone();
         async move { log.append(batch).await.map(drop) }
     });
-    futures_util::stream::iter(chunks).buffered(4).try_for_each(|()| async { Ok(()) }).await?;
+    let at_once = (APPENDING / appended).clamp(1, APPENDS);
+    futures_util::stream::iter(chunks).buffered(at_once).try_for_each(|()| async { Ok(()) }).await?;
     Ok(())
 }
 
@@ -124,6 +160,9 @@ pub struct Ran {
     pub took: Duration,
     /// Processor time by kind of thread, in microseconds a message, for people.
     pub processor: String,
+    /// Processor time of this process, and of the load's server.
+    pub used: Duration,
+    pub server_used: Duration,
 }
 
 impl Ran {
@@ -135,22 +174,28 @@ impl Ran {
 /// Runs the load on an empty log.
 pub async fn run(log: Arc<dyn Log>, load: &Load) -> anyhow::Result<Ran> {
     if !load.publishing {
-        fill(&log, load.messages, load.keys, load.identity).await?;
+        fill(&log, load).await?;
     }
     let mut tail = log.tail().await?;
     let metrics = Arc::new(Metrics::new());
-    let (started, before) = (clock::instant(), Used::now());
+    let (started, before, server_before) = (clock::instant(), Used::now(), load.server.map(Used::of));
     let host = Host::start(log.clone(), vec![handler(load)], metrics.clone(), Options::default()).await?;
-    let (filled, messages) = (log.clone(), if load.publishing { load.messages } else { 0 });
-    let (keys, identity) = (load.keys, load.identity);
-    let publisher = tokio::spawn(async move { fill(&filled, messages, keys, identity).await });
+    let (filled, published) = (log.clone(), load.clone());
+    let publisher =
+        tokio::spawn(async move { if published.publishing { fill(&filled, &published).await } else { Ok(()) } });
     // A publisher that fails ends the measurement: the outputs it owes would never come.
     let published = async { publisher.await? };
     tokio::try_join!(published, until_published(&log, &mut *tail, load.messages))?;
     let took = started.elapsed();
-    let processor = Used::now().per_message(&before, load.messages);
+    let used = Used::now();
+    let server_used = load.server.map(Used::of).zip(server_before);
     host.stop().await;
-    Ok(Ran { took, processor })
+    Ok(Ran {
+        took,
+        processor: used.per_message(&before, load.messages),
+        used: used.since(&before),
+        server_used: server_used.map_or(Duration::ZERO, |(used, before)| used.since(&before)),
+    })
 }
 
 /// Waits until so many outputs are in the log since the tail began.

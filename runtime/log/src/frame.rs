@@ -66,16 +66,46 @@ pub struct Origin {
 
 /// A frame of appended messages, which fulfil the limits of [`NewMessage::check`].
 pub fn encode_messages(messages: &[NewMessage]) -> Bytes {
-    let mut writer = started(MESSAGES);
-    message::write_list(&mut writer, messages);
+    let mut writer = Writer::with_room(messages_bytes(messages));
+    write_messages(&mut writer, messages);
     writer.finish()
 }
 
 /// A frame of a commit that fulfils the limits every log checks.
 pub fn encode_commit(commit: &ShardCommit) -> Bytes {
-    let mut writer = started(COMMIT);
-    commit::write(&mut writer, commit);
+    let mut writer = Writer::with_room(commit::bytes(commit));
+    write_commit(&mut writer, commit);
     writer.finish()
+}
+
+/// Behind what is written already.
+pub(crate) fn write(writer: &mut Writer, frame: &Frame) {
+    match frame {
+        Frame::Messages(messages) => write_messages(writer, messages),
+        Frame::Commit(commit) => write_commit(writer, commit),
+    }
+}
+
+/// Bytes that a frame takes, roughly.
+pub(crate) fn bytes(frame: &Frame) -> usize {
+    match frame {
+        Frame::Messages(messages) => messages_bytes(messages),
+        Frame::Commit(commit) => commit::bytes(commit),
+    }
+}
+
+fn write_messages(writer: &mut Writer, messages: &[NewMessage]) {
+    start(writer, MESSAGES);
+    message::write_list(writer, messages);
+}
+
+fn write_commit(writer: &mut Writer, commit: &ShardCommit) {
+    start(writer, COMMIT);
+    commit::write(writer, commit);
+}
+
+fn messages_bytes(messages: &[NewMessage]) -> usize {
+    16 + messages.iter().map(message::bytes).sum::<usize>()
 }
 
 /// All that is in a frame. Bodies share its memory, everything else is copied.
@@ -100,10 +130,8 @@ pub fn unpack(frame: Bytes) -> Result<Unpacked, FrameError> {
     Ok(Unpacked { origin, messages })
 }
 
-fn started(kind: u8) -> Writer {
-    let mut writer = Writer::default();
+fn start(writer: &mut Writer, kind: u8) {
     [MAGIC, VERSION, kind].into_iter().for_each(|byte| writer.byte(byte));
-    writer
 }
 
 fn opened(frame: Bytes) -> Result<(u8, Reader), FrameError> {

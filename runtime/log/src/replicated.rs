@@ -157,7 +157,7 @@ impl<E: Engine> Replicated<E> {
                 frame.push(next);
             }
             let entry = Entry::Frame(Frame::Messages(frame));
-            let written = shared.write(Subject::Messages, &entry, None).await;
+            let written = shared.write(Subject::Messages, entry, None).await;
             match written.map_err(LogError::from) {
                 Ok(Outcome::Appended(appended)) => offsets.extend(appended),
                 Ok(_) => return Err(LogError::Unknown { reason: "another entry came back".into() }),
@@ -174,7 +174,7 @@ impl<E: Engine> Replicated<E> {
     async fn claim(&self, shard: ShardId, start: Offset) -> Result<Claim, LogError> {
         let controlled = self.shared.replica().end;
         let entry = Entry::Claim { shard: shard.clone(), start, controlled };
-        match self.shared.write(Subject::Journal(&shard), &entry, None).await? {
+        match self.shared.write(Subject::Journal(&shard), entry, None).await? {
             Outcome::Claimed(claim) => Ok(*claim),
             _ => Err(LogError::Unknown { reason: "another entry came back".into() }),
         }
@@ -187,11 +187,10 @@ impl<E: Engine> Replicated<E> {
         let unavailable = |reason| CommitError::Unavailable { shard: shard.clone(), reason };
         let in_order = self.in_order(&shard);
         let _in_order = in_order.lock().await;
-        let expected = {
+        let (expected, read, controlled) = {
             let replica = self.shared.replica();
             let known = replica.shards.get(&shard).filter(|known| known.takes(commit.term, commit.number));
             let known = known.ok_or_else(fenced)?;
-            check_commit(&commit, known.record.read, known.record.controlled).map_err(refused)?;
             if commit.outputs.len().max(commit.dead.len()) > Place::MESSAGES_MAX {
                 return Err(refused(format!("it has more than {} messages", Place::MESSAGES_MAX)));
             }
@@ -199,10 +198,12 @@ impl<E: Engine> Replicated<E> {
             if in_memory > self.shared.bounds.flush_bytes.saturating_add(state::BEHIND_BYTES_MAX) {
                 return Err(unavailable(format!("{in_memory} bytes of state are not written down yet")));
             }
-            known.last
+            (known.last, known.record.read, known.record.controlled)
         };
+        // Whoever applies entries must not wait for it. What was read stays so: commits of the shard follow each other.
+        check_commit(&commit, read, controlled).map_err(refused)?;
         let entry = Entry::Frame(Frame::Commit(Box::new(commit)));
-        match self.shared.write(Subject::Journal(&shard), &entry, Some(expected)).await {
+        match self.shared.write(Subject::Journal(&shard), entry, Some(expected)).await {
             Ok(Outcome::Committed(committed)) => Ok(committed),
             Ok(_) => Err(fenced()),
             Err(WriteError::Published(PublishError::Stale)) => Err(fenced()),
@@ -268,7 +269,7 @@ impl<E: Engine> Replicated<E> {
     }
 
     async fn control(&self, entry: Entry) -> Result<(), LogError> {
-        self.shared.write(Subject::Control, &entry, None).await?.done()
+        self.shared.write(Subject::Control, entry, None).await?.done()
     }
 }
 

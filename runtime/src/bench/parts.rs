@@ -71,6 +71,15 @@ pub(super) async fn calls(
     Ok(Calls { alone: median(alone), bare: median(bares), crowded: median(crowded) })
 }
 
+/// The median of one call, with nothing else going on.
+pub async fn call_alone(invoke: &Arc<dyn Invoke>, rounds: usize, keys: usize) -> anyhow::Result<Duration> {
+    let mut took = vec![];
+    for _ in 0..rounds {
+        took.push(call_all(invoke.clone(), (0..CALLS).map(|number| one_call(number, keys)).collect()).await?);
+    }
+    Ok(median(took))
+}
+
 /// How long each took.
 async fn call_all(invoke: Arc<dyn Invoke>, calls: Vec<Call>) -> anyhow::Result<Duration> {
     let (started, count) = (clock::instant(), calls.len().max(1) as u32);

@@ -186,9 +186,7 @@ fn micros(time: Duration) -> f64 {
 
 impl Plan {
     fn load(&self, invoke: &Arc<dyn Invoke>) -> Load {
-        let invoke = invoke.clone();
-        let identity = Identity::Pointers;
-        Load { messages: self.messages, keys: KEYS, identity, shards: 8, concurrency: 64, publishing: false, invoke }
+        Load { keys: KEYS, ..Load::new(self.messages, invoke.clone()) }
     }
 
     /// The parts of a message's way, as they are now.

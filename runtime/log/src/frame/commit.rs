@@ -13,6 +13,10 @@ use sluicebox_core::handler::{Digest, HandlerName, ShardId};
 use sluicebox_core::message::{IdHash, Offset};
 use std::time::Duration;
 
+/// What surrounds the lists of a commit, a mark with a time of today, and what surrounds texts and values of state.
+const AROUND_BYTES: usize = 256;
+const MARK_BYTES: usize = 16 + 6;
+const WRITE_AROUND_BYTES: usize = 6;
 /// The least that one of each takes, without which a length means nothing.
 const HEAD_BYTES_MIN: usize = 7;
 const MARK_BYTES_MIN: usize = 17;
@@ -69,6 +73,18 @@ pub(super) fn write(writer: &mut Writer, commit: &ShardCommit) {
     writer.list(dead_drop.iter(), |writer, number| writer.number(*number));
     writer.number(controlled.0);
     writer.option(control.as_ref(), write_control);
+}
+
+/// Bytes that a commit takes, roughly: what is rare is not counted.
+pub(super) fn bytes(commit: &ShardCommit) -> usize {
+    let state = commit.state.iter().map(|KeyWrites { key, writes }| {
+        let writes = writes
+            .iter()
+            .map(|write| WRITE_AROUND_BYTES + write.entry.len() + write.value.as_ref().map_or(0, Bytes::len));
+        WRITE_AROUND_BYTES + key.as_str().len() + writes.sum::<usize>()
+    });
+    let outputs = commit.outputs.iter().map(message::bytes);
+    AROUND_BYTES + outputs.sum::<usize>() + commit.marks.len() * MARK_BYTES + state.sum::<usize>()
 }
 
 pub(super) fn read_origin(reader: &mut Reader) -> Result<Origin, FrameError> {

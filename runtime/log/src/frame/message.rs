@@ -10,6 +10,10 @@ use std::sync::Arc;
 const BYTES_MIN: usize = 7;
 /// Of a name and a value.
 const HEADER_BYTES_MIN: usize = 2;
+/// Of a length, as a rule.
+const LENGTH_BYTES: usize = 3;
+/// The lengths of topic, key, id and body, how many headers, and single bytes.
+const AROUND_BYTES: usize = 5 * LENGTH_BYTES + 3;
 /// The host's own headers come on top of those that a publisher may have.
 const HEADERS_READ_MAX: usize = HEADERS_MAX + 16;
 
@@ -18,7 +22,20 @@ pub(super) fn write_list(writer: &mut Writer, messages: &[NewMessage]) {
 }
 
 pub(super) fn read_list(reader: &mut Reader) -> Result<Vec<NewMessage>, FrameError> {
-    reader.list(BYTES_MIN, read)
+    let mut topic = None;
+    reader.list(BYTES_MIN, |reader| read_after(reader, &mut topic))
+}
+
+/// Bytes that a message takes, and a few more.
+pub(super) fn bytes(message: &NewMessage) -> usize {
+    let NewMessage { topic, key, id, headers, body, .. } = message;
+    let texts = key.as_ref().map_or(0, |key| key.as_str().len()) + id.as_ref().map_or(0, |id| id.len());
+    AROUND_BYTES
+        + topic.as_str().len()
+        + texts
+        + headers.bytes()
+        + 2 * LENGTH_BYTES * headers.iter().count()
+        + body.len()
 }
 
 pub(super) fn write(writer: &mut Writer, message: &NewMessage) {
@@ -29,7 +46,12 @@ pub(super) fn write(writer: &mut Writer, message: &NewMessage) {
 
 /// A message that fulfils the limits.
 pub(super) fn read(reader: &mut Reader) -> Result<NewMessage, FrameError> {
-    let message = read_unchecked(reader)?;
+    read_after(reader, &mut None)
+}
+
+/// One that shares the topic of the message before, where it is the same: in a frame it is, as a rule.
+fn read_after(reader: &mut Reader, topic: &mut Option<Topic>) -> Result<NewMessage, FrameError> {
+    let message = read_unchecked(reader, topic)?;
     message.check().map_err(|_| FrameError::Invalid("a message beyond the limits"))?;
     Ok(message)
 }
@@ -44,7 +66,7 @@ pub(super) fn write_stored(writer: &mut Writer, message: &Message) {
 }
 
 pub(super) fn read_stored(reader: &mut Reader) -> Result<Arc<Message>, FrameError> {
-    let message = read_unchecked(reader)?;
+    let message = read_unchecked(reader, &mut None)?;
     let (offset, time) = (Offset(reader.number()?), Timestamp(reader.number()?));
     Ok(Arc::new(Message::from_new(message, offset, time)))
 }
@@ -61,8 +83,11 @@ fn write_parts(writer: &mut Writer, topic: &Topic, key: Option<&Key>, id: Option
     writer.byte(hops);
 }
 
-fn read_unchecked(reader: &mut Reader) -> Result<NewMessage, FrameError> {
-    let topic = reader.text(|text| Topic::parse(text).ok())?;
+fn read_unchecked(reader: &mut Reader, before: &mut Option<Topic>) -> Result<NewMessage, FrameError> {
+    let topic = reader.text(|text| match before {
+        Some(topic) if topic.as_str() == text => Some(topic.clone()),
+        _ => Topic::parse(text).ok().inspect(|topic| *before = Some(topic.clone())),
+    })?;
     let key = reader.option(read_key)?;
     let id = reader.option(|reader| reader.text(|text| (!text.is_empty()).then(|| Arc::from(text))))?;
     let headers = reader.count(HEADER_BYTES_MIN)?;

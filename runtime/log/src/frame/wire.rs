@@ -30,6 +30,11 @@ impl FrameError {
 pub(crate) struct Writer(BytesMut);
 
 impl Writer {
+    /// With room for so many bytes: growing would copy what is there.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Self(BytesMut::with_capacity(bytes))
+    }
+
     pub(crate) fn byte(&mut self, byte: u8) {
         self.0.put_u8(byte);
     }
@@ -149,11 +154,14 @@ impl Reader {
         Ok(self.0.split_to(count))
     }
 
-    /// Of a text; the bytes share the memory of the frame.
+    /// Of a text.
     pub(crate) fn text<T>(&mut self, make: impl FnOnce(&str) -> Option<T>) -> Result<T, FrameError> {
-        let bytes = self.bytes()?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| FrameError::Invalid("a text that is not UTF-8"))?;
-        make(text).ok_or(FrameError::Invalid("a text that is not what it should be"))
+        let count = self.count(1)?;
+        let text =
+            std::str::from_utf8(&self.0[..count]).map_err(|_| FrameError::Invalid("a text that is not UTF-8"))?;
+        let made = make(text).ok_or(FrameError::Invalid("a text that is not what it should be"))?;
+        self.0.advance(count);
+        Ok(made)
     }
 
     pub(crate) fn option<T>(

@@ -59,20 +59,19 @@ pub(super) enum Entry {
 }
 
 pub(super) fn encode(nonce: Nonce, entry: &Entry) -> Bytes {
-    let mut writer = Writer::default();
+    let mut writer = match entry {
+        Entry::Frame(frame) => Writer::with_room(size_of::<Nonce>() + frame::bytes(frame)),
+        _ => Writer::default(),
+    };
     writer.raw(&nonce.to_le_bytes());
-    match entry {
-        Entry::Frame(Frame::Messages(messages)) => writer.raw(&frame::encode_messages(messages)),
-        Entry::Frame(Frame::Commit(commit)) => writer.raw(&frame::encode_commit(commit)),
-        other => write(&mut writer, other),
-    }
+    write(&mut writer, entry);
     writer.finish()
 }
 
 fn write(writer: &mut Writer, entry: &Entry) {
     let mut kind = |kind: u8| [MAGIC, VERSION, kind].into_iter().for_each(|byte| writer.byte(byte));
     match entry {
-        Entry::Frame(_) => {}
+        Entry::Frame(frame) => frame::write(writer, frame),
         Entry::Parts(sequences) => {
             kind(1);
             writer.list(sequences.iter(), |writer, sequence| writer.number(*sequence));

@@ -4,7 +4,7 @@
 use super::engine::{Engine, Following as _, Holds, Stored};
 use super::entry::{self, Entry, Nonce};
 use super::replica::Outcome;
-use super::shared::{Shared, unreadable};
+use super::shared::{Awaited, Shared, unreadable};
 use super::{snapshot, state};
 use crate::contract::Batch;
 use crate::error::LogError;
@@ -97,6 +97,7 @@ async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) 
         return Ok(None);
     }
     let bytes = payload.len() as u64;
+<<<<<<< HEAD
     let (nonce, entry) = match read_entry(&payload) {
         Ok(read) => read,
         // Whoever may publish there could end all hosts for ever otherwise. What a host wrote and this one cannot read is never
@@ -115,10 +116,26 @@ async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) 
             entry::decode(whole).map_err(unreadable)?
         }
         entry => entry,
+=======
+    let (nonce, content) = entry::open(&payload).map_err(unreadable)?;
+    let (answer, own) = match shared.take_waiting(nonce) {
+        Some(Awaited { answer, written }) => (Some(answer), written.and_then(|own| own.came_back_as(&payload))),
+        None => (None, None),
+    };
+    let entry = match own {
+        Some(entry) => entry,
+        None => match entry::decode(content).map_err(unreadable)? {
+            Entry::Parts(sequences) => {
+                let whole = shared.assemble(&sequences).await?;
+                shared.replica().parts.joined(sequence, &sequences);
+                entry::decode(whole).map_err(unreadable)?
+            }
+            entry => entry,
+        },
+>>>>>>> engines
     };
     shared.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
-    let waiting = shared.take_waiting(nonce);
-    let (messages, outcome) = shared.replica().apply(sequence, time, entry, waiting.is_some());
+    let (messages, outcome) = shared.replica().apply(sequence, time, entry, answer.is_some());
     batch.messages.extend(messages);
-    Ok(waiting.map(|waiting| (waiting, outcome)))
+    Ok(answer.map(|answer| (answer, outcome)))
 }

@@ -12,9 +12,13 @@ use sluicebox_core::clock::Timestamp;
 use sluicebox_core::message::{Message, Offset};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Pages of the engine in one read, whatever they yield.
 const ROUNDS_MAX: usize = 8;
+/// Entries asked for first. A read that ends on its bounds throws away what is left of its page, so it begins with as many
+/// as the last one took, and asks for more when they do not suffice.
+const PAGE_ENTRIES_MIN: u64 = 4;
 /// Entries fetched at once.
 const FETCHES_MAX: usize = 32;
 
@@ -28,12 +32,16 @@ pub(super) async fn read<E: Engine>(shared: &Shared<E>, request: ReadRequest) ->
     let mut bytes = 0;
     let after = request.after.max(trimmed);
     let last = Place::of(upto).sequence;
-    let mut sequence = Place::of(after).sequence.max(1);
+    let first = Place::of(after).sequence.max(1);
+    let mut sequence = first;
+    let mut page_entries = shared.page_entries.load(Ordering::Relaxed).max(PAGE_ENTRIES_MIN);
     for _ in 0..ROUNDS_MAX {
         if after >= upto || sequence > last {
             return Ok(batch);
         }
-        let Page { entries, next } = shared.engine.read(sequence, last).await?;
+        let page = shared.engine.read(sequence, last.min(sequence.saturating_add(page_entries - 1)));
+        let Page { entries, next } = page.await?;
+        page_entries = page_entries.saturating_mul(2);
         for entry in entries {
             for message in messages(shared, &entry).await? {
                 if message.offset <= after || message.offset > upto {
@@ -48,12 +56,14 @@ pub(super) async fn read<E: Engine>(shared: &Shared<E>, request: ReadRequest) ->
                 batch.messages.push(message);
                 if batch.messages.len() >= request.messages_max || bytes >= request.bytes_max {
                     batch.upto = offset;
+                    shared.page_entries.store(entry.sequence - first + 1, Ordering::Relaxed);
                     return Ok(batch);
                 }
             }
         }
         sequence = next;
     }
+    shared.page_entries.store(sequence - first, Ordering::Relaxed);
     if sequence <= last {
         batch.upto = Place::last_of(sequence - 1).offset().clamp(request.after, upto);
     }

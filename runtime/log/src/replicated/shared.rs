@@ -38,6 +38,8 @@ pub(super) struct Shared<E> {
     pub(super) since_snapshot: AtomicU64,
     /// The sequence of the newest snapshot.
     pub(super) snapshot_at: AtomicU64,
+    /// How many entries a read took that had as much as it wanted.
+    pub(super) page_entries: AtomicU64,
     /// Entries before this one are gone.
     pub(super) purged: AtomicU64,
 }
@@ -77,6 +79,7 @@ impl<E: Engine> Shared<E> {
             housekeeping: Arc::default(),
             since_snapshot: AtomicU64::new(0),
             snapshot_at: AtomicU64::new(snapshot_at),
+            page_entries: AtomicU64::new(0),
             purged: AtomicU64::new(0),
         })
     }
@@ -114,7 +117,7 @@ impl<E: Engine> Shared<E> {
     }
 
     /// Who waits for the entry with this nonce.
-    pub(super) fn take_waiting(&self, nonce: Nonce) -> Option<oneshot::Sender<Outcome>> {
+    pub(super) fn take_waiting(&self, nonce: Nonce) -> Option<Awaited> {
         locked(&self.waiting).remove(&nonce)
     }
 
@@ -123,15 +126,17 @@ impl<E: Engine> Shared<E> {
     pub(super) async fn write(
         &self,
         subject: Subject<'_>,
-        entry: &Entry,
+        entry: Entry,
         expected: Option<u64>,
     ) -> Result<Outcome, WriteError> {
         let published = WriteError::Published;
         self.check().map_err(|error| published(PublishError::Unavailable(error.to_string())))?;
         let nonce = rand::random();
-        let payload = entry::encode(nonce, entry);
-        let (sender, mut receiver) = oneshot::channel();
-        locked(&self.waiting).insert(nonce, sender);
+        let payload = entry::encode(nonce, &entry);
+        let (answer, mut receiver) = oneshot::channel();
+        let written =
+            (payload.len() <= self.engine.payload_bytes_max()).then(|| Written { payload: payload.clone(), entry });
+        locked(&self.waiting).insert(nonce, Awaited { answer, written });
         // Also when whoever asked goes away.
         let _leave = Leave { waiting: &self.waiting, nonce };
         let payload = match payload.len() {
@@ -208,8 +213,29 @@ pub(crate) fn unreadable(error: crate::frame::FrameError) -> LogError {
     LogError::Refused { reason: format!("an entry of the log cannot be read: {error}") }
 }
 
-/// Who waits for the entry with which nonce.
-type Waiting = Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>;
+/// An entry that this host wrote and that did not come back yet.
+pub(super) struct Awaited {
+    pub(super) answer: oneshot::Sender<Outcome>,
+    /// `None`: it is in parts.
+    pub(super) written: Option<Written>,
+}
+
+/// What was written, and its bytes.
+pub(super) struct Written {
+    payload: Bytes,
+    entry: Entry,
+}
+
+impl Written {
+    /// The entry, if it is what came back: then nobody has to decode it. The nonce alone would be believed of anybody who
+    /// repeats it.
+    pub(super) fn came_back_as(self, payload: &Bytes) -> Option<Entry> {
+        (self.payload == *payload).then_some(self.entry)
+    }
+}
+
+/// By nonce.
+type Waiting = Mutex<HashMap<Nonce, Awaited>>;
 
 struct Leave<'a> {
     waiting: &'a Waiting,

@@ -88,7 +88,7 @@ pub(super) async fn flush<E: Engine>(shared: &Shared<E>) -> Result<(), LogError>
     for values in written.chunks(TOGETHER_MAX) {
         place = place.max(shared.engine.write_values(values, begun).await?);
     }
-    shared.write(Subject::Control, &Entry::Flushed { upto, state_sequence: place }, None).await?;
+    shared.write(Subject::Control, Entry::Flushed { upto, state_sequence: place }, None).await?;
     shared.engine.values_written(upto).await
 }
 

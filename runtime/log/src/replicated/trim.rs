@@ -60,7 +60,7 @@ pub(super) async fn trim<E: Engine>(shared: &Shared<E>, trim: Trim) -> Result<Tr
         Trimmed { deleted: deleted as u64, more: deleted > 0 && !is_young && held.is_none(), bytes: 0, held };
     if deleted > 0 {
         let entry = Entry::Trim { from, upto, messages: deleted as u64 };
-        let outcome = shared.write(Subject::Control, &entry, None).await?;
+        let outcome = shared.write(Subject::Control, entry, None).await?;
         if matches!(outcome, Outcome::Conflict) {
             // Another host did it.
             trimmed.deleted = 0;

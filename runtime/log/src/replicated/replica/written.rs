@@ -27,7 +27,8 @@ pub(in crate::replicated) type Restored = (HandlerName, Key, Arc<str>, Latest);
 
 #[derive(Clone, Debug, Default)]
 pub(in crate::replicated) struct Written {
-    handlers: BTreeMap<HandlerName, BTreeMap<Key, Entries>>,
+    /// Commits write keys in no order, so a tree would compare texts all over memory.
+    handlers: BTreeMap<HandlerName, hashbrown::HashMap<Key, Entries>>,
     bytes: usize,
     /// What is older, in the engine, is of a handler that was forgotten.
     forgotten: HashMap<HandlerName, u64>,
@@ -43,8 +44,9 @@ impl Written {
             let entries = keys.entry(key).or_default();
             for StateWrite { entry, value } in writes {
                 self.bytes += bytes(&entry, value.as_ref());
-                if let Some(older) = entries.insert(entry.clone(), Latest { version, value }) {
-                    self.bytes -= bytes(&entry, older.value.as_ref());
+                let name_bytes = bytes(&entry, None);
+                if let Some(older) = entries.insert(entry, Latest { version, value }) {
+                    self.bytes -= name_bytes + older.value.as_ref().map_or(0, Bytes::len);
                 }
             }
         }
@@ -100,7 +102,7 @@ impl Written {
         self.handlers.get(handler)?.get(key)
     }
 
-    /// Of a handler, by key.
+    /// Of a handler, in any order.
     pub(in crate::replicated) fn keys(&self, handler: &HandlerName) -> impl Iterator<Item = (&Key, &Entries)> {
         self.handlers.get(handler).into_iter().flatten()
     }
