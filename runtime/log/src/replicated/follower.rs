@@ -2,14 +2,13 @@
 //! whoever waits for an entry what came of it.
 
 use super::engine::{Engine, Following as _, Holds, Stored};
-use super::entry::{self, Entry, Nonce};
+use super::entry::{self, Entry};
 use super::replica::Outcome;
 use super::shared::{Awaited, Shared, unreadable};
 use super::{snapshot, state};
 use crate::contract::Batch;
 use crate::error::LogError;
 use crate::frame::FrameError;
-use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -68,11 +67,6 @@ async fn read_on<E: Engine>(shared: &Arc<Shared<E>>) -> Result<(), LogError> {
     }
 }
 
-fn read_entry(payload: &Bytes) -> Result<(Nonce, Entry), FrameError> {
-    let (nonce, content) = entry::open(payload)?;
-    Ok((nonce, entry::decode(content)?))
-}
-
 type Answer = (oneshot::Sender<Outcome>, Outcome);
 
 async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) -> Result<Option<Answer>, LogError> {
@@ -97,42 +91,32 @@ async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) 
         return Ok(None);
     }
     let bytes = payload.len() as u64;
-<<<<<<< HEAD
-    let (nonce, entry) = match read_entry(&payload) {
-        Ok(read) => read,
+    let pass_over = |error: FrameError| {
         // Whoever may publish there could end all hosts for ever otherwise. What a host wrote and this one cannot read is never
         // acknowledged, since its writer passes over it too.
-        Err(error) if error.is_foreign() => {
-            tracing::error!(sequence, %error, "passed over an entry that no host wrote: see who else may write to the log");
-            shared.replica().applied = sequence;
-            return Ok(None);
+        if !error.is_foreign() {
+            return Err(unreadable(error));
         }
-        Err(error) => return Err(unreadable(error)),
+        tracing::error!(sequence, %error, "passed over an entry that no host wrote: see who else may write to the log");
+        shared.replica().applied = sequence;
+        Ok(None)
     };
-    let entry = match entry {
-        Entry::Parts(sequences) => {
-            let whole = shared.assemble(&sequences).await?;
-            shared.replica().parts.joined(sequence, &sequences);
-            entry::decode(whole).map_err(unreadable)?
-        }
-        entry => entry,
-=======
-    let (nonce, content) = entry::open(&payload).map_err(unreadable)?;
+    let (nonce, content) = match entry::open(&payload) {
+        Ok(opened) => opened,
+        Err(error) => return pass_over(error),
+    };
     let (answer, own) = match shared.take_waiting(nonce) {
         Some(Awaited { answer, written }) => (Some(answer), written.and_then(|own| own.came_back_as(&payload))),
         None => (None, None),
     };
-    let entry = match own {
-        Some(entry) => entry,
-        None => match entry::decode(content).map_err(unreadable)? {
-            Entry::Parts(sequences) => {
-                let whole = shared.assemble(&sequences).await?;
-                shared.replica().parts.joined(sequence, &sequences);
-                entry::decode(whole).map_err(unreadable)?
-            }
-            entry => entry,
-        },
->>>>>>> engines
+    let entry = match own.map_or_else(|| entry::decode(content), Ok) {
+        Ok(Entry::Parts(sequences)) => {
+            let whole = shared.assemble(&sequences).await?;
+            shared.replica().parts.joined(sequence, &sequences);
+            entry::decode(whole).map_err(unreadable)?
+        }
+        Ok(entry) => entry,
+        Err(error) => return pass_over(error),
     };
     shared.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
     let (messages, outcome) = shared.replica().apply(sequence, time, entry, answer.is_some());

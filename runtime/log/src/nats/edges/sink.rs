@@ -47,7 +47,7 @@ struct Inner {
 
 impl NatsSink {
     pub async fn open(options: &Options) -> Result<Self, LogError> {
-        let (client, _) = options.connect().await?;
+        let client = options.connect().await?.client;
         let context = jetstream::new(client.clone());
         let (streams, asks, passed) = (Mutex::default(), AsyncMutex::default(), Passed::default());
         let namespace = options.namespace.clone();

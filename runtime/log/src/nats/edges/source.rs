@@ -6,6 +6,7 @@
 //! after a position is asked for by itself each time, and read here; each time the stream is read anew it is one message
 //! further at least.
 
+use super::super::options::Connection;
 use super::plain;
 use super::stream;
 use crate::edges::{Arrivals, Arrived, Position, Source, Unfit};
@@ -52,7 +53,7 @@ pub struct NatsSource {
 impl NatsSource {
     /// Connects, and makes or checks the stream of these subjects.
     pub async fn open(options: &Options, subjects: &[Pattern]) -> Result<Self, LogError> {
-        let (client, connections) = options.connect().await?;
+        let Connection { client, made: connections, .. } = options.connect().await?;
         let name = Names::new(&options.namespace).ingress_stream();
         let (subjects, replicas) = (subjects.to_vec(), options.replicas);
         let source = Self { client, connections, name, subjects, replicas, kept: KEPT };
