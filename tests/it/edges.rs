@@ -3,6 +3,7 @@
 
 mod egress;
 mod ingress;
+mod rates;
 
 use crate::harness::everything;
 use crate::harness::guests::handler;
@@ -104,13 +105,8 @@ async fn raw(url: &str, subject: &str, headers: &[u8], body: &[u8]) {
     let mut line = String::new();
     wire.read_line(&mut line).await.unwrap();
     let line = format!("HPUB {subject} {} {}\r\n", headers.len(), headers.len() + body.len());
-    let sent: [&[u8]; 5] = [
-        b"CONNECT {\"verbose\":false,\"headers\":true}\r\n",
-        line.as_bytes(),
-        headers,
-        body,
-        b"\r\nPING\r\n",
-    ];
+    let sent: [&[u8]; 5] =
+        [b"CONNECT {\"verbose\":false,\"headers\":true}\r\n", line.as_bytes(), headers, body, b"\r\nPING\r\n"];
     wire.write_all(&sent.concat()).await.unwrap();
     let mut line = String::new();
     wire.read_line(&mut line).await.unwrap();
