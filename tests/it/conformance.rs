@@ -46,6 +46,7 @@ mod full;
 mod guarantees;
 mod inspect;
 mod kill;
+mod members;
 mod migration;
 mod nats;
 mod numbered;

@@ -9,6 +9,7 @@
 
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
+use crate::members::{Heartbeat, Members};
 use crate::rerouting::Rerouting;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
@@ -299,4 +300,17 @@ pub trait Log: Send + Sync + 'static {
 
     /// The durable position of every shard the log knows.
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>>;
+
+    /// Tells every host that has this log open, this one included. Live and at most once: nothing becomes durable, nothing is
+    /// sent later, and whoever does not hear this one hears the next.
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// Who was heard since the log was opened, this host included once it beat. After a loss of the connection others are
+    /// heard again by themselves.
+    fn members(&self) -> &Members;
+
+    /// Writes down what is only in memory, so that the next start is short. Nothing is lost without it.
+    fn settle(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async { Ok(()) })
+    }
 }

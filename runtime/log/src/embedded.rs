@@ -52,6 +52,7 @@ use crate::contract::{Batch, Guarantees, Log};
 use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed, Usage};
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
+use crate::members::{Heartbeat, Members};
 use crate::rerouting::Rerouting;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
@@ -115,6 +116,8 @@ pub struct EmbeddedLog {
     file_system: FileSystem,
     /// Where the next trim goes on looking for topics that nobody needs.
     topics_looked_at: AtomicI64,
+    /// This host, and nobody else.
+    members: Members,
 }
 
 enum Access {
@@ -165,7 +168,8 @@ impl EmbeddedLog {
 
     fn with(bounds: Bounds, directory: &Path, state: Arc<LogState>, readers: Arc<Readers>, access: Access) -> Self {
         let file_system = FileSystem::of(directory);
-        Self { state, bounds, readers, access, file_system, topics_looked_at: AtomicI64::new(0) }
+        let (topics_looked_at, members) = (AtomicI64::new(0), Members::default());
+        Self { state, bounds, readers, access, file_system, topics_looked_at, members }
     }
 
     /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
@@ -391,5 +395,16 @@ impl Log for EmbeddedLog {
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(self.query(Length::Scan, |reader| reader.status()))
+    }
+
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            self.members.hear(beat);
+            Ok(())
+        })
+    }
+
+    fn members(&self) -> &Members {
+        &self.members
     }
 }

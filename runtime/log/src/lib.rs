@@ -11,10 +11,13 @@ pub mod frame;
 mod inspect;
 mod limits;
 mod live;
+mod members;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod records;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod replicated;
 mod rerouting;
 mod routings;
 
@@ -25,4 +28,5 @@ pub use inspect::{
     DelayedFacts, DelayedFilter, DelayedPlace, DelayedQuery, HeadFilter, HeadQuery, MessageFacts, OpenHead, StateKey,
     StateQuery,
 };
+pub use members::{FORGOTTEN_AFTER, Heartbeat, HostId, MEMBERS_MAX, Member, Members, Runs, ShardSet};
 pub use rerouting::{MovedLetter, Rerouting};

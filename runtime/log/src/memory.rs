@@ -14,6 +14,7 @@ use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::live::Live;
+use crate::members::{Heartbeat, Members};
 use crate::rerouting::Rerouting;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::{self, Timestamp};
@@ -30,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct MemoryLog {
     core: Mutex<MemoryCore>,
     live: Live,
+    members: Members,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -42,7 +44,7 @@ impl MemoryLog {
     /// A log that goes on from `core` and asks `clock` for the time of each append and commit.
     pub fn with(core: MemoryCore, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         let live = Live::new(core.end());
-        Self { core: Mutex::new(core), live, clock: Box::new(clock) }
+        Self { core: Mutex::new(core), live, members: Members::default(), clock: Box::new(clock) }
     }
 
     /// A copy of everything the log holds now.
@@ -178,5 +180,16 @@ impl Log for MemoryLog {
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(async { Ok(self.core().status()) })
+    }
+
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async move {
+            self.members.hear(beat);
+            Ok(())
+        })
+    }
+
+    fn members(&self) -> &Members {
+        &self.members
     }
 }

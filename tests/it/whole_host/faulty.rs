@@ -14,8 +14,8 @@ use sluicebox::effects::Entries;
 use sluicebox::handler::{HandlerName, ShardId};
 use sluicebox::log::memory::{MemoryCore, MemoryLog};
 use sluicebox::log::{
-    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Lagged, Log, LogError, OpenHead, ReadRequest, Rerouting,
-    Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
+    Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Heartbeat, Lagged, Log, LogError, Members, OpenHead,
+    ReadRequest, Rerouting, Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
 };
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::routing::Routing;
@@ -307,6 +307,14 @@ impl Log for FaultyLog {
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
         Box::pin(self.0.look(async || self.0.log.status().await))
+    }
+
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
+        self.0.log.beat(beat)
+    }
+
+    fn members(&self) -> &Members {
+        self.0.log.members()
     }
 }
 

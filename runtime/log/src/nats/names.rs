@@ -53,6 +53,11 @@ impl Names {
         format!("{}.part", self.root())
     }
 
+    /// Heartbeats of hosts, which no stream takes.
+    pub(super) fn members(&self) -> String {
+        format!("{}.members", self.root())
+    }
+
     /// Claims and commits of a shard.
     pub(super) fn journal(&self, shard: &ShardId) -> String {
         format!("{}.journal.{}.{}", self.root(), shard.handler, shard.index)
@@ -87,8 +92,10 @@ impl Names {
     }
 
     /// The letter that a subject is of.
-    pub(super) fn number_of_letter(subject: &str) -> Option<u64> {
-        subject.rsplit('.').next()?.parse().ok()
+    pub(super) fn letter_of(subject: &str) -> Option<(HandlerName, u64)> {
+        let mut tokens = subject.rsplit('.');
+        let number = tokens.next()?.parse().ok()?;
+        Some((HandlerName::parse(tokens.next()?).ok()?, number))
     }
 
     /// Which snapshot is the newest.

@@ -6,7 +6,9 @@ use crate::effects::Entries;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::memory::MemoryLog;
 use crate::log::{Batch, Guarantees, Lagged, Log, LogError, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
-use crate::log::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, Rerouting, StateKey, StateQuery};
+use crate::log::{
+    DelayedFacts, DelayedQuery, HeadQuery, Heartbeat, Members, OpenHead, Rerouting, StateKey, StateQuery,
+};
 use crate::message::{Key, Message, NewMessage, Offset};
 use crate::routing::Routing;
 use futures_util::future::BoxFuture;
@@ -59,6 +61,14 @@ fn count_down(count: &AtomicUsize) -> bool {
 }
 
 impl Log for WatchedLog {
+    fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
+        self.inner.beat(beat)
+    }
+
+    fn members(&self) -> &Members {
+        self.inner.members()
+    }
+
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         if count_down(&self.reads_to_refuse) || strikes(&self.chaos) {
