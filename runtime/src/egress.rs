@@ -1,11 +1,12 @@
 //! Publishes committed messages to plain clients of the log's engine: the code of the host's own handler for it.
 //!
-//! It is a handler like any other, so its records are the positions, keys keep their order, what the sink does not take is
-//! tried again, and what is not published yet holds old messages back. A message is published at least once: after a kill
-//! some may be published again, with the same id.
+//! It is a handler like any other, so its records are the positions, keys keep their order, and what is not published yet
+//! holds old messages back. A message is published at least once: after a kill some may be published again, with the same
+//! id. What the sink does not take now is tried for ever, and only later messages of its key wait; what it can never take is
+//! a dead letter.
 
 use crate::effects::Effects;
-use crate::handler::{Digest, Policy};
+use crate::handler::{Digest, Policy, Retry};
 use crate::invoke::{Call, Failure, Invoke};
 use crate::log::edges::{Sink, SinkError};
 use futures_util::FutureExt as _;
@@ -27,8 +28,15 @@ impl Egress {
 
     /// How its messages are treated.
     pub fn policy() -> Policy {
-        // What comes twice was committed twice. While the sink is away nothing is an attempt, so no breaker is needed.
-        Policy { dedup: None, breaker: None, concurrency: CONCURRENCY, ..Policy::default() }
+        Policy {
+            // What comes twice was committed twice.
+            dedup: None,
+            retry: Retry { attempts: u32::MAX, ..Retry::default() },
+            // While the sink is away nothing is an attempt; and one stream that takes nothing says nothing about others.
+            breaker: None,
+            concurrency: CONCURRENCY,
+            ..Policy::default()
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod egress;
 mod ingress;
+mod rates;
 
 use crate::harness::everything;
 use crate::harness::guests::handler;

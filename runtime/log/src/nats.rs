@@ -8,7 +8,6 @@ pub mod edges;
 mod engine;
 mod following;
 mod members;
-mod modules;
 mod names;
 mod options;
 mod permissions;

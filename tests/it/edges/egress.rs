@@ -81,5 +81,12 @@ async fn an_operator_pauses_what_goes_out_and_it_goes_on_where_it_was() {
     assert!(typed(&["handlers", "rollback", "_egress"]).2.contains("has no module to go back to"));
     assert_eq!(typed(&["handlers", "resume", "_egress"]).0, 0);
     host.until("it goes on", async |_| collected(&stream).await == ["held"]).await;
+    // It runs, so it cannot be forgotten; once the settings do not ask for it, it can.
+    assert!(typed(&["handlers", "forget", "_egress", "--yes"]).2.contains("take it out of the settings"));
+    assert!(host.stop().success());
+    edge.settings("", "");
+    let host = edge.place.start();
+    let (code, _, said) = edge.place.command(&["handlers", "forget", "_egress", "--yes", "--url", &host.url]);
+    assert_eq!(code, 0, "{said}");
     assert!(host.stop().success());
 }

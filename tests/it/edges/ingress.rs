@@ -216,3 +216,30 @@ async fn subjects_that_another_stream_has_and_a_stream_that_loses_messages_are_r
     context.update_stream(wrong("orders.>", false)).await.unwrap();
     assert!(edge.place.start().stop().success());
 }
+
+#[tokio::test]
+async fn a_client_without_the_permissions_that_are_told_writes_to_ingress_and_not_to_the_log() {
+    let told = sluicebox::log::nats::edges::permissions("t");
+    let (_, permissions) = told.split_once("permissions = ").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let users = format!(
+        "authorization {{ users = [ {{ user: host, password: secret-1 }}, \
+         {{ user: other, password: secret-2, permissions = {permissions} }} ] }}"
+    );
+    std::fs::write(folder.path().join("server.conf"), users).unwrap();
+    let file = folder.path().join("server.conf");
+    let server = OwnServer::start_with(&["-c", file.to_str().unwrap()]);
+    let login = "login = { user = \"host\", password_file = \"password\" }\ningress = [\"events.*\"]";
+    let edge = Edge::on(server, login, "", None);
+    edge.place.put("password", "secret-1");
+    let host = edge.place.start();
+    let options = async_nats::ConnectOptions::with_user_and_password("other".into(), "secret-2".into());
+    let client = options.connect(edge.server.url()).await.unwrap();
+    for subject in ["sb.t.messages", "sb.t.journal.order.0", "$JS.API.STREAM.PURGE.sluicebox-t-in"] {
+        client.publish(subject, "foreign".into()).await.unwrap();
+    }
+    send(&client, "events.a", &json!(1)).await;
+    host.until("it is taken", async |host| host.metric(TAKEN).await == 1).await;
+    assert_eq!(host.get("/readyz").await, "ready\n");
+    assert!(host.stop().success());
+}

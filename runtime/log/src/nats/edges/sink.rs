@@ -27,8 +27,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Subjects of which that is remembered.
 const SUBJECTS_MAX: usize = 10_000;
-/// Answers of a stream that say nothing about the message: out of room, no leader, too many at once.
-const NOT_NOW: [u64; 8] = [10002, 10008, 10023, 10028, 10047, 10077, 10164, 10167];
+/// The message is larger than the stream takes them.
+const TOO_LARGE: u64 = 10054;
 /// Headers of these are the server's and the host's.
 const RESERVED: [&str; 2] = ["nats-", "sluicebox-"];
 
@@ -75,10 +75,10 @@ impl Inner {
                 Ok(answer) => return answered(&answer.payload),
                 // Nobody got it: the stream is gone, or has no leader.
                 Err(error) if error.kind() == RequestErrorKind::NoResponders => self.forget(subject),
-                Err(error) => return Err(away(error)),
+                Err(error) => return Err(SinkError::Refused(format!("{subject}: {error}"))),
             }
             if self.has_stream(subject).await? {
-                return Err(away("the stream does not answer"));
+                return Err(SinkError::Refused(format!("the stream that has {subject} does not answer")));
             }
         }
         let on = connection(&self.client);
@@ -214,7 +214,7 @@ fn answered(answer: &[u8]) -> Result<(), SinkError> {
     match serde_json::from_slice(answer) {
         Ok(Answer { error: Some(Problem { err_code, description }) }) if err_code > 0 => {
             let reason = format!("{description} ({err_code})");
-            Err(if NOT_NOW.contains(&err_code) { SinkError::Away(reason) } else { SinkError::Refused(reason) })
+            Err(if err_code == TOO_LARGE { SinkError::Impossible(reason) } else { SinkError::Refused(reason) })
         }
         _ => Ok(()),
     }
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(answered(br#"{"stream":"S","seq":1,"duplicate":true}"#), Ok(()));
         assert_eq!(answered(b"hello"), Ok(()));
         let told = |code: u64| answered(format!(r#"{{"error":{{"code":1,"err_code":{code}}}}}"#).as_bytes());
-        assert!(matches!(told(10077), Err(SinkError::Away(_))));
-        assert!(matches!(told(10054), Err(SinkError::Refused(_))));
+        assert!(matches!(told(10077), Err(SinkError::Refused(_))));
+        assert!(matches!(told(10054), Err(SinkError::Impossible(_))));
     }
 }

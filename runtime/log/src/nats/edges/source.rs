@@ -2,9 +2,8 @@
 //! the truth.
 //!
 //! What lies in the stream was sent by anybody. The client cannot read a message whose headers are not text: it hangs up,
-//! and would again after it connected. One that looks like a word of the server is not delivered. So the first message
-//! after a position is asked for by itself each time, and read here; each time the stream is read anew it is one message
-//! further at least.
+//! and would again after it connected. One that looks like a word of the server is not delivered. So the first messages after
+//! a position are asked for one by one, and read here; each time the stream is read anew it is so much further at least.
 
 use super::super::options::Connection;
 use super::plain;
@@ -33,6 +32,10 @@ use tokio::sync::watch;
 /// Messages of one commit, and bytes of them: with one more of any size they are one entry of the log.
 const MESSAGES_MAX: usize = 1000;
 const BYTES_MAX: usize = 400 * 1024;
+/// So many are asked for one by one when reading begins.
+const ASKED_MAX: usize = 64;
+/// Most messages under way to the client: each may be as large as the server takes them.
+const UNDERWAY_MAX: i64 = 128;
 /// When nothing comes for so long, it is looked whether there is something all the same.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long messages stay in the stream after they were taken up: for people who look for one that was no message.
@@ -96,10 +99,16 @@ impl NatsSource {
             }
             Some(at) => at.sequence,
         };
-        let first = first_after(&self.client, &self.name, after).await?;
-        let at = first.as_ref().map_or(after, |first| first.sequence);
+        let (mut first, mut at, mut bytes) = (vec![], after, 0);
+        while first.len() < ASKED_MAX && bytes < BYTES_MAX {
+            let Some(asked) = first_after(&self.client, &self.name, at).await? else { break };
+            bytes += asked.message.as_ref().map_or(0, NewMessage::bytes);
+            at = asked.sequence;
+            first.push(asked.message);
+        }
         let config = OrderedConfig {
             deliver_policy: DeliverPolicy::ByStartSequence { start_sequence: at + 1 },
+            max_batch: UNDERWAY_MAX,
             ..OrderedConfig::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| unavailable(&error))?;
@@ -171,7 +180,8 @@ struct Delivered {
     client: Client,
     name: String,
     made: i128,
-    first: Option<Asked>,
+    /// What was asked for one by one, up to `at`.
+    first: Vec<Result<NewMessage, Unfit>>,
     /// The last one that was handed out, or is about to be.
     at: u64,
     /// The last one that was there when reading began.
@@ -182,8 +192,9 @@ struct Delivered {
 
 impl Delivered {
     async fn next(&mut self) -> Result<Arrived, LogError> {
-        if let Some(Asked { sequence, message, .. }) = self.first.take() {
-            return Ok(self.arrived(vec![message], sequence, self.last.saturating_sub(sequence)));
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            return Ok(self.arrived(first, self.at, self.last.saturating_sub(self.at)));
         }
         let first = loop {
             tokio::select! {
