@@ -33,12 +33,10 @@ struct Working {
 }
 
 impl Working {
-    /// `file`: the version in this host's file; `None`: there is none.
+    /// `file`: the version in this host's file; `None`: what is there is no module.
     async fn start(log: &Arc<dyn Log>, shard: Option<u16>, file: Option<u64>) -> Self {
         let (place, versions) = (Place::new(ONE, &[]), tempfile::tempdir().unwrap());
-        if let Some(version) = file {
-            place.put("ledger.wasm", guests::ledger(version));
-        }
+        place.put("ledger.wasm", file.map_or(b"no module".to_vec(), guests::ledger));
         let file = place.path().join("sluicebox.toml");
         let settings = config::load(&file, &Overrides::default()).unwrap().settings.handlers;
         let sandboxes = Sandboxes::new(&Pool { running: 16, idle: 4, cache: None }, tracing_sink()).unwrap();
@@ -120,11 +118,11 @@ async fn every_host_takes_what_is_deployed(log: Arc<dyn Log>) {
         assert_eq!(handled(&*log).await, BTreeSet::from([version]));
     }
 
-    // One that starts later takes it at once, whatever its file holds, and also without one.
+    // One that starts later takes it at once, whatever its file holds.
     let later = Working::start(&log, None, Some(4)).await;
     assert_eq!(later.view().digest, Digest::of(&guests::ledger(3)));
     let bare = Working::start(&log, None, None).await;
-    assert_eq!((bare.view().digest, bare.view().file_digest), (Digest::of(&guests::ledger(3)), None));
+    assert_eq!((bare.view().digest, bare.view().problem), (Digest::of(&guests::ledger(3)), None));
 
     // Back to a version that the later ones never had on their disks.
     let pin = Pin::deployed(Digest::of(&guests::ledger(2)));
@@ -134,7 +132,7 @@ async fn every_host_takes_what_is_deployed(log: Arc<dyn Log>) {
     }
     assert_eq!(handled(&*log).await, BTreeSet::from([2]));
 
-    // Each to its own file, or with what it has where there is none.
+    // Each to its own file.
     log.append(vec![Command::Unpin.message(&name())]).await.unwrap();
     for (host, version) in [(&one, 1), (&two, 1), (&later, 4)] {
         host.until_runs(version).await;

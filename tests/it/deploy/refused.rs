@@ -77,17 +77,25 @@ async fn a_version_that_neither_disk_nor_log_has_is_a_problem_that_is_told_until
     assert_eq!(shown(&host).await["running"]["problem"], Value::Null);
 }
 
+const OTHER: &str = r#"
+[handlers.other]
+module = "v4.wasm"
+subscribe = ["other"]
+publish = ["also"]
+config = { output = "also" }
+"#;
+
 #[tokio::test]
 async fn forgetting_a_handler_deletes_what_was_deployed() {
     let place = place();
     let host = place.start_heard();
     typed(&place, &host, &["deploy", "first", "v2.wasm"]);
-    place.settings("");
+    place.settings(OTHER);
     host.until("the handler left", async |host| shown(host).await["running"] == Value::Null).await;
     typed(&place, &host, &["handlers", "forget", "first", "--yes"]);
     assert!(EmbeddedLog::open_read_only(&place.data()).unwrap().modules().await.unwrap().is_empty());
     // The next one of its name runs its file.
-    place.settings(super::ONE);
+    place.settings(&format!("{}{OTHER}", super::ONE));
     host.until("it runs", async |host| shown(host).await["running"]["digest"] == digest(1)).await;
     assert_eq!(handled(&place, &host).await, 1);
 }

@@ -16,13 +16,14 @@ async fn a_deployed_version_is_in_force_when_the_command_returns_and_over_any_fi
     let running = &view["running"];
     assert_eq!((&running["digest"], &running["deployed"]), (&digest(2).into(), &true.into()), "{view}");
     assert_eq!((&running["file_digest"], &running["problem"]), (&digest(1).into(), &serde_json::Value::Null));
-    assert_eq!(view["control"]["pin"], serde_json::json!({ "digest": digest(2) }));
+    let pin = serde_json::json!({ "digest": digest(2) });
+    host.until("it is recorded", async |host| shown(host).await["control"]["pin"] == pin).await;
 
     // A file that changes now is not what runs, and that is said.
     place.put("ledger.wasm", guests::ledger(4));
     host.until("the file was looked at", async |host| shown(host).await["running"]["file_digest"] == digest(4)).await;
     assert_eq!(handled(&place, &host).await, 2);
-    let told = format!("the module file holds version {}, and is not looked at until", digest(4));
+    let told = format!("the module file holds version {}, which does not run before", digest(4));
     host.until("it is said", async |_| place.heard().contains(&told)).await;
     let text = typed(&place, &host, &["handlers", "show", "first"]);
     assert!(text.starts_with("first: deployed\n"), "{text}");
@@ -37,19 +38,26 @@ async fn a_deployed_version_is_in_force_when_the_command_returns_and_over_any_fi
 }
 
 #[tokio::test]
-async fn a_host_that_starts_runs_the_deployed_version_from_the_first_message_on_without_file_or_versions() {
+async fn a_host_that_starts_runs_the_deployed_version_from_the_first_message_on_whatever_it_has_itself() {
     let place = place();
     let host = place.start_heard();
     typed(&place, &host, &["deploy", "first", "v2.wasm"]);
+    // A run has it recorded that the version is in force.
+    assert_eq!(handled(&place, &host).await, 2);
     assert!(host.stop().success());
-    // As a host has it that was not there.
+    // As a host has it that never ran it.
     std::fs::remove_dir_all(place.data().join("modules")).unwrap();
-    std::fs::remove_file(place.path().join("ledger.wasm")).unwrap();
+    place.put("ledger.wasm", "no module at all");
     let host = place.start_heard();
     assert_eq!(handled(&place, &host).await, 2);
     let running = shown(&host).await["running"].take();
     assert_eq!((&running["digest"], &running["problem"]), (&digest(2).into(), &serde_json::Value::Null));
-    assert!(place.heard().contains("the module file cannot be read, and is not looked at until"), "{}", place.heard());
+    assert!(place.data().join("modules").join(format!("{}.wasm", digest(2))).exists(), "it has it now");
+
+    // A file that goes while the host runs is nothing to it.
+    std::fs::remove_file(place.path().join("ledger.wasm")).unwrap();
+    host.until("it is seen", async |host| shown(host).await["running"]["file_digest"] == serde_json::Value::Null).await;
+    assert_eq!(handled(&place, &host).await, 2);
 }
 
 #[tokio::test]
