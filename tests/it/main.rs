@@ -11,6 +11,7 @@ mod clocks;
 mod conformance;
 mod crash;
 mod delays;
+mod deploy;
 mod edges;
 mod failing_keys;
 mod full;

@@ -191,15 +191,15 @@ impl Log for MemoryLog {
         module: Bytes,
         needed: Vec<Digest>,
     ) -> BoxFuture<'_, Result<Digest, LogError>> {
-        Box::pin(async move { self.core().put_module(&handler, module, &needed, (self.clock)()) })
+        Box::pin(async move { self.core().modules.put(&handler, module, &needed, (self.clock)()) })
     }
 
     fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
-        Box::pin(async move { Ok(self.core().module(&handler, digest)) })
+        Box::pin(async move { Ok(self.core().modules.get(&handler, digest)) })
     }
 
     fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
-        Box::pin(async move { Ok(self.core().modules()) })
+        Box::pin(async move { Ok(self.core().modules.all()) })
     }
 
     fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {

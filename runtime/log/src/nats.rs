@@ -8,6 +8,7 @@ pub mod edges;
 mod engine;
 mod following;
 mod members;
+mod modules;
 mod names;
 mod options;
 mod permissions;

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use ureq::SendBody;
 
+/// What a host could not have it tries again within half of this: what it says of the version before is not the last word.
+const PROBLEM_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks whether it is in force.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -63,8 +65,12 @@ pub(super) fn run(args: &DeployArgs, output: &mut Output) -> Result<Exit, Failur
         let mut left = vec![];
         for host in waiting {
             match look(host, &path, digest)? {
-                true => in_force.push(host.url()),
-                false => left.push(host),
+                Look::InForce => in_force.push(host.url()),
+                Look::Problem(problem) if began.elapsed() > PROBLEM_AFTER.min(*wait / 2) => {
+                    let problem = printable(&problem);
+                    return Err(anyhow!("{} goes on with the version that it had: {problem}", host.url()).into());
+                }
+                Look::Problem(_) | Look::NotYet => left.push(host),
             }
         }
         waiting = left;
@@ -120,17 +126,22 @@ fn deployed(answer: &Value) -> Result<Digest, Failure> {
     digest.ok_or_else(|| anyhow!("the host answered what is not expected: {}", printable(&answer.to_string())).into())
 }
 
-/// Whether the host runs the version.
-fn look(host: &Client, path: &str, digest: Digest) -> Result<bool, Failure> {
+/// How far a host is.
+enum Look {
+    InForce,
+    NotYet,
+    /// Why it does not run the version.
+    Problem(String),
+}
+
+fn look(host: &Client, path: &str, digest: Digest) -> Result<Look, Failure> {
     let view: HandlerView = host.get_json(path)?;
     let Some(running) = view.running else {
         return Err(anyhow!("{} does not run the handler: its settings do not name it", host.url()).into());
     };
-    match running.problem.filter(|problem| problem.contains(&digest.to_string())) {
-        Some(problem) => {
-            let problem = printable(&problem);
-            Err(anyhow!("{} goes on with the version that it had: {problem}", host.url()).into())
-        }
-        None => Ok(running.digest == Some(digest)),
+    if running.digest == Some(digest) {
+        return Ok(Look::InForce);
     }
+    let problem = running.problem.filter(|problem| problem.contains(&digest.to_string()));
+    Ok(problem.map_or(Look::NotYet, Look::Problem))
 }

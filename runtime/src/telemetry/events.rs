@@ -94,7 +94,7 @@ pub fn file_stands_back(handler: &HandlerName, deployed: Digest, file: Option<Di
     let file = file.map_or("cannot be read".to_owned(), |file| format!("holds version {file}"));
     tracing::info!(
         %handler,
-        "version {deployed} is in force because it was deployed; the module file {file}, and is not looked at until \
+        "version {deployed} is in force because it was deployed; the module file {file}, which does not run before \
          `sluicebox handlers unpin {handler}`"
     );
 }

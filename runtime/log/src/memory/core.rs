@@ -184,7 +184,7 @@ impl MemoryCore {
             letter.deaths.first_time = redate.time(letter.deaths.first_time);
             letter.message = Arc::new(Message { time: redate.time(letter.message.time), ..(*letter.message).clone() });
         }
-        self.redate_modules(redate);
+        self.modules.redate(redate);
         for routing in &mut self.routings.routings {
             routing.identity.time = redate.time(routing.identity.time);
         }
@@ -316,7 +316,7 @@ impl MemoryCore {
         self.terms_gone = mine.map(|(_, shard)| shard.term).fold(self.terms_gone, Term::max);
         self.shards.retain(|id, _| id.handler != *handler);
         self.state.remove(handler);
-        self.modules.remove(handler);
+        self.modules.forget(handler);
         self.dead.retain(|dead| dead.letter.shard.handler != *handler);
         let before = self.routings.routings.len();
         self.routings.routings.retain(|routing| routing.handler != *handler);

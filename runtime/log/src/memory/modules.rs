@@ -1,6 +1,5 @@
 //! Deployed modules in memory.
 
-use super::MemoryCore;
 use crate::error::LogError;
 use crate::modules::{self, Modules, StoredModule};
 use bytes::Bytes;
@@ -9,12 +8,12 @@ use sluicebox_core::handler::{Digest, HandlerName};
 use sluicebox_core::skew::Redate;
 use std::collections::BTreeMap;
 
-/// By handler, in the order in which they were put.
-pub(super) type Kept = BTreeMap<HandlerName, Vec<(StoredModule, Bytes)>>;
+/// By handler, in the order in which they were put. A clone shares the bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept(BTreeMap<HandlerName, Vec<(StoredModule, Bytes)>>);
 
-impl MemoryCore {
-    /// See [`Log::put_module`](crate::contract::Log::put_module).
-    pub fn put_module(
+impl Kept {
+    pub(super) fn put(
         &mut self,
         handler: &HandlerName,
         module: Bytes,
@@ -23,7 +22,7 @@ impl MemoryCore {
     ) -> Result<Digest, LogError> {
         modules::check(&module)?;
         let digest = Digest::of(&module);
-        let kept = self.modules.entry(handler.clone()).or_default();
+        let kept = self.0.entry(handler.clone()).or_default();
         kept.retain(|(before, _)| before.digest != digest);
         kept.push((StoredModule { digest, time: now, bytes: module.len() as u64 }, module));
         let digests: Vec<Digest> = kept.iter().map(|(module, _)| module.digest).collect();
@@ -32,19 +31,21 @@ impl MemoryCore {
         Ok(digest)
     }
 
-    /// See [`Log::module`](crate::contract::Log::module).
-    pub fn module(&self, handler: &HandlerName, digest: Digest) -> Option<Bytes> {
-        let kept = self.modules.get(handler)?;
+    pub(super) fn get(&self, handler: &HandlerName, digest: Digest) -> Option<Bytes> {
+        let kept = self.0.get(handler)?;
         kept.iter().find(|(module, _)| module.digest == digest).map(|(_, bytes)| bytes.clone())
     }
 
-    /// See [`Log::modules`](crate::contract::Log::modules).
-    pub fn modules(&self) -> Modules {
+    pub(super) fn all(&self) -> Modules {
         let shown = |kept: &Vec<(StoredModule, Bytes)>| kept.iter().map(|(module, _)| *module).collect();
-        self.modules.iter().map(|(handler, kept)| (handler.clone(), shown(kept))).collect()
+        self.0.iter().map(|(handler, kept)| (handler.clone(), shown(kept))).collect()
     }
 
-    pub(super) fn redate_modules(&mut self, redate: &Redate) {
-        self.modules.values_mut().flatten().for_each(|(module, _)| module.time = redate.time(module.time));
+    pub(super) fn forget(&mut self, handler: &HandlerName) {
+        self.0.remove(handler);
+    }
+
+    pub(super) fn redate(&mut self, redate: &Redate) {
+        self.0.values_mut().flatten().for_each(|(module, _)| module.time = redate.time(module.time));
     }
 }

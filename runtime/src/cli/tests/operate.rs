@@ -146,6 +146,36 @@ fn a_command_is_in_the_log_when_it_returns() {
 }
 
 #[test]
+fn a_deploy_says_where_the_version_is_in_force() {
+    let host = host(|_| {});
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let digest = |version: &str| Digest::of(version.as_bytes());
+    // The host that only looks as if it ran has version b in force, and never another one.
+    let (exit, text, error) = host.run(&["deploy", "order", &file("b.wasm", "b")]);
+    assert_eq!((exit, error.as_str()), (Exit::Done, ""));
+    let last = host.messages().pop().unwrap();
+    let taken = format!("order: version {} is in the log at offset {}\nin force at http://", digest("b"), last.offset);
+    assert!(text.starts_with(&taken), "{text}");
+    let other = file("other.wasm", "other");
+    let (exit, text, _) = host.run(&["deploy", "order", &other, "--wait", "1ms", "--json"]);
+    let answer: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (exit, &answer["digest"], &answer["in_force"]),
+        (Exit::Failed, &digest("other").to_string().into(), &serde_json::json!([]))
+    );
+    assert_eq!(answer["not_yet"].as_array().unwrap().len(), 1);
+    let (exit, _, error) = host.run(&["deploy", "order", &other, "--wait", "0s"]);
+    assert_eq!((exit, error.as_str()), (Exit::Done, ""), "nobody waits");
+    let (exit, _, error) = host.run(&["deploy", "order", &file("bad.wasm", "bad")]);
+    assert!(exit == Exit::Failed && error.contains("(422): the module cannot run for handler `order`"), "{error}");
+}
+
+#[test]
 fn a_refused_command_is_shown_with_what_to_do() {
     let host = host(|_| {});
     let cases: &[(&[&str], &str)] = &[

@@ -128,6 +128,62 @@ async fn rollback_goes_to_the_version_before_the_one_in_force_and_unpin_back_to_
     assert_eq!((status, &answer["error"]), (409, &json!(expected)));
 }
 
+async fn put(server: &Server, path: &str, module: &'static [u8]) -> (u16, Value) {
+    let (status, answer) = send(server.request(Method::PUT, &format!("/v1/handlers/{path}")).body(module)).await;
+    (status.as_u16(), answer)
+}
+
+#[tokio::test]
+async fn a_module_is_in_the_log_before_the_command_that_puts_it_in_force() {
+    let server = server().await;
+    let (status, answer) = put(&server, "order/module", b"good").await;
+    assert_eq!((status, &answer["digest"]), (202, &json!(digest("good"))), "{answer}");
+    let last = server.messages().await.pop().unwrap();
+    assert_eq!(answer["offset"], last.offset.0);
+    assert_eq!(Command::read(&last).unwrap(), Command::Rollback { pin: Pin::deployed(digest("good")) });
+    assert_eq!(server.log.module(name("order"), digest("good")).await.unwrap().unwrap(), "good");
+    assert!(server.metrics.render().contains("commands_total{command=\"deploy\"} 1"));
+
+    // From then on every host can go back to it, whatever is in its file.
+    let (_, order) = send(server.get("/v1/handlers/order")).await;
+    assert_eq!(order["running"]["versions"][3]["deployed"], true, "{order}");
+    let prefix = &digest("good").to_string()[..8];
+    let (status, answer) = ask(&server, "order/rollback", &format!("{{\"digest\":\"{prefix}\"}}")).await;
+    assert_eq!(status, 202, "{answer}");
+    let last = server.messages().await.pop().unwrap();
+    assert_eq!(Command::read(&last).unwrap(), Command::Rollback { pin: Pin::deployed(digest("good")) });
+}
+
+#[tokio::test]
+async fn a_module_that_cannot_be_meant_is_refused_and_changes_nothing() {
+    const LARGE: &[u8] = &[0; crate::handler::MODULE_BYTES_MAX + 1];
+    let server = server().await;
+    let cases: &[(&str, &[u8], u16, &str)] = &[
+        (
+            "order/module",
+            b"bad one",
+            422,
+            "the module cannot run for handler `order`, so nothing was changed: it is bad",
+        ),
+        ("order/module", b"", 400, "there is no body: send the bytes of the module, a WebAssembly component"),
+        ("order/module", LARGE, 413, "the body is larger than 67108864 bytes"),
+        ("order/module?force=1", b"good", 400, "there are no parameters here: the body is the module"),
+        ("gone/module", b"good", 404, "there is no handler `gone`, there is audit, old, order"),
+        (
+            "old/module",
+            b"good",
+            409,
+            "no settings name handler `old`, so nothing would execute it: put the handler back, or delete what is left \
+             of it with `sluicebox handlers forget old`",
+        ),
+    ];
+    for (path, module, status, error) in cases {
+        let (found, answer) = put(&server, path, module).await;
+        assert_eq!((found, answer["error"].as_str().unwrap()), (*status, *error), "{path}");
+    }
+    assert!(server.messages().await.is_empty() && server.log.modules().await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn nobody_is_commanded_before_he_can_hear_it() {
     let server = Server::start().await;
