@@ -77,9 +77,11 @@ async fn connect(client: TcpStream, server: u16, mut network: watch::Receiver<Ne
     let cuts = network.borrow().cuts;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
+        // A cut goes before what is released at the same time.
+        biased;
+        _ = network.wait_for(|network| network.cuts != cuts) => {}
         () = pass(from_client, to_server, network.clone(), Direction::ToServer) => {}
         () = pass(from_server, to_client, network.clone(), Direction::ToClient) => {}
-        _ = network.wait_for(|network| network.cuts != cuts) => {}
     }
 }
 
