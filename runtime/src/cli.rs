@@ -17,6 +17,7 @@ mod dev;
 mod examples;
 mod failure;
 mod handlers;
+mod hosts;
 mod new;
 mod output;
 mod publish;
@@ -120,6 +121,8 @@ pub enum Command {
     State(state::StateCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
+    /// Show the hosts that work on the log
+    Hosts(hosts::HostsArgs),
     /// Copy the data, also while a host works on it
     Backup(backup::BackupArgs),
     /// Measure this machine
@@ -171,6 +174,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Dead(command) => dead::run(&command, output),
         Command::State(command) => state::run(&command, output),
         Command::Status(args) => status::run(&args, output),
+        Command::Hosts(args) => hosts::run(&args, output),
         Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Completions(args) => completions::run(&args, &mut Cli::command(), output),

@@ -109,13 +109,15 @@ impl Running {
             gate: self.gate.clone(),
             remembered: self.remembered.clone(),
             idle: self.idle[usize::from(index)].clone(),
+            holding: works.holding.clone(),
             commands: works.follower.commands(&self.name),
             pins: works.follower.pins().clone(),
             metrics: self.metrics.clone(),
             commit_metrics: works.metrics.commits(),
             stop: stop.clone(),
         };
-        Task { stop, ended: AbortOnDropHandle::new(tokio::spawn(actor::run(parts))) }
+        let held = parts.holding.hold(&parts.id);
+        Task { stop, ended: AbortOnDropHandle::new(tokio::spawn(actor::run(parts, held))) }
     }
 
     fn shards(&self) -> MutexGuard<'_, BTreeMap<u16, Task>> {

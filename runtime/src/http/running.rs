@@ -2,6 +2,7 @@
 //! every handler of the settings fares.
 
 use super::rfc3339;
+use super::views::HostView;
 use crate::clock::{self, Timestamp};
 use crate::commit::DeadLetter;
 use crate::config::ShowState;
@@ -24,6 +25,11 @@ pub trait Running: Send + Sync {
     /// Every handler that the settings name, by name, and the host's own if it runs; also one that does not run because of a problem: a handler that is
     /// not here may be forgotten.
     fn handlers(&self) -> Vec<RunningHandler>;
+
+    /// The hosts that were heard lately, by id; none where the log can have one only.
+    fn hosts(&self) -> Vec<HostView> {
+        vec![]
+    }
 
     /// Room for messages that are to appear later.
     fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>>;
