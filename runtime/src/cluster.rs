@@ -13,6 +13,7 @@ pub use features::{FEATURES, in_force};
 pub use placement::{Decision, Placement, View};
 
 use crate::clock;
+use crate::handler::HandlerName;
 use crate::host::Host;
 use crate::log::{Heartbeat, HostId, Log, Member};
 use crate::telemetry::Metrics;
@@ -122,6 +123,12 @@ impl Hosts {
         // Of one that left in order nobody has to hear any more.
         let stays = |host: &Known| host.lives || !host.beat.leaving;
         self.log.members().list().into_iter().map(known).filter(stays).collect()
+    }
+
+    /// A host that lives and runs this handler.
+    pub fn runs(&self, handler: &HandlerName) -> Option<String> {
+        let runs = |host: &Known| host.beat.of(handler).is_some_and(|runs| runs.shards > 0 || !runs.held.is_empty());
+        self.list().into_iter().find(|host| host.lives && runs(host)).map(|host| host.beat.name.clone())
     }
 
     /// Whether this host is the one, of those that live and stay, to do what one of them is enough for. Hosts that hear

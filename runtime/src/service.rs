@@ -425,6 +425,9 @@ impl Running for Started {
 
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {
         Box::pin(async move {
+            if let Some(host) = self.hosts.as_ref().and_then(|hosts| hosts.runs(&handler)) {
+                return Err(ForgetError::RunsElsewhere { handler, host });
+            }
             let work = async {
                 // Before the log forgets it: afterwards nobody could ask again after a failure.
                 let versions = self.registry.forget(handler.clone()).await;

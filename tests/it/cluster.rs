@@ -1,6 +1,7 @@
 //! Several hosts as processes on one NATS server: they share the shards, and whatever happens to one of them, each message is
 //! handled once and in the order of its key.
 
+mod handlers;
 mod together;
 
 use crate::harness::nats::OwnServer;

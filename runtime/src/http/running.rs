@@ -43,6 +43,8 @@ pub trait Running: Send + Sync {
 pub enum ForgetError {
     #[error("handler `{handler}` is being started or changed: take it out of the settings file first")]
     Runs { handler: HandlerName },
+    #[error("handler `{handler}` is run by the host {host}: take it out of the settings file of every host first")]
+    RunsElsewhere { handler: HandlerName, host: String },
     #[error("failed to delete the module versions of `{handler}`: {source}")]
     Versions { handler: HandlerName, source: std::io::Error },
     #[error(transparent)]

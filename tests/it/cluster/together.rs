@@ -23,6 +23,8 @@ pub struct Together {
     url: String,
     namespace: String,
     places: Vec<Place>,
+    /// Lines of settings: below [host], [log] and the handler.
+    more: [String; 3],
 }
 
 impl Together {
@@ -31,17 +33,40 @@ impl Together {
     }
 
     pub fn on(url: &str, namespace: &str, lease: &str) -> Self {
-        let place = |at: usize| {
-            let place = Place::new("", &[&handler("order")]);
-            let settings = format!(
-                r#"
+        let places = (0..3).map(|_| Place::new("", &[&handler("order")])).collect();
+        let more = [format!("lease = \"{lease}\""), String::new(), format!("shards = {SHARDS}")];
+        let together = Self { url: url.into(), namespace: namespace.into(), places, more };
+        (0..3).for_each(|at| together.write(at, &together.more));
+        together
+    }
+
+    /// With more settings below [host], [log] and the handler, for all hosts.
+    pub fn and(mut self, host: &str, log: &str, handler: &str) -> Self {
+        for (lines, more) in self.more.iter_mut().zip([host, log, handler]) {
+            *lines = format!("{lines}\n{more}");
+        }
+        (0..3).for_each(|at| self.write(at, &self.more));
+        self
+    }
+
+    /// One host has this below the handler, and nothing of what the others have there.
+    pub fn differs(&self, at: usize, handler: &str) {
+        let [host, log, _] = self.more.clone();
+        self.write(at, &[host, log, handler.to_owned()]);
+    }
+
+    fn write(&self, at: usize, [host, log, handler]: &[String; 3]) {
+        let Self { url, namespace, .. } = self;
+        let settings = format!(
+            r#"
 namespace = "{namespace}"
 [log]
 kind = "nats"
 url = "{url}"
+{log}
 [host]
 name = "host-{at}"
-lease = "{lease}"
+{host}
 [http]
 listen = "127.0.0.1:0"
 [handlers.order]
@@ -51,13 +76,10 @@ start = "earliest"
 publish = ["orders.*"]
 key = ["/args/user"]
 id = "/id"
-shards = {SHARDS}
+{handler}
 "#
-            );
-            place.put("sluicebox.toml", settings);
-            place
-        };
-        Self { url: url.into(), namespace: namespace.into(), places: (0..3).map(place).collect() }
+        );
+        self.places[at].put("sluicebox.toml", settings);
     }
 
     /// Starts as many, and waits until they are ready.
@@ -65,9 +87,12 @@ shards = {SHARDS}
         self.places[..hosts].iter().map(Place::start).collect()
     }
 
-    /// Where a host has its settings.
-    pub fn place(&self, at: usize) -> &Place {
-        &self.places[at]
+    /// Starts as many at the same time.
+    pub fn start_at_once(&self, hosts: usize) -> Vec<Process> {
+        std::thread::scope(|scope| {
+            let starting: Vec<_> = self.places[..hosts].iter().map(|place| scope.spawn(|| place.start())).collect();
+            starting.into_iter().map(|host| host.join().unwrap()).collect()
+        })
     }
 
     pub fn command(&self, arguments: &[&str]) -> (i32, String, String) {
@@ -209,21 +234,21 @@ async fn publish(urls: Arc<Mutex<Vec<String>>>, sent: Arc<AtomicUsize>, end: Arc
 }
 
 /// The hosts that live, as this one sees them.
-async fn live(host: &Process) -> Vec<Value> {
+pub async fn live(host: &Process) -> Vec<Value> {
     let page: Value = serde_json::from_str(&host.get("/v1/hosts").await).unwrap_or_default();
     let hosts = page["hosts"].as_array().cloned().unwrap_or_default();
     hosts.into_iter().filter(|host| host["state"] == "live").collect()
 }
 
-/// Handler and index of each shard that a host holds.
+/// Handler and index of each shard of the settings' handler that a host holds.
 fn held_in(host: &Value) -> Vec<(String, u64)> {
-    let handlers = host["handlers"].as_array().unwrap();
+    let handlers = host["handlers"].as_array().unwrap().iter().filter(|handler| handler["name"] == "order");
     let held = |handler: &Value| {
         let name = handler["name"].as_str().unwrap().to_owned();
         let indices = handler["held"].as_array().unwrap().iter().map(|index| index.as_u64().unwrap());
         indices.map(|index| (name.clone(), index)).collect::<Vec<_>>()
     };
-    handlers.iter().flat_map(held).collect()
+    handlers.flat_map(held).collect()
 }
 
 /// How many shards a host says that it holds.
