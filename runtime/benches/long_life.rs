@@ -232,7 +232,7 @@ async fn live(messages: u64, folder: &Path) -> anyhow::Result<()> {
     let host = Arc::new(host);
     let hurried = host.clone();
     let hurry = move |shard: &ShardId| hurried.write_positions(&shard.handler);
-    let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, stop.clone());
+    let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, None, stop.clone());
     let (handled, sizes) = (Arc::new(AtomicU64::new(0)), Sizes::default());
     let counting = tokio::spawn(count_outputs(log.clone(), handled.clone()));
     let publishing = tokio::spawn(publish(log.clone(), messages, handled.clone()));

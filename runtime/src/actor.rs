@@ -2,18 +2,20 @@
 //!
 //! One task per shard; it ends when `stop` is cancelled: then it takes nothing new, lets runs finish, commits and
 //! leaves. Any doubt about the record (a commit fenced, refused, or of unknown fate) ends the shard's memory: it claims
-//! again and goes on from what the record says.
+//! again and goes on from what the record says, or leaves where a placement has to say whether it is still this host's.
 
 mod commands;
 mod commit;
 mod expiry;
 mod gauges;
+mod holding;
 mod in_force;
 mod reads;
 mod supervise;
 mod turn;
 mod wait;
 
+pub use holding::{Held, Holding, Loss};
 pub use in_force::InForce;
 pub use supervise::run;
 
@@ -58,6 +60,8 @@ pub struct Parts {
     pub remembered: Remembered,
     /// Whether everything that was delivered to it is settled and durable.
     pub idle: Arc<AtomicBool>,
+    /// Knows what this host holds.
+    pub holding: Holding,
     pub commands: Commands,
     /// Rollbacks that operators asked for, by handler.
     pub pins: Pins,

@@ -18,6 +18,7 @@ mod dev;
 mod examples;
 mod failure;
 mod handlers;
+mod hosts;
 mod new;
 mod output;
 mod publish;
@@ -123,6 +124,8 @@ pub enum Command {
     State(state::StateCommand),
     /// Show the log and every handler's place in it
     Status(status::StatusArgs),
+    /// Show the hosts that work on the log
+    Hosts(hosts::HostsArgs),
     /// Copy the data, also while a host works on it
     Backup(backup::BackupArgs),
     /// Measure this machine
@@ -175,6 +178,7 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Dead(command) => dead::run(&command, output),
         Command::State(command) => state::run(&command, output),
         Command::Status(args) => status::run(&args, output),
+        Command::Hosts(args) => hosts::run(&args, output),
         Command::Backup(args) => backup::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Completions(args) => completions::run(&args, &mut Cli::command(), output),

@@ -6,22 +6,26 @@
 //! from when on, is the host's business.
 //!
 //! The bound is kept where publishers are: whoever would go beyond it is refused, and nothing of what was accepted has to
-//! wait for room.
+//! wait for room. Where other hosts work on the log the handler may run on another one, so each host counts what the record
+//! says, and what it accepted itself and is not in there yet. What several accept at the same moment they do not know of
+//! each other: the handler has twice the room.
 
 use crate::clock::{self, Timestamp};
 use crate::config;
 use crate::effects::{DELAY_MAX, Effects, Outgoing};
+use crate::handler::ShardId;
 use crate::handler::{DeadBox, DeadFull, DelayedBound, Digest, HandlerName, OnFailure, Policy, Retry};
 use crate::invoke::{Call, Failure, Invoke};
 use crate::log::LogError;
+use crate::log::{DelayedFilter, DelayedQuery, Log};
 use crate::message::Offset;
 use crate::routing::reserved;
 use crate::shard::{Amount, DELAYED_FULL};
 use futures_util::future::BoxFuture;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Waits of a message that found no room, which the bound on publishers leaves to accidents.
 const RETRY: Retry = Retry { attempts: 8, min: Duration::from_secs(1), max: Duration::from_secs(5) };
@@ -32,6 +36,11 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let days = DELAY_MAX.as_secs() / (24 * 3600);
     if delay > DELAY_MAX { Err(format!("`{text}` is more than {days}d, the longest delay")) } else { Ok(delay) }
 }
+
+/// What the record says is looked at again after this.
+const COUNTED_FOR: Duration = Duration::from_millis(500);
+/// What is perhaps in the log, and where nobody knows, counts for so long.
+const DOUBTED_FOR: Duration = Duration::from_secs(60);
 
 /// Why a message cannot be delayed now. Nothing of it was appended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +64,8 @@ pub struct Delays {
     state: Mutex<State>,
     /// How much is delayed is known, since the handler has taken up what was there when the host started.
     known: AtomicBool,
+    /// As the record said last, where other hosts work on the log.
+    recorded: tokio::sync::Mutex<Option<(Instant, Amount)>>,
 }
 
 /// Whether the host's own handler is to run.
@@ -80,6 +91,10 @@ struct Waiting {
     from: Offset,
     /// Of that what found no room so far, which counts as well.
     without_room: HashSet<Offset>,
+    /// Other hosts work on the log.
+    is_shared: bool,
+    /// There: what this host accepted and the record did not have yet; where it is, if that is known, and since when.
+    accepted: VecDeque<(Option<Offset>, Instant, Amount)>,
 }
 
 /// Room for messages that are about to be appended; given back when it is dropped.
@@ -99,7 +114,8 @@ impl Delays {
     pub fn new(bound: DelayedBound) -> Self {
         let underway = Arc::<Underway>::default();
         let relay = Arc::new(Relay { underway: underway.clone() });
-        Self { bound, relay, underway, state: Mutex::default(), known: AtomicBool::default() }
+        let recorded = tokio::sync::Mutex::default();
+        Self { bound, relay, underway, state: Mutex::default(), known: AtomicBool::default(), recorded }
     }
 
     /// The code of the host's own handler.
@@ -166,6 +182,8 @@ impl Delays {
     /// How far the handler must be before it is known how much is delayed; `None`: it is known.
     pub fn uncounted(&self) -> Option<Offset> {
         match *self.state() {
+            // What the record says is known at once.
+            _ if self.is_shared() => None,
             State::On { from } if from > Offset::START && !self.known.load(Ordering::Acquire) => Some(from),
             _ => None,
         }
@@ -174,6 +192,39 @@ impl Delays {
     /// The handler is so far.
     pub fn counted(&self) {
         self.known.store(true, Ordering::Release);
+    }
+
+    /// Other hosts work on the log too: what is delayed is counted from its record.
+    pub fn share(&self) {
+        self.underway.lock().is_shared = true;
+    }
+
+    pub fn is_shared(&self) -> bool {
+        self.underway.lock().is_shared
+    }
+
+    /// What the handler holds, on whatever host it is, as its record says.
+    pub async fn recorded(&self, log: &dyn Log) -> Result<Amount, LogError> {
+        let mut recorded = self.recorded.lock().await;
+        let now = clock::instant();
+        if let Some((_, amount)) = recorded.filter(|(at, _)| now.saturating_duration_since(*at) < COUNTED_FOR) {
+            return Ok(amount);
+        }
+        let shard = ShardId { handler: HandlerName::delay(), index: 0 };
+        // First, so that what was taken up by then is among what is held.
+        let read = log.status().await?.into_iter().find(|status| status.shard == shard).map(|status| status.read);
+        let query = DelayedQuery {
+            handler: shard.handler,
+            filter: DelayedFilter::default(),
+            after: None,
+            delayed_max: usize::MAX,
+        };
+        let held = log.delayed(query).await?;
+        let bytes = held.iter().map(|facts| usize::try_from(facts.bytes).unwrap_or(usize::MAX)).sum();
+        let amount = Amount { messages: held.len(), bytes };
+        self.underway.lock().recorded_upto(read.unwrap_or(Offset::START), now);
+        *recorded = Some((now, amount));
+        Ok(amount)
     }
 
     /// Room for so many messages more, beside those that are `held`.
@@ -220,6 +271,9 @@ impl Underway {
 impl Waiting {
     /// The message at this offset was tried. One without room goes on counting until it has some.
     fn tried(&mut self, offset: Offset, amount: Amount, has_room: bool) {
+        if self.is_shared {
+            return;
+        }
         let was_here = offset <= self.from;
         if !has_room {
             if was_here && self.without_room.insert(offset) {
@@ -229,6 +283,18 @@ impl Waiting {
         } else if !was_here || self.without_room.remove(&offset) {
             self.less(amount);
         }
+    }
+
+    /// The record says what became of all up to here.
+    fn recorded_upto(&mut self, read: Offset, now: Instant) {
+        let is_recorded = |(at, since, _): &(Option<Offset>, Instant, Amount)| match at {
+            Some(offset) => *offset <= read,
+            None => now.saturating_duration_since(*since) >= DOUBTED_FOR,
+        };
+        let (recorded, left) = std::mem::take(&mut self.accepted).into_iter().partition(is_recorded);
+        self.accepted = left;
+        let recorded: VecDeque<(Option<Offset>, Instant, Amount)> = recorded;
+        recorded.into_iter().for_each(|(_, _, amount)| self.less(amount));
     }
 
     /// Less by so much. Never below nothing: a run that is repeated takes its message twice.
@@ -241,9 +307,16 @@ impl Waiting {
 impl Delaying {
     /// What became of the append: unless the log took nothing, the handler will see the messages. Where nobody knows they
     /// count all the same: rather a publisher is refused than the bound broken.
-    pub fn settle<T>(mut self, appended: &Result<T, LogError>) {
-        if matches!(appended, Ok(_) | Err(LogError::Unknown { .. })) {
-            self.amount = Amount::default();
+    pub fn settle(mut self, appended: &Result<Vec<Offset>, LogError>) {
+        let last = match appended {
+            Ok(offsets) => offsets.last().copied(),
+            Err(LogError::Unknown { .. }) => None,
+            Err(_) => return,
+        };
+        let amount = std::mem::take(&mut self.amount);
+        let mut underway = self.underway.lock();
+        if underway.is_shared {
+            underway.accepted.push_back((last, clock::instant(), amount));
         }
     }
 }
@@ -358,8 +431,8 @@ mod tests {
         assert!(full.to_string().starts_with("3 messages with 30 bytes are delayed"), "{full}");
         // One was not appended after all, the other was.
         drop(first);
-        second.settle(&Ok(()));
-        delays.reserve(ONE, ONE).unwrap().settle(&Ok(()));
+        second.settle(&Ok(vec![Offset(1)]));
+        delays.reserve(ONE, ONE).unwrap().settle(&Ok(vec![Offset(1)]));
         assert!(delays.reserve(ONE, ONE).is_err());
         // The handler has seen one of the two, and it is due already.
         delays.underway.less(ONE);
@@ -373,9 +446,9 @@ mod tests {
         let delays = delays();
         let reason = || "why".to_owned();
         let (unknown, none) = (LogError::Unknown { reason: reason() }, LogError::Full { reason: reason() });
-        delays.reserve(ONE, ONE).unwrap().settle::<()>(&Err(unknown));
-        delays.reserve(ONE, ONE).unwrap().settle::<()>(&Err(none));
-        delays.reserve(ONE, ONE).unwrap().settle(&Ok(()));
+        delays.reserve(ONE, ONE).unwrap().settle(&Err(unknown));
+        delays.reserve(ONE, ONE).unwrap().settle(&Err(none));
+        delays.reserve(ONE, ONE).unwrap().settle(&Ok(vec![Offset(1)]));
         assert!(delays.reserve(ONE, ONE).is_err());
     }
 
@@ -390,7 +463,7 @@ mod tests {
             ..call(full)
         };
         let one = Amount { messages: 1, bytes };
-        delays.reserve(one, Amount::default()).unwrap().settle(&Ok(()));
+        delays.reserve(one, Amount::default()).unwrap().settle(&Ok(vec![Offset(1)]));
         for _ in 0..2 {
             assert!(matches!(delays.relay().call(far()).await, Err(Failure::Full { .. })));
             assert_eq!(counted(), one, "it was accepted");

@@ -12,6 +12,7 @@ mod running;
 pub use self::native::Natives;
 pub use self::owned::Owned;
 
+use crate::actor::Holding;
 use crate::commit::{DeadFilter, Pin};
 use crate::committer::Committer;
 use crate::config::Start;
@@ -29,7 +30,7 @@ use crate::shard::Amount;
 use crate::telemetry::{FailedRun, Metrics, events};
 use crate::topic::Pattern;
 use crate::vital::Vital;
-use running::Running;
+use running::{Running, Stopping};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -81,7 +82,24 @@ pub struct Host {
     /// The shards that are its own. Locked while something changes: one change at a time.
     changing: Mutex<Owned>,
     running: RwLock<BTreeMap<HandlerName, Running>>,
+    /// Handlers that do not run here, since the log routes them otherwise than the settings say.
+    unlike: std::sync::Mutex<Vec<Fixed>>,
     vital: Vital,
+}
+
+/// Shards that are leaving.
+#[must_use = "they end in their own time, which has a bound"]
+pub struct Releasing {
+    lost: Vec<Stopping>,
+    reader: Reader,
+}
+
+impl Releasing {
+    /// Returns when they have left, and are free to be claimed by another host.
+    pub async fn released(self) {
+        let Self { lost, reader } = self;
+        futures_util::future::join_all(lost.into_iter().map(|lost| lost.stop(&reader))).await;
+    }
 }
 
 /// What the shards of all handlers share.
@@ -90,6 +108,7 @@ struct Works {
     reader: Reader,
     committer: Committer,
     follower: Follower,
+    holding: Holding,
     metrics: Arc<Metrics>,
     natives: Natives,
     /// Handlers whose shards run or are about to, for `retain`.
@@ -132,12 +151,17 @@ impl Host {
         let follower = Follower::start(&log).await?;
         let reader = Reader::start(log.clone(), options).await?;
         let committer = Committer::new(log.clone());
+        if owned != Owned::All {
+            natives.delays.share();
+        }
         if log.routings().await?.routings.iter().any(|routing| routing.handler.is_delay()) {
             natives.delays.begin(log.end().await?);
         }
-        let works = Works { log, reader, committer, follower, metrics, natives, holders: watch::Sender::default() };
+        let (holding, holders) = (Holding::default(), watch::Sender::default());
+        let works = Works { log, reader, committer, follower, holding, metrics, natives, holders };
         let (changing, running, vital) = (Mutex::new(owned), RwLock::default(), Vital::default());
-        let host = Self { works, changing, running, vital };
+        let unlike = std::sync::Mutex::default();
+        let host = Self { works, changing, running, unlike, vital };
         host.apply(handlers).await?;
         Ok(host)
     }
@@ -153,6 +177,11 @@ impl Host {
         self.bring(&owned, handlers).await
     }
 
+    /// Handlers that do not run on this host, though other hosts run them: the log routes them otherwise than the settings say.
+    pub fn unlike_log(&self) -> Vec<Fixed> {
+        self.unlike.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Room for messages that are to appear later, and from the first one on the host's own handler for them: a host
     /// whose publishers delay nothing has none.
     pub async fn delay(self: &Arc<Self>, more: Amount) -> Result<Delaying, NoDelay> {
@@ -164,6 +193,11 @@ impl Host {
             // A task of its own: a client that hangs up does not cut a change of the host off in the middle.
             let begun = tokio::spawn(async move { host.begin_delays().await }).await;
             begun.unwrap_or_else(|panic| Err(NoDelay::NotNow { reason: panic.to_string() }))?;
+        }
+        if self.works.natives.delays.is_shared() {
+            let recorded = self.works.natives.delays.recorded(&*self.works.log).await;
+            let held = recorded.map_err(|error| NoDelay::NotNow { reason: error.to_string() })?;
+            return self.works.natives.delays.reserve(more, held);
         }
         for _ in 0..COUNT_TRIES {
             let Some(from) = self.works.natives.delays.uncounted() else { break };
@@ -190,6 +224,11 @@ impl Host {
         is_there() && delayed.are_all_tried()
     }
 
+    /// Another host began to run the host's own handler, so this one may have to take it over.
+    pub async fn follow_delays(&self) -> Result<(), NoDelay> {
+        self.begin_delays().await
+    }
+
     async fn begin_delays(&self) -> Result<(), NoDelay> {
         let owned = self.changing.lock().await;
         if self.read().contains_key(&HandlerName::delay()) || self.works.natives.delays.is_stopped() {
@@ -198,14 +237,39 @@ impl Host {
         // Its routing is recorded before anything is appended for it, so that all of that is its own.
         let is_first = self.works.natives.delays.begin(Offset::START);
         let handlers = self.read().values().map(Running::handler).collect();
-        let begun = self.bring(&owned, handlers).await;
+        let begun = self.bring_all(&owned, handlers).await;
         if begun.is_err() && is_first {
             self.works.natives.delays.undo_begin();
         }
         begun.map_err(|error| NoDelay::NotNow { reason: error.to_string() })
     }
 
+    /// As [`Host::bring_all`]; where other hosts work on the log, a handler that these run otherwise is left to them. One that
+    /// runs here goes on as it was, as after any change that is refused.
     async fn bring(&self, owned: &Owned, mut handlers: Vec<Handler>) -> Result<(), StartError> {
+        let mut unlike: Vec<Fixed> = vec![];
+        let brought = loop {
+            match self.bring_all(owned, handlers.clone()).await {
+                Err(StartError::Routing(fixed)) if *owned != Owned::All && !self.runs_any(&fixed) => {
+                    handlers.retain(|handler| !fixed.iter().any(|fixed| fixed.handler == handler.name));
+                    fixed.iter().for_each(|fixed| tracing::error!("{fixed}; this host leaves it to others"));
+                    unlike.extend(fixed);
+                }
+                brought => break brought,
+            }
+        };
+        if brought.is_ok() {
+            *self.unlike.lock().unwrap_or_else(PoisonError::into_inner) = unlike;
+        }
+        brought
+    }
+
+    fn runs_any(&self, fixed: &[Fixed]) -> bool {
+        let running = self.read();
+        fixed.is_empty() || fixed.iter().any(|fixed| running.contains_key(&fixed.handler))
+    }
+
+    async fn bring_all(&self, owned: &Owned, mut handlers: Vec<Handler>) -> Result<(), StartError> {
         self.works.natives.join(&mut handlers);
         let missed = self.missed(&handlers).await?;
         // Refused before anything stops, and from here on only the recording can fail.
@@ -288,10 +352,26 @@ impl Host {
     /// missing finishes its runs, commits and leaves. When it returns, all that was lost is free to be claimed by another
     /// host.
     pub async fn own(&self, owned: Owned) {
+        self.begin_to_own(owned).await.released().await;
+    }
+
+    /// As [`Host::own`], and returns as soon as shards that are new were begun: those that were lost go on leaving, and must
+    /// not be owned again before they have left.
+    pub async fn begin_to_own(&self, owned: Owned) -> Releasing {
         let mut current = self.changing.lock().await;
         *current = owned;
-        let lost: Vec<_> = self.read().values().map(|running| running.own(&self.works, &current)).collect();
-        futures_util::future::join_all(lost.into_iter().map(|lost| lost.stop(&self.works.reader))).await;
+        let lost = self.read().values().map(|running| running.own(&self.works, &current)).collect();
+        Releasing { lost, reader: self.works.reader.clone() }
+    }
+
+    /// The shards that it holds now.
+    pub fn holding(&self) -> &Holding {
+        &self.works.holding
+    }
+
+    /// The handlers that run, with their number of shards.
+    pub fn runs(&self) -> Vec<(HandlerName, u16)> {
+        self.read().iter().map(|(name, running)| (name.clone(), running.routing().shards)).collect()
     }
 
     /// Messages that went while a handler was away, by the handlers that come back.

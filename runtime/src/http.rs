@@ -35,6 +35,7 @@ mod error;
 mod face;
 mod guard;
 mod handlers;
+mod hosts;
 mod line;
 mod module;
 pub mod named;

@@ -19,6 +19,7 @@ pub mod bench;
 mod blocking;
 pub mod chance;
 pub mod cli;
+pub mod cluster;
 pub mod committer;
 pub mod config;
 pub mod dead_box;

@@ -4,8 +4,11 @@
 //! What a running handler has not settled stays, whatever its age; the task says which shard keeps it. It does not decide
 //! what is needed: the log does, from what the shards made durable. A shard that hears nothing seldom writes how far it
 //! is; when it is in the way it is asked to, or a log that is full would wait for messages that it does not take.
+//!
+//! Where several hosts work on the log each looks, so that its own shards are asked, and one of them deletes.
 
 use crate::clock;
+use crate::cluster::Hosts;
 use crate::config::Retain;
 use crate::handler::{HandlerName, ShardId};
 use crate::log::{Held, Log, LogError, Trim, Trimmed, Usage};
@@ -64,18 +67,20 @@ pub struct Retention {
 
 impl Retention {
     /// `holders` are the handlers whose shards run or are about to. `hurry` makes the shards of the handler of one write
-    /// down how far they are, and returns at once.
+    /// down how far they are, and returns at once. `others` knows the hosts that work on the log too.
     pub fn start(
         log: Arc<dyn Log>,
         retain: Retain,
         holders: watch::Receiver<Vec<HandlerName>>,
         metrics: &Metrics,
         hurry: impl Fn(&ShardId) + Send + 'static,
+        others: Option<Hosts>,
         stop: CancellationToken,
     ) -> Self {
         let (tell, retained) = watch::channel(Retained::default());
         let hurry = Box::new(hurry);
-        let trimmer = Trimmer { log, retain, holders, metrics: metrics.retention(), hurry, tell, failing: false };
+        let trimmer =
+            Trimmer { log, retain, holders, others, metrics: metrics.retention(), hurry, tell, failing: false };
         let vital = Vital::default();
         Self { task: tokio::spawn(vital.guard("retention", trimmer.run(stop))), vital, retained }
     }
@@ -102,6 +107,7 @@ struct Trimmer {
     log: Arc<dyn Log>,
     retain: Retain,
     holders: watch::Receiver<Vec<HandlerName>>,
+    others: Option<Hosts>,
     metrics: RetentionMetrics,
     hurry: Box<dyn Fn(&ShardId) + Send>,
     tell: watch::Sender<Retained>,
@@ -163,13 +169,26 @@ impl Trimmer {
     }
 
     /// What goes now. Each step asks anew: ages and holders move on meanwhile.
+    /// The handlers of all hosts, also of one that was heard a while ago: it may come back.
+    fn holders(&self) -> Vec<HandlerName> {
+        let mut holders = self.holders.borrow().clone();
+        for host in self.others.iter().flat_map(Hosts::list) {
+            holders.extend(host.beat.runs.iter().map(|runs| runs.handler.clone()));
+        }
+        holders.sort();
+        holders.dedup();
+        holders
+    }
+
     fn trim(&self) -> Trim {
+        // Twice does no harm: the log takes the first one.
+        let deletes = self.others.as_ref().is_none_or(|hosts| hosts.is_chosen_for("retain"));
         Trim {
             older_than: self.retain.age.map(|age| clock::steady().before(age)),
             // Appends are refused at the bound itself, so some room is made before.
             bytes_max: self.retain.bytes_max.map(|bytes| bytes / 10 * 9),
-            holders: self.holders.borrow().clone(),
-            messages_max: MESSAGES_PER_STEP,
+            holders: self.holders(),
+            messages_max: if deletes { MESSAGES_PER_STEP } else { 0 },
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod host_clock;
 mod host_data;
+mod machine;
 mod nats;
 mod reload;
 mod room;
@@ -12,15 +13,17 @@ pub use reload::Source;
 
 use crate::blocking::blocking;
 use crate::clock;
+use crate::cluster::{About, Cluster, Hosts, Known};
 use crate::config::{HostSettings, LogSettings, Settings, ShowState};
 use crate::delays::{Delaying, NoDelay};
 use crate::handler::{HandlerName, ShardId};
 use crate::host::{self, Host, Natives, Overview, Owned};
 use crate::http::running::{BreakerView, ForgetError, Running, RunningHandler, TryError, VersionView};
+use crate::http::views::{HostHandlerView, HostView, SILENT};
 use crate::http::{self, Face, Readiness};
 use crate::ingress::Intake;
 use crate::log::embedded::{self, Opening};
-use crate::log::{Guarantees, Log, LogError};
+use crate::log::{Guarantees, Log, LogError, Runs};
 use crate::memory::Budget;
 use crate::message::Offset;
 use crate::reader;
@@ -81,6 +84,8 @@ pub struct Service {
     /// Nobody else may use it as long as the host runs.
     _host_data: HostData,
     host: Arc<Host>,
+    /// Where other hosts may work on the same log.
+    cluster: Option<Cluster>,
     registry: Arc<Registry>,
     reloading: Reloading,
     retention: (Retention, CancellationToken),
@@ -132,13 +137,30 @@ impl Service {
         let waiting = Budget::new(settings.host.waiting_bytes_max);
         let options = reader::Options { waiting, ..reader::Options::default() };
         let handlers = prepared.handlers();
-        let host = Host::start_with(log.clone(), handlers, metrics.clone(), options, Owned::All, natives).await?;
+        // Where there may be others they are heard first.
+        let owned = if guarantees.several_hosts { Owned::none() } else { Owned::All };
+        let host = Host::start_with(log.clone(), handlers, metrics.clone(), options, owned, natives).await?;
         let host = Arc::new(host);
         registry.put_in_force(prepared).await;
-        face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone() }));
+        let vital = Vital::default();
+        let cluster = guarantees.several_hosts.then(|| {
+            let HostSettings { name, lease, .. } = settings.host.clone();
+            Cluster::start(
+                log.clone(),
+                host.clone(),
+                About { name: name.unwrap_or_else(machine::name), address, lease },
+                &metrics,
+                &vital,
+            )
+        });
+        if let Some(cluster) = &cluster {
+            cluster.settled().await;
+        }
+        let hosts = cluster.as_ref().map(|cluster| cluster.hosts().clone());
+        let hosts_of = hosts.clone();
+        face.attach(Arc::new(Started { host: host.clone(), registry: registry.clone(), hosts }));
         let stop_retention = CancellationToken::new();
         // The host goes on without these, but not as it should.
-        let vital = Vital::default();
         let beside = |name: &'static str, task: BoxFuture<'static, ()>| {
             let guarded = vital.guard(name, task);
             tokio::spawn(stop_retention.clone().run_until_cancelled_owned(guarded));
@@ -156,7 +178,8 @@ impl Service {
                 host.write_positions(&shard.handler);
             }
         };
-        let retention = Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, stop_retention.clone());
+        let retention =
+            Retention::start(log.clone(), retain, host.holders(), &metrics, hurry, hosts_of, stop_retention.clone());
         let tell = room::tell(retention.retained(), host.clone(), readiness.clone());
         beside("the look at the log's room", Box::pin(tell));
         let tell = tell_panics([vital.clone(), retention.vital()], readiness.clone());
@@ -171,6 +194,7 @@ impl Service {
             log,
             _host_data: host_data,
             host,
+            cluster,
             registry,
             reloading,
             retention,
@@ -232,6 +256,10 @@ impl Service {
     pub async fn stop(self) {
         self.readiness.set_unready("the host is stopping");
         self.reloading.stop().await;
+        // Others take its shards from here on.
+        if let Some(cluster) = self.cluster {
+            cluster.leave().await;
+        }
         self.host.stop().await;
         let (retention, stop_retention) = self.retention;
         stop_retention.cancel();
@@ -344,10 +372,37 @@ fn own_handler(own: &Overview) -> RunningHandler {
     }
 }
 
+fn host_view(known: Known) -> HostView {
+    let Known { beat, silent_for, lives, is_this } = known;
+    let state = match (lives, beat.leaving) {
+        (false, _) => SILENT,
+        (true, true) => "leaving",
+        (true, false) => "live",
+    };
+    let handler = |runs: &Runs| HostHandlerView {
+        name: runs.handler.to_string(),
+        shards: runs.shards,
+        held: runs.held.iter().collect(),
+    };
+    HostView {
+        id: beat.host.to_string(),
+        name: beat.name.clone(),
+        is_this,
+        state: state.into(),
+        address: beat.address.clone(),
+        version: beat.version.clone(),
+        features: beat.features,
+        since: beat.started.to_string(),
+        silent_ms: clock::millis(silent_for),
+        handlers: beat.runs.iter().map(handler).collect(),
+    }
+}
+
 /// What the HTTP face asks.
 struct Started {
     host: Arc<Host>,
     registry: Arc<Registry>,
+    hosts: Option<Hosts>,
 }
 
 impl Running for Started {
@@ -358,6 +413,8 @@ impl Running for Started {
     fn handlers(&self) -> Vec<RunningHandler> {
         let unlike_file = self.registry.problem();
         let overviews = self.host.overview();
+        let fixed = self.host.unlike_log();
+        let unlike_log = |name: &HandlerName| Some(fixed.iter().find(|fixed| fixed.handler == *name)?.to_string());
         // The settings' handlers, also those whose shards are between two versions right now.
         let views = self.registry.views().into_iter().map(|view| {
             let overview = overviews.iter().find(|overview| overview.name == view.name);
@@ -379,13 +436,17 @@ impl Running for Started {
                 running: overview.map_or(0, |overview| overview.running),
                 concurrency: overview.map_or(0, |overview| overview.concurrency),
                 show_state: view.show_state,
-                problem: view.problem.or_else(|| unlike_file.clone()),
+                problem: view.problem.or_else(|| unlike_log(&view.name)).or_else(|| unlike_file.clone()),
                 name: view.name,
             }
         });
         // The host's own handlers are in no settings.
         let own = overviews.iter().filter(|overview| overview.name.is_reserved()).map(own_handler);
         views.chain(own).collect()
+    }
+
+    fn hosts(&self) -> Vec<HostView> {
+        self.hosts.iter().flat_map(Hosts::list).map(host_view).collect()
     }
 
     fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>> {
@@ -405,6 +466,9 @@ impl Running for Started {
 
     fn forget(&self, log: Arc<dyn Log>, handler: HandlerName) -> BoxFuture<'_, Result<(), ForgetError>> {
         Box::pin(async move {
+            if let Some(host) = self.hosts.as_ref().and_then(|hosts| hosts.runs(&handler)) {
+                return Err(ForgetError::RunsElsewhere { handler, host });
+            }
             let work = async {
                 // Before the log forgets it: afterwards nobody could ask again after a failure.
                 let versions = self.registry.forget(handler.clone()).await;

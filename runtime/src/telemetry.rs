@@ -20,7 +20,7 @@ mod staged;
 
 pub use calls::Calls;
 pub use failures::{FailedRun, TELL_EVERY, Told};
-pub use families::{ClockMetrics, CommitMetrics, HttpMetrics, IngressMetrics, RetentionMetrics};
+pub use families::{ClockMetrics, ClusterMetrics, CommitMetrics, HttpMetrics, IngressMetrics, RetentionMetrics};
 pub use handler::{HandlerMetrics, TOPIC_OTHER, TOPICS_MAX};
 pub use occasions::Occasions;
 pub use staged::StagedCounts;
@@ -94,6 +94,10 @@ impl Metrics {
 
     pub fn ingress(&self) -> IngressMetrics {
         self.families.ingress.clone()
+    }
+
+    pub fn cluster(&self) -> ClusterMetrics {
+        self.families.cluster.clone()
     }
 
     pub fn http(&self) -> HttpMetrics {

@@ -4,20 +4,24 @@ use crate::checker::{self, History};
 use crate::harness::native::{Native, count};
 use crate::harness::{PATIENCE, counts, dead_letters, everything, watch};
 use futures_util::FutureExt;
+use sluicebox::clock::Timestamp;
+use sluicebox::cluster::{About, Cluster};
 use sluicebox::commit::{Over, Pin};
 use sluicebox::config::Start;
 use sluicebox::control::Command;
 use sluicebox::handler::{Digest, HandlerName, Policy, ShardId};
 use sluicebox::host::{Handler, Host, Owned};
 use sluicebox::log::memory::MemoryLog;
-use sluicebox::log::{Log, Routings};
+use sluicebox::log::{Heartbeat, HostId, Log, Routings, Runs};
 use sluicebox::message::{Key, NewMessage, Offset};
 use sluicebox::reader::Options;
 use sluicebox::routing::{IdFrom, KeyFrom, Routing, Span};
 use sluicebox::telemetry::Metrics;
 use sluicebox::topic::{Pattern, Topic};
+use sluicebox::vital::Vital;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 const KEYS: usize = 64;
 
@@ -274,4 +278,62 @@ async fn a_change_that_a_host_began_and_did_not_end_is_ended_by_another() {
     even.host.stop().await;
     odd.host.stop().await;
     check_exactly_once(&*log, &even.handler).await;
+}
+
+/// Waits until the host holds these shards of the handler and no others.
+async fn until_held(host: &Host, indices: &[u16]) {
+    let mut changes = host.holding().changes();
+    let wait = async {
+        while host.holding().held().keys().map(|shard| shard.index).collect::<Vec<_>>() != indices {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("it holds other shards");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shard_that_another_host_claimed_is_left_and_not_claimed_again_before_that_one_gives_it_up_or_a_lease_is_over()
+ {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let Working { host, handler, .. } = Working::start(&log, Owned::none()).await;
+    let host = Arc::new(host);
+    let (metrics, vital) = (Metrics::new(), Vital::default());
+    let about = About { name: "a".into(), address: ([127, 0, 0, 1], 1).into(), lease: Duration::from_secs(3) };
+    let cluster = Cluster::start(log.clone(), host.clone(), about, &metrics, &vital);
+    let all: Vec<u16> = (0..8).collect();
+    until_held(&host, &all).await;
+    let routing = routing(&*log).await;
+    log.append(messages(KEYS)).await.unwrap();
+    until_handled(&*log, &routing, &all, 1).await;
+
+    let other = |held: &[u16], sequence| Heartbeat {
+        host: HostId(1),
+        name: "b".into(),
+        address: String::new(),
+        version: String::new(),
+        features: 1,
+        started: Timestamp(0),
+        runs: vec![Runs { handler: name(), shards: 0, held: held.iter().copied().collect() }],
+        leaving: false,
+        sequence,
+    };
+    let claim = |index| log.claim(ShardId { handler: name(), index }, Offset::START);
+    // One that has nothing to commit is told by what the other one says.
+    claim(5).await.unwrap();
+    log.beat(other(&[5], 1)).await.unwrap();
+    until_held(&host, &[0, 1, 2, 3, 4, 6, 7]).await;
+    // One that commits finds out by itself.
+    claim(3).await.unwrap();
+    log.append(messages(KEYS)).await.unwrap();
+    until_held(&host, &[0, 1, 2, 4, 6, 7]).await;
+    log.beat(other(&[], 2)).await.unwrap();
+    until_held(&host, &[0, 1, 2, 4, 5, 6, 7]).await;
+    until_held(&host, &all).await;
+    until_handled(&*log, &routing, &all, 2).await;
+    let terms: Vec<u64> = log.status().await.unwrap().iter().map(|status| status.term.0).collect();
+    assert_eq!(terms, [1, 1, 1, 3, 1, 3, 1, 1], "each claim was one that was needed");
+    cluster.leave().await;
+    until_held(&host, &[]).await;
+    host.stop().await;
+    check_exactly_once(&*log, &handler).await;
 }

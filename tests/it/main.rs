@@ -8,6 +8,7 @@ mod bulk;
 mod checker;
 mod clients;
 mod clocks;
+mod cluster;
 mod conformance;
 mod crash;
 mod delays;

@@ -38,7 +38,7 @@ impl Running {
     fn start_with(log: &Arc<dyn Log>, retain: Retain, holder: &str, hurry: impl Fn(&ShardId) + Send + 'static) -> Self {
         let (holders, told) = watch::channel(vec![HandlerName::parse(holder).unwrap()]);
         let (metrics, stop) = (Metrics::new(), CancellationToken::new());
-        let retention = Retention::start(log.clone(), retain, told, &metrics, hurry, stop.clone());
+        let retention = Retention::start(log.clone(), retain, told, &metrics, hurry, None, stop.clone());
         Self { retention, holders, metrics, stop }
     }
 

@@ -85,7 +85,7 @@ pub struct Trim {
     /// `read`, or after the last applied command, of any of their shards goes; nothing after a routing's start goes
     /// for those that have a shard which was never claimed.
     pub holders: Vec<HandlerName>,
-    /// Most messages deleted by one call: commits wait for it.
+    /// Most messages deleted by one call: commits wait for it. 0: only looks who keeps them.
     pub messages_max: usize,
 }
 

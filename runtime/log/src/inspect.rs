@@ -104,6 +104,8 @@ pub struct DelayedFacts {
     pub topic: Topic,
     pub key: Option<Key>,
     pub id: Option<Arc<str>>,
+    /// What it takes, about.
+    pub bytes: u64,
 }
 
 impl DelayedFacts {
@@ -114,6 +116,7 @@ impl DelayedFacts {
             topic: message.topic.clone(),
             key: message.key.clone(),
             id: message.id.clone(),
+            bytes: (message.body.len() + message.headers.bytes()) as u64,
         }
     }
 }

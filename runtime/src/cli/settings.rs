@@ -30,12 +30,15 @@ pub struct AboveArgs {
     /// Call the log by this name instead of the one in the file
     #[arg(long, value_name = "NAME", env = "SLUICEBOX_NAMESPACE")]
     namespace: Option<String>,
+    /// Call this host by this name instead of the one in the file
+    #[arg(long, value_name = "NAME", env = "SLUICEBOX_HOST_NAME")]
+    host_name: Option<String>,
 }
 
 impl AboveArgs {
     pub fn overrides(&self) -> Overrides {
-        let Self { listen, data, token_file, namespace } = self.clone();
-        Overrides { namespace, listen, data, token_file, accept_clock: false }
+        let Self { listen, data, token_file, namespace, host_name } = self.clone();
+        Overrides { namespace, listen, data, token_file, host_name, accept_clock: false }
     }
 }
 

@@ -95,7 +95,11 @@ fn rows(handler: &HandlerView, source: Source, with_shards: bool, now: Timestamp
             let paused = if shard.control.paused { "paused" } else { "" };
             let first = [format!("  /{}", shard.index), paused.into(), String::new(), String::new()];
             let numbers = [shard.open, shard.delayed, shard.dead, shard.marks];
-            row(first, Some(shard.read), numbers, [String::new(), String::new()])
+            // Where there is one host only nobody asks who works on it.
+            let last = shard.host.as_ref().map(|host| {
+                [format!("term {}", shard.term), format!("on {} ({})", printable(&host.name), printable(&host.id))]
+            });
+            row(first, Some(shard.read), numbers, last.unwrap_or_default())
         }));
     }
     rows

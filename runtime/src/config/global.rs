@@ -4,8 +4,9 @@ mod edges;
 mod nats;
 
 use super::declared::host::{
-    HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_DELAYED, HOST_DELAYED_BYTES, HOST_DELAYED_MAX, HOST_WAITING, HTTP_LISTEN,
-    HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES, LogKind, NAMESPACE,
+    HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_DELAYED, HOST_DELAYED_BYTES, HOST_DELAYED_MAX, HOST_LEASE, HOST_NAME,
+    HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES,
+    LogKind, NAMESPACE,
 };
 use super::findings::Findings;
 use super::item::Item;
@@ -107,6 +108,25 @@ pub(super) fn host(
         let hint = "leave it out for the directory of the log";
         directory_at(findings, item, directory, &HOST_DATA.kind.expected(), hint)
     });
+    let name = section.read(findings, &HOST_NAME, |findings, item| {
+        let text = values::text(findings, item, &HOST_NAME.kind.expected())?;
+        let is_good = is_host_name(text);
+        if !is_good {
+            let message = format!("`{text}` is not the name of a host");
+            findings.error(item.span(), message).expected(HOST_NAME.kind.expected()).hint(item.more());
+        }
+        is_good.then(|| text.to_owned())
+    });
+    let name = match &overrides.host_name {
+        Some(above) if !is_host_name(above) => {
+            let problem = findings.error_in(&origin(HOST_NAME.above), format!("`{above}` is not the name of a host"));
+            problem.expected(HOST_NAME.kind.expected()).hint("unset it to take the name of the machine");
+            None
+        }
+        Some(above) => Some(above.clone()),
+        None => name,
+    };
+    let lease = section.value(findings, &HOST_LEASE);
     let clock_skew_max = section.value(findings, &HOST_CLOCK_SKEW_MAX);
     let waiting_bytes_max = section.value(findings, &HOST_WAITING);
     let mut delayed = section.section(findings, &HOST_DELAYED);
@@ -119,7 +139,11 @@ pub(super) fn host(
         LogSettings::Embedded { path, .. } => path.clone(),
         LogSettings::Nats { .. } => overrides.data.clone().unwrap_or_else(|| directory.join(LOG_PATH.default.0)),
     });
-    HostSettings { data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max, delayed }
+    HostSettings { name, lease, data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max, delayed }
+}
+
+fn is_host_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The path of a directory, which need not be there.

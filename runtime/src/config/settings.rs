@@ -102,6 +102,10 @@ impl Default for Retain {
 /// What belongs to one host alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostSettings {
+    /// What people call it; absent: as the machine.
+    pub name: Option<String>,
+    /// Another host that was not heard for so long is taken for dead.
+    pub lease: Duration,
     /// The directory of compiled modules and of the versions to go back to.
     pub data: PathBuf,
     /// How far the machine's clock may be from the host's time at a start.
@@ -191,6 +195,8 @@ pub struct Overrides {
     pub data: Option<PathBuf>,
     /// `--token-file`, `SLUICEBOX_TOKEN_FILE`; relative to the current directory.
     pub token_file: Option<PathBuf>,
+    /// `--host-name`, `SLUICEBOX_HOST_NAME`.
+    pub host_name: Option<String>,
     /// `--accept-clock`.
     pub accept_clock: bool,
 }

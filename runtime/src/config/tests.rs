@@ -335,6 +335,8 @@ fn a_short_file_gets_careful_defaults() {
     assert_eq!(
         loaded.settings.host,
         HostSettings {
+            name: None,
+            lease: Duration::from_secs(5),
             data: files.path("data"),
             clock_skew_max: Duration::from_secs(300),
             accept_clock: false,
@@ -403,7 +405,11 @@ fn every_setting_is_read() {
     let (data, clock_skew_max) = (files.path("own"), Duration::from_secs(300));
     let delayed = DelayedBound { messages_max: 8, bytes_max: 3 << 20 };
     let waiting_bytes_max = 64 << 20;
-    assert_eq!(host, HostSettings { data, clock_skew_max, accept_clock: false, waiting_bytes_max, delayed });
+    let (name, lease) = (None, Duration::from_secs(5));
+    assert_eq!(
+        host,
+        HostSettings { name, lease, data, clock_skew_max, accept_clock: false, waiting_bytes_max, delayed }
+    );
     assert_eq!(http, HttpSettings { listen: ([0, 0, 0, 0], 80).into(), token: Some(Secret::new("0123456789abcdef")) });
     let [all, free, order] = handlers.try_into().unwrap();
     assert_eq!((all.start, all.key, all.policy.dedup), (Start::Earliest, KeyFrom::All, None));

@@ -15,6 +15,11 @@ pub enum Owned {
 }
 
 impl Owned {
+    /// Not one.
+    pub fn none() -> Self {
+        Self::Only(BTreeSet::new())
+    }
+
     /// The indices of the shards of one handler, which has `shards`.
     pub(super) fn of(&self, handler: &HandlerName, shards: u16) -> BTreeSet<u16> {
         match self {

@@ -109,15 +109,17 @@ impl Running {
             gate: self.gate.clone(),
             remembered: self.remembered.clone(),
             idle: self.idle[usize::from(index)].clone(),
+            holding: works.holding.clone(),
             commands: works.follower.commands(&self.name),
             pins: works.follower.pins().clone(),
             metrics: self.metrics.clone(),
             commit_metrics: works.metrics.commits(),
             stop: stop.clone(),
         };
+        let held = parts.holding.hold(&parts.id);
         let beside = works.natives.beside(&parts.id, works, stop.clone());
         let work = async move {
-            tokio::join!(actor::run(parts), beside);
+            tokio::join!(actor::run(parts, held), beside);
         };
         Task { stop, ended: AbortOnDropHandle::new(tokio::spawn(work)) }
     }

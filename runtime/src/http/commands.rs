@@ -114,7 +114,9 @@ pub(super) async fn forget(State(face): State<Arc<Face>>, PathText(name): PathTe
     }
     let running = face.running.get().ok_or_else(|| ApiError::unavailable("the host is starting: ask again"))?;
     running.forget(face.log.clone(), name.clone()).await.map_err(|error| match error {
-        ForgetError::Runs { .. } => ApiError::new(StatusCode::CONFLICT, error.to_string()),
+        ForgetError::Runs { .. } | ForgetError::RunsElsewhere { .. } => {
+            ApiError::new(StatusCode::CONFLICT, error.to_string())
+        }
         ForgetError::Versions { .. } => ApiError::unavailable(error.to_string()),
         ForgetError::Log(error) => error.into(),
     })?;

@@ -4,7 +4,7 @@ use super::error::ApiError;
 use super::face::Face;
 use super::parameters::Parameters;
 use super::views::StatusView;
-use super::{commands, dead, handlers, module, publish, state, tail, waiting, waiting_metrics};
+use super::{commands, dead, handlers, hosts, module, publish, state, tail, waiting, waiting_metrics};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, header};
@@ -48,7 +48,7 @@ const fn puts(path: &'static str, serve: fn() -> MethodRouter<Arc<Face>>) -> Rou
 }
 
 /// Every path; of two that match, the first is meant.
-pub(super) static ROUTES: [Route; 26] = [
+pub(super) static ROUTES: [Route; 27] = [
     writes("/v1/topics/{topic}", || post(publish::publish)),
     reads("/v1/topics/{pattern}/tail", || get(tail::tail)),
     reads_many("/v1/handlers", || get(handlers::list)),
@@ -71,6 +71,7 @@ pub(super) static ROUTES: [Route; 26] = [
     reads_many("/v1/dead/{number}", || get(dead::show)),
     writes("/v1/dead/retry", || post(dead::retry)),
     writes("/v1/dead/drop", || post(dead::drop)),
+    reads_many("/v1/hosts", || get(hosts::list)),
     reads_many("/v1/status", || get(status)),
     reads_many("/metrics", || get(metrics)),
     reads("/livez", || get(async || "alive\n")),

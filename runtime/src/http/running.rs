@@ -2,6 +2,7 @@
 //! every handler of the settings fares.
 
 use super::rfc3339;
+use super::views::HostView;
 use crate::clock::{self, Timestamp};
 use crate::commit::DeadLetter;
 use crate::config::ShowState;
@@ -25,6 +26,11 @@ pub trait Running: Send + Sync {
     /// Every handler that the settings name, by name, and the host's own if it runs; also one that does not run because of a problem: a handler that is
     /// not here may be forgotten.
     fn handlers(&self) -> Vec<RunningHandler>;
+
+    /// The hosts that were heard lately, by id; none where the log can have one only.
+    fn hosts(&self) -> Vec<HostView> {
+        vec![]
+    }
 
     /// Room for messages that are to appear later.
     fn delay(&self, more: Amount) -> BoxFuture<'_, Result<Delaying, NoDelay>>;
@@ -50,6 +56,8 @@ pub enum TryError {
 pub enum ForgetError {
     #[error("handler `{handler}` is being started or changed: take it out of the settings file first")]
     Runs { handler: HandlerName },
+    #[error("handler `{handler}` is run by the host {host}: take it out of the settings file of every host first")]
+    RunsElsewhere { handler: HandlerName, host: String },
     #[error("failed to delete the module versions of `{handler}`: {source}")]
     Versions { handler: HandlerName, source: std::io::Error },
     #[error(transparent)]

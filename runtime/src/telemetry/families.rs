@@ -59,6 +59,7 @@ pub(super) struct Families {
     pub(super) ingress: IngressMetrics,
     pub(super) http: HttpMetrics,
     pub(super) clock: ClockMetrics,
+    pub(super) cluster: ClusterMetrics,
 }
 
 /// What is counted of commits.
@@ -127,6 +128,29 @@ impl IngressMetrics {
         self.messages.with_label_values(&["taken"]).inc_by(fit);
         self.messages.with_label_values(&["unfit"]).inc_by(unfit);
         self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+    }
+}
+
+/// Hosts on one log, as this one sees them.
+#[derive(Clone)]
+pub struct ClusterMetrics {
+    members: IntGauge,
+    held: IntGauge,
+    taken_over: IntCounter,
+    features: IntGauge,
+}
+
+impl ClusterMetrics {
+    /// How many hosts live, how many shards this one holds, and what all of the living understand.
+    pub fn show(&self, members: usize, held: usize, features: u32) {
+        self.members.set(i64::try_from(members).unwrap_or(i64::MAX));
+        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.features.set(i64::from(features));
+    }
+
+    /// Shards of hosts that are silent are this host's now.
+    pub fn taken_over(&self, shards: usize) {
+        self.taken_over.inc_by(shards as u64);
     }
 }
 
@@ -303,6 +327,12 @@ impl Families {
                     "sluicebox_ingress_waiting_messages",
                     "What plain clients sent and was not taken up at the last look, about",
                 ),
+            },
+            cluster: ClusterMetrics {
+                members: r.gauge("sluicebox_hosts", "Hosts on the log that live, with this one; 0 where there can be one only"),
+                held: r.gauge("sluicebox_shards_held", "Shards that this host holds; 0 where there can be one host only"),
+                taken_over: r.counter("sluicebox_takeovers_total", "Shards taken over from hosts that were silent"),
+                features: r.gauge("sluicebox_features", "What all hosts that live understand; 0 where there can be one only"),
             },
             http: HttpMetrics {
                 requests: r.counters(

@@ -52,8 +52,10 @@ impl Reader {
     pub(super) fn delayed_facts(&self, query: &DelayedQuery) -> Result<Vec<DelayedFacts>, Failure> {
         let snapshot = self.connection().unchecked_transaction()?;
         // No index by due time: it would cost every delayed message, and a shard has a bounded number of them.
-        let mut select =
-            snapshot.prepare_cached("SELECT number, due, topic, key, id FROM delayed WHERE shard_id = ?1")?;
+        let mut select = snapshot.prepare_cached(
+            "SELECT number, due, topic, key, id, length(body) + ifnull(length(headers), 0) FROM delayed \
+             WHERE shard_id = ?1",
+        )?;
         let mut first = Smallest::new(query.delayed_max);
         for (shard_id, shard) in self.shards_of(&query.handler)? {
             let mut found = select.query([shard_id])?;
@@ -63,7 +65,8 @@ impl Reader {
                     continue;
                 }
                 let topic = rows::topic(rows::text(row, 2)?)?;
-                let facts = DelayedFacts { place, topic, key: rows::key(row, 3)?, id: rows::id(row, 4)? };
+                let (key, id, bytes) = (rows::key(row, 3)?, rows::id(row, 4)?, uint(row, 5)?);
+                let facts = DelayedFacts { place, topic, key, id, bytes };
                 if query.filter.matches(&facts) {
                     first.add(place, facts);
                 }

@@ -36,8 +36,8 @@ settings! {
         kind: Word(&[("embedded", LogKind::Embedded), ("nats", LogKind::Nats), ("redis", LogKind::Redis)]),
         default: Is(LogKind::Embedded),
         effect: "Where messages are kept. `embedded` is a database in a directory of this machine, `nats` are two streams of \
-                 a NATS server with JetStream, of version 2.11 or newer. One host at a time may run on a namespace: two would take \
-                 the shards from each other. This build has no other kind.",
+                 a NATS server with JetStream, of version 2.11 or newer: there any number of hosts may run on a namespace, and share \
+                 the shards. This build has no other kind.",
         example: "kind = \"embedded\"",
         above: None,
     };
@@ -184,6 +184,25 @@ settings! {
         default: Means("the defaults of what is in it"),
         effect: "What belongs to this host alone, whatever the log is.",
         example: "data = \"host\"",
+        above: None,
+    };
+    HOST_NAME: Form, Means = Setting {
+        path: "host.name",
+        kind: Form("a name of 1 to 64 letters, digits and signs without white space"),
+        default: Means("the name of the machine"),
+        effect: "What `sluicebox hosts` calls this host, where several work on one log. For people: hosts tell each other apart \
+                 by an id of their own.",
+        example: "name = \"shop-1\"",
+        above: Some(Above { flag: "--host-name", variable: "SLUICEBOX_HOST_NAME" }),
+    };
+    HOST_LEASE: Span, Is<Duration> = Setting {
+        path: "host.lease",
+        kind: Span(Duration::from_secs(1)..=Duration::from_secs(120)),
+        default: Is(Duration::from_secs(5)),
+        effect: "A host that the others did not hear for so long is taken for dead, and its shards are taken over; where several \
+                 work on one log. It is heard five times as often. One that was only asleep can do no harm: what it had is \
+                 fenced by then. All hosts should have the same.",
+        example: "lease = \"10s\"",
         above: None,
     };
     HOST_DATA: Form, Means = Setting {

@@ -1,5 +1,6 @@
 //! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
 
+use super::hosts::{HostView, SILENT};
 use crate::backlog::{self, Budget, Place, Waiting};
 use crate::commit::{Control, DeadFilter, DeadQuery, Over};
 use crate::handler::{HandlerName, ShardId};
@@ -99,6 +100,16 @@ pub struct ShardView {
     pub delayed: u64,
     pub dead: u64,
     pub control: ControlView,
+    /// The host that holds it, as it says; absent: none says so, or the log can have one host only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<ShardHostView>,
+}
+
+/// Who works on a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardHostView {
+    pub id: String,
+    pub name: String,
 }
 
 /// What operators asked for and is in force or under way.
@@ -189,6 +200,7 @@ impl From<&ShardStatus> for ShardView {
             delayed: status.delayed,
             dead: status.dead,
             control: ControlView::from(&status.control),
+            host: None,
         }
     }
 }
@@ -323,10 +335,12 @@ impl HandlerView {
 
     /// Adds what only the running host knows. `end` is the log's: shards that had nothing to write are further than
     /// their records.
-    fn follow(&mut self, running: &dyn Running, mine: Option<RunningHandler>, end: Offset) {
+    fn follow(&mut self, running: &dyn Running, hosts: &[HostView], mine: Option<RunningHandler>, end: Offset) {
         self.running = mine;
         let Ok(name) = HandlerName::parse(&self.name) else { return };
         for shard in &mut self.shards {
+            let holder = hosts.iter().find(|host| host.state != SILENT && host.holds(&self.name, shard.index));
+            shard.host = holder.map(|host| ShardHostView { id: host.id.clone(), name: host.name.clone() });
             let id = ShardId { handler: name.clone(), index: shard.index };
             let Some(passed) = running.passed(&id).filter(|passed| passed.0 > shard.read) else { continue };
             shard.read = passed.0;
@@ -342,9 +356,10 @@ impl HandlerView {
 fn follow(handlers: &mut [HandlerView], running: &dyn Running, end: Offset) {
     let mut mine: HashMap<String, _> =
         running.handlers().into_iter().map(|handler| (handler.name.to_string(), handler)).collect();
+    let hosts = running.hosts();
     for handler in handlers {
         let own = mine.remove(&handler.name);
-        handler.follow(running, own, end);
+        handler.follow(running, &hosts, own, end);
     }
 }
 

@@ -332,7 +332,7 @@ impl WaitingPage {
 }
 
 impl From<&DelayedFacts> for DelayedView {
-    fn from(DelayedFacts { place, topic, key, id }: &DelayedFacts) -> Self {
+    fn from(DelayedFacts { place, topic, key, id, .. }: &DelayedFacts) -> Self {
         Self {
             shard: place.shard,
             number: place.number,
