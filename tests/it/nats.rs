@@ -4,6 +4,7 @@
 mod answers;
 mod checks;
 mod cluster;
+mod faults;
 mod foreign;
 mod login;
 mod permissions;

@@ -29,7 +29,7 @@ pub type NatsLog = Replicated<Server>;
 impl NatsLog {
     /// Connects, makes the streams if they are not there, and returns when all that is in the log was applied.
     pub async fn open(options: Options) -> Result<Self, LogError> {
-        let server = Server::connect(&options).await?;
+        let server = Box::pin(Server::connect(&options)).await?;
         let Options { flush_bytes, snapshot_bytes, .. } = options;
         Self::open_on(server, Bounds { flush_bytes, snapshot_bytes }).await
     }

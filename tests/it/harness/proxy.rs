@@ -76,12 +76,13 @@ async fn connect(client: TcpStream, server: u16, mut network: watch::Receiver<Ne
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let cuts = network.borrow().cuts;
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let of_passes = network.clone();
     tokio::select! {
         // A cut goes before what is released at the same time.
         biased;
         _ = network.wait_for(|network| network.cuts != cuts) => {}
-        () = pass(from_client, to_server, network.clone(), Direction::ToServer) => {}
-        () = pass(from_server, to_client, network.clone(), Direction::ToClient) => {}
+        () = pass(from_client, to_server, of_passes.clone(), Direction::ToServer) => {}
+        () = pass(from_server, to_client, of_passes.clone(), Direction::ToClient) => {}
     }
 }
 
