@@ -53,8 +53,9 @@ async fn read_on<E: Engine>(shared: &Arc<Shared<E>>) -> Result<(), LogError> {
             let _ = waiting.send(outcome);
         }
         failed.map_or(Ok(()), Err)?;
-        state::flush_when_due(shared);
+        // One at a time, and the snapshot first: where many keys are written again and again, state is always due.
         snapshot::take_when_due(shared);
+        state::flush_when_due(shared);
     }
     Ok(())
 }
