@@ -43,7 +43,7 @@ struct Arguments {
     #[arg(long, default_value = "")]
     only: String,
     /// Messages of each measurement
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 100_000)]
     messages: usize,
     /// How often each is measured, in turns
     #[arg(long, default_value_t = 3)]

@@ -38,6 +38,7 @@ proptest! {
     #[test]
     fn messages_come_back_as_they_were(messages in vec(any_message(), 0..5)) {
         let frame = encode_messages(&messages);
+        prop_assert!(frame.len() <= messages_bytes(&messages), "it had to grow to {} bytes", frame.len());
         prop_assert_eq!(decode_counted(&frame), Ok(Frame::Messages(messages.clone())));
         prop_assert_eq!(unpack(frame), Ok(Unpacked { origin: None, messages }));
     }

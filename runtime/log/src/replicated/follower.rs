@@ -62,8 +62,9 @@ async fn read_on<E: Engine>(shared: &Arc<Shared<E>>) -> Result<(), LogError> {
         // After the answers: who sees that all was applied and has none knows that its entry is not among them.
         shared.applied.send_replace(shared.replica().applied);
         failed.map_or(Ok(()), Err)?;
-        state::flush_when_due(shared);
+        // One at a time, and the snapshot first: where many keys are written again and again, state is always due.
         snapshot::take_when_due(shared);
+        state::flush_when_due(shared);
     }
 }
 

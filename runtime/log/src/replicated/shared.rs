@@ -251,3 +251,17 @@ impl Drop for Leave<'_> {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_is_the_own_only_if_it_came_back_as_it_was_written() {
+        let entry = |messages| Entry::Trim { from: Default::default(), upto: Default::default(), messages };
+        let written = |messages| Written { payload: entry::encode(7, &entry(messages)), entry: entry(messages) };
+        assert_eq!(written(1).came_back_as(&entry::encode(7, &entry(1))), Some(entry(1)));
+        // Somebody else's, with a nonce of this host.
+        assert_eq!(written(1).came_back_as(&entry::encode(7, &entry(2))), None);
+    }
+}
