@@ -45,6 +45,9 @@ use tokio_util::sync::CancellationToken;
 /// Between two looks for modules that do not run: one that runs once in between is left alone.
 const RELEASE_IDLE: Duration = Duration::from_secs(60);
 
+/// A host that stops waits for its log so long.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
+
 /// Why a host does not start. Each says what was tried on what.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -259,6 +262,11 @@ impl Service {
         self.stop_http.cancel();
         if let Err(error) = self.http.await {
             tracing::error!(%error, "the HTTP face ended badly");
+        }
+        match tokio::time::timeout(SETTLE_MAX, self.log.settle()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the next start takes longer"),
+            Err(_) => tracing::warn!("the log took too long to settle: the next start takes longer"),
         }
         // The last handle: closing waits for what the log took.
         let log = self.log;

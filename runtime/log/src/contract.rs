@@ -308,4 +308,9 @@ pub trait Log: Send + Sync + 'static {
     /// Who was heard since the log was opened, this host included once it beat. After a loss of the connection others are
     /// heard again by themselves.
     fn members(&self) -> &Members;
+
+    /// Writes down what is only in memory, so that the next start is short. Nothing is lost without it.
+    fn settle(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async { Ok(()) })
+    }
 }

@@ -17,12 +17,12 @@ mod place;
 mod tests;
 mod wire;
 
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "redis"))]
 pub(crate) use self::commit::{
     read_control, read_delayed, read_head, read_letter, read_mark, read_shard, write_control, write_delayed,
     write_head, write_letter, write_mark, write_shard,
 };
-#[cfg(feature = "nats")]
+#[cfg(any(feature = "nats", feature = "redis"))]
 pub(crate) use self::message::read_key;
 pub use self::place::Place;
 pub use self::wire::FrameError;

@@ -2,8 +2,9 @@
 
 use super::server::Server;
 use crate::error::LogError;
-use crate::members::{self, Heartbeat, Members};
+use crate::members::Members;
 use async_nats::Subscriber;
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use std::time::Duration;
 
@@ -33,20 +34,16 @@ pub(super) async fn listen(server: Server, mut subscriber: Subscriber, members: 
     }
 }
 
-pub(super) async fn beat(server: &Server, beat: Heartbeat) -> Result<(), LogError> {
+pub(super) async fn beat(server: &Server, beat: Bytes) -> Result<(), LogError> {
     // What is sent without a connection would be sent when it is old.
     server.reachable()?;
-    let payload = members::encode(&beat);
-    if payload.len() > server.payload_bytes_max() {
+    let bytes_max = server.payload_bytes_max();
+    if beat.len() > bytes_max {
+        let bytes = beat.len();
         return Err(LogError::Refused {
-            reason: format!(
-                "a heartbeat of {} handlers takes {} bytes, the server takes {}: raise its `max_payload`",
-                beat.runs.len(),
-                payload.len(),
-                server.payload_bytes_max()
-            ),
+            reason: format!("a heartbeat takes {bytes} bytes, the server takes {bytes_max}: raise its `max_payload`"),
         });
     }
-    let sent = server.client.publish(server.names.members(), payload).await;
+    let sent = server.client.publish(server.names.members(), beat).await;
     sent.map_err(|error| LogError::Unavailable { reason: format!("a heartbeat was not sent: {error}") })
 }

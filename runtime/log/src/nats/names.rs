@@ -87,8 +87,10 @@ impl Names {
     }
 
     /// The letter that a subject is of.
-    pub(super) fn number_of_letter(subject: &str) -> Option<u64> {
-        subject.rsplit('.').next()?.parse().ok()
+    pub(super) fn letter_of(subject: &str) -> Option<(HandlerName, u64)> {
+        let mut tokens = subject.rsplit('.');
+        let number = tokens.next()?.parse().ok()?;
+        Some((HandlerName::parse(tokens.next()?).ok()?, number))
     }
 
     /// Which snapshot is the newest.

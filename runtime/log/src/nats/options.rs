@@ -1,6 +1,7 @@
 //! Where the server is, and what is checked before anything is done there.
 
 use crate::error::LogError;
+use crate::replicated::{FLUSH_BYTES, SNAPSHOT_BYTES};
 use async_nats::client::Client;
 use async_nats::{ConnectErrorKind, ConnectOptions, Event};
 use sluicebox_core::message::BODY_BYTES_MAX;
@@ -12,11 +13,6 @@ use tokio::sync::watch;
 const VERSION_MIN: (u64, u64) = (2, 11);
 /// A message at the limits, and what is around it, fit into one message of the server.
 const PAYLOAD_BYTES_MIN: usize = BODY_BYTES_MAX + 64 * 1024;
-/// Of state that commits wrote, in the memory of each host, before it goes into the stream of state.
-const FLUSH_BYTES: usize = 16 * 1024 * 1024;
-/// Of entries that a host which starts reads behind the last snapshot.
-const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
-
 /// Where and how to connect.
 #[derive(Clone, Debug)]
 pub struct Options {

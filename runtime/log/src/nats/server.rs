@@ -3,6 +3,7 @@
 use super::names::Names;
 use super::options::Options;
 use crate::error::LogError;
+use crate::replicated::engine::PublishError;
 use async_nats::client::{Client, Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::jetstream::stream::{self, Stream};
@@ -51,32 +52,9 @@ pub(super) struct Many {
     pub(super) too_many: bool,
 }
 
-/// Why something was not published.
-#[derive(Debug)]
-pub(super) enum PublishError {
-    /// The fence: something else is the last on the subject. Nothing was written.
-    Stale,
-    Full(String),
-    /// Nothing was written.
-    Unavailable(String),
-    /// It may be written, or be written later.
-    Unknown(String),
-}
-
-impl From<PublishError> for LogError {
-    fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Stale => LogError::Conflict,
-            PublishError::Full(reason) => LogError::Full { reason },
-            PublishError::Unavailable(reason) => LogError::Unavailable { reason },
-            PublishError::Unknown(reason) => LogError::Unknown { reason },
-        }
-    }
-}
-
 /// A connection and the streams of a namespace.
 #[derive(Clone)]
-pub(super) struct Server {
+pub struct Server {
     pub(super) client: Client,
     /// Changes with each connection that is made.
     pub(super) connections: watch::Receiver<u64>,

@@ -1,4 +1,4 @@
-//! State that commits wrote and that is not yet in the stream of state: the newest value of each entry, and since when.
+//! State that commits wrote and that is not yet in the engine: the newest value of each entry, and since when.
 
 use bytes::Bytes;
 use sluicebox_core::commit::KeyWrites;
@@ -13,28 +13,28 @@ const ENTRY_BYTES: usize = 160;
 
 /// The newest value of an entry.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::nats) struct Latest {
+pub(in crate::replicated) struct Latest {
     /// The sequence of the commit that wrote it: of two values the one with the higher sequence is right.
-    pub(in crate::nats) version: u64,
+    pub(in crate::replicated) version: u64,
     /// `None`: it was deleted.
-    pub(in crate::nats) value: Option<Bytes>,
+    pub(in crate::replicated) value: Option<Bytes>,
 }
 
-pub(in crate::nats) type Entries = BTreeMap<Arc<str>, Latest>;
+pub(in crate::replicated) type Entries = BTreeMap<Arc<str>, Latest>;
 
 /// An entry of a snapshot.
-pub(in crate::nats) type Restored = (HandlerName, Key, Arc<str>, Latest);
+pub(in crate::replicated) type Restored = (HandlerName, Key, Arc<str>, Latest);
 
 #[derive(Clone, Debug, Default)]
-pub(in crate::nats) struct Written {
+pub(in crate::replicated) struct Written {
     handlers: BTreeMap<HandlerName, BTreeMap<Key, Entries>>,
     bytes: usize,
-    /// What is older, in the stream of state, is of a handler that was forgotten.
+    /// What is older, in the engine, is of a handler that was forgotten.
     forgotten: HashMap<HandlerName, u64>,
 }
 
 impl Written {
-    pub(in crate::nats) fn write(&mut self, version: u64, handler: &HandlerName, state: Vec<KeyWrites>) {
+    pub(in crate::replicated) fn write(&mut self, version: u64, handler: &HandlerName, state: Vec<KeyWrites>) {
         if state.is_empty() {
             return;
         }
@@ -50,8 +50,8 @@ impl Written {
         }
     }
 
-    /// What was written up to this sequence is in the stream of state.
-    pub(in crate::nats) fn flushed(&mut self, upto: u64) {
+    /// What was written up to this sequence is in the engine.
+    pub(in crate::replicated) fn flushed(&mut self, upto: u64) {
         let left = &mut self.bytes;
         self.handlers.retain(|_, keys| {
             keys.retain(|_, entries| {
@@ -66,19 +66,19 @@ impl Written {
         });
     }
 
-    pub(in crate::nats) fn forget_at(&mut self, handler: &HandlerName, sequence: u64) {
+    pub(in crate::replicated) fn forget_at(&mut self, handler: &HandlerName, sequence: u64) {
         self.forgotten.insert(handler.clone(), sequence);
         for (_, entries) in self.handlers.remove(handler).into_iter().flatten() {
             self.bytes -= entries.iter().map(|(entry, latest)| bytes(entry, latest.value.as_ref())).sum::<usize>();
         }
     }
 
-    pub(in crate::nats) fn forgotten_before(&self, handler: &HandlerName) -> u64 {
+    pub(in crate::replicated) fn forgotten_before(&self, handler: &HandlerName) -> u64 {
         self.forgotten.get(handler).copied().unwrap_or(0)
     }
 
     /// As a snapshot had it.
-    pub(in crate::nats) fn restore(&mut self, forgotten: HashMap<HandlerName, u64>, written: Vec<Restored>) {
+    pub(in crate::replicated) fn restore(&mut self, forgotten: HashMap<HandlerName, u64>, written: Vec<Restored>) {
         self.forgotten = forgotten;
         for (handler, key, entry, latest) in written {
             self.bytes += bytes(&entry, latest.value.as_ref());
@@ -86,26 +86,26 @@ impl Written {
         }
     }
 
-    pub(in crate::nats) fn forgotten(&self) -> &HashMap<HandlerName, u64> {
+    pub(in crate::replicated) fn forgotten(&self) -> &HashMap<HandlerName, u64> {
         &self.forgotten
     }
 
     /// Roughly, in memory.
-    pub(in crate::nats) fn bytes(&self) -> usize {
+    pub(in crate::replicated) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Of one key.
-    pub(in crate::nats) fn of(&self, handler: &HandlerName, key: &Key) -> Option<&Entries> {
+    pub(in crate::replicated) fn of(&self, handler: &HandlerName, key: &Key) -> Option<&Entries> {
         self.handlers.get(handler)?.get(key)
     }
 
     /// Of a handler, by key.
-    pub(in crate::nats) fn keys(&self, handler: &HandlerName) -> impl Iterator<Item = (&Key, &Entries)> {
+    pub(in crate::replicated) fn keys(&self, handler: &HandlerName) -> impl Iterator<Item = (&Key, &Entries)> {
         self.handlers.get(handler).into_iter().flatten()
     }
 
-    pub(in crate::nats) fn all(&self) -> impl Iterator<Item = (&HandlerName, &Key, &Arc<str>, &Latest)> {
+    pub(in crate::replicated) fn all(&self) -> impl Iterator<Item = (&HandlerName, &Key, &Arc<str>, &Latest)> {
         self.handlers.iter().flat_map(|(handler, keys)| {
             keys.iter().flat_map(move |(key, entries)| {
                 entries.iter().map(move |(entry, latest)| (handler, key, entry, latest))

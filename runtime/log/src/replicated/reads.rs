@@ -1,8 +1,8 @@
-//! Messages read from the log's stream: after an offset, at offsets, and before a time.
+//! Messages read from the engine's entries: after an offset, at offsets, and before a time.
 
+use super::engine::{Engine, Holds, Page, Stored};
 use super::entry::{self, Unpacked};
 use super::replica::number;
-use super::server::Stored;
 use super::shared::{Shared, unreadable};
 use crate::contract::{Batch, ReadRequest};
 use crate::error::LogError;
@@ -13,17 +13,12 @@ use sluicebox_core::message::{Message, Offset};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Entries and bytes asked for at once.
-const ENTRIES_MAX: u64 = 512;
-const BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// Rounds of these in one read, whatever they yield.
+/// Pages of the engine in one read, whatever they yield.
 const ROUNDS_MAX: usize = 8;
 /// Entries fetched at once.
 const FETCHES_MAX: usize = 32;
-/// The latest time that a server understands: the end of the year 9999.
-const TIME_MAX: Timestamp = Timestamp(253_402_300_799_000);
 
-pub(super) async fn read(shared: &Shared, request: ReadRequest) -> Result<Batch, LogError> {
+pub(super) async fn read<E: Engine>(shared: &Shared<E>, request: ReadRequest) -> Result<Batch, LogError> {
     let (end, trimmed) = {
         let replica = shared.replica();
         (replica.end, replica.trimmed)
@@ -38,7 +33,7 @@ pub(super) async fn read(shared: &Shared, request: ReadRequest) -> Result<Batch,
         if after >= upto || sequence > last {
             return Ok(batch);
         }
-        let (entries, next) = entries(shared, sequence, last).await?;
+        let Page { entries, next } = shared.engine.read(sequence, last).await?;
         for entry in entries {
             for message in messages(shared, &entry).await? {
                 if message.offset <= after || message.offset > upto {
@@ -65,31 +60,9 @@ pub(super) async fn read(shared: &Shared, request: ReadRequest) -> Result<Batch,
     Ok(batch)
 }
 
-/// Entries from this sequence on, as many as come at once, and where to go on; beyond `last` when there is no more.
-async fn entries(shared: &Shared, from: u64, last: u64) -> Result<(Vec<Stored>, u64), LogError> {
-    let name = shared.server.names.log_stream();
-    let batch = ENTRIES_MAX.min(last - from + 1);
-    let question = format!(r#"{{"seq":{from},"batch":{batch},"max_bytes":{BYTES_MAX}}}"#);
-    let found = shared.server.get_many(&name, &question).await?;
-    if let Some(next) = found.entries.last().map(|end| end.sequence + 1) {
-        let mut entries = found.entries;
-        entries.retain(|entry| entry.sequence <= last);
-        return Ok((entries, next));
-    }
-    // Whoever answered may not have it yet, where the stream has more than one copy: the leader knows.
-    match shared.server.get(&shared.server.log, from).await? {
-        Some(entry) => Ok((vec![entry], from + 1)),
-        None => {
-            let (first, _) = shared.server.ends(&shared.server.log).await?;
-            Ok((vec![], first.max(from + 1)))
-        }
-    }
-}
-
 /// The messages of an entry that count.
-async fn messages(shared: &Shared, entry: &Stored) -> Result<Vec<Arc<Message>>, LogError> {
-    let names = &shared.server.names;
-    if entry.subject == names.part() || entry.subject == names.control() {
+async fn messages<E: Engine>(shared: &Shared<E>, entry: &Stored) -> Result<Vec<Arc<Message>>, LogError> {
+    if entry.holds == Holds::Part {
         return Ok(vec![]);
     }
     let (_, content) = entry::open(&entry.payload).map_err(unreadable)?;
@@ -109,7 +82,10 @@ async fn messages(shared: &Shared, entry: &Stored) -> Result<Vec<Arc<Message>>, 
     Ok(number(entry.sequence, entry.time, frame.messages))
 }
 
-pub(super) async fn fetch(shared: &Shared, offsets: Vec<Offset>) -> Result<Vec<Option<Arc<Message>>>, LogError> {
+pub(super) async fn fetch<E: Engine>(
+    shared: &Shared<E>,
+    offsets: Vec<Offset>,
+) -> Result<Vec<Option<Arc<Message>>>, LogError> {
     let (end, trimmed) = {
         let replica = shared.replica();
         (replica.end, replica.trimmed)
@@ -120,7 +96,7 @@ pub(super) async fn fetch(shared: &Shared, offsets: Vec<Offset>) -> Result<Vec<O
     sequences.dedup();
     let wanted: std::collections::HashSet<Offset> = offsets.iter().copied().collect();
     let fetched = stream::iter(sequences).map(async |sequence| {
-        let Some(entry) = shared.server.get(&shared.server.log, sequence).await? else { return Ok(vec![]) };
+        let Some(entry) = shared.engine.get(sequence).await? else { return Ok(vec![]) };
         let mut found = messages(shared, &entry).await?;
         found.retain(|message| wanted.contains(&message.offset));
         Ok::<_, LogError>(found)
@@ -132,7 +108,7 @@ pub(super) async fn fetch(shared: &Shared, offsets: Vec<Offset>) -> Result<Vec<O
 }
 
 /// The last message older than `time`.
-pub(super) async fn offset_before(shared: &Shared, time: Timestamp) -> Result<Offset, LogError> {
+pub(super) async fn offset_before<E: Engine>(shared: &Shared<E>, time: Timestamp) -> Result<Offset, LogError> {
     let (applied, trimmed, end) = {
         let replica = shared.replica();
         (replica.applied, replica.trimmed, replica.end)
@@ -140,12 +116,7 @@ pub(super) async fn offset_before(shared: &Shared, time: Timestamp) -> Result<Of
     if end <= trimmed {
         return Ok(Offset::START);
     }
-    let mut until = applied + 1;
-    if time < TIME_MAX {
-        let question = format!(r#"{{"start_time":"{time}","batch":1}}"#);
-        let found = shared.server.get_many(&shared.server.names.log_stream(), &question).await?;
-        until = found.entries.first().map_or(until, |entry| entry.sequence.min(until));
-    }
+    let mut until = shared.engine.first_since(time).await?.unwrap_or(u64::MAX).min(applied + 1);
     let first = Place::of(trimmed).sequence.max(1);
     // Backwards, since entries without messages may lie between.
     let mut step = 32;
@@ -153,7 +124,7 @@ pub(super) async fn offset_before(shared: &Shared, time: Timestamp) -> Result<Of
         let from = until.saturating_sub(step).max(first);
         let (mut at, mut last) = (from, None);
         while at < until {
-            let (entries, next) = entries(shared, at, until - 1).await?;
+            let Page { entries, next } = shared.engine.read(at, until - 1).await?;
             for entry in entries {
                 let found = messages(shared, &entry).await?;
                 last = found.last().map(|message| message.offset).filter(|offset| *offset > trimmed).or(last);

@@ -1,9 +1,9 @@
-//! Snapshots: all that the entries up to a place add up to, in the stream of state, so that a host that starts reads only what
+//! Snapshots: all that the entries up to a place add up to, kept by the engine, so that a host that starts reads only what
 //! came since, and so that older entries can go.
 
+use super::engine::Engine;
 use super::entry::{read_record, read_routings, write_record};
 use super::replica::{Indexed, Latest, Replica, Shard};
-use super::server::{PublishError, Server};
 use super::shared::{Shared, unreadable};
 use crate::error::LogError;
 use crate::frame::{FrameError, Reader, Writer, read_key, read_letter, read_shard, write_letter, write_shard};
@@ -18,12 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const VERSION: u8 = 1;
-/// How often the newest is looked for while others take the place of older ones.
-const TRIES: usize = 5;
 
 /// Begins to take one when enough came since the last.
-pub(super) fn take_when_due(shared: &Arc<Shared>) {
-    if shared.since_snapshot.load(Ordering::Relaxed) < shared.options.snapshot_bytes {
+pub(super) fn take_when_due<E: Engine>(shared: &Arc<Shared<E>>) {
+    if shared.since_snapshot.load(Ordering::Relaxed) < shared.bounds.snapshot_bytes {
         return;
     }
     let Ok(one) = shared.housekeeping.clone().try_lock_owned() else { return };
@@ -37,85 +35,24 @@ pub(super) fn take_when_due(shared: &Arc<Shared>) {
 }
 
 /// Writes a snapshot of what is applied now, unless a newer one is there.
-pub(super) async fn take(shared: &Shared) -> Result<(), LogError> {
-    let (sequence, bytes) = {
-        let replica = shared.replica();
-        (replica.applied, encode(&replica))
-    };
+pub(super) async fn take<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
+    // What is in it is shared with this copy until it changes: whoever applies entries waits for no more than that.
+    let replica = shared.replica().clone();
+    let sequence = replica.applied;
     shared.since_snapshot.store(0, Ordering::Relaxed);
-    let server = &shared.server;
-    let mut rest = bytes;
-    let mut parts = 0;
-    while !rest.is_empty() {
-        let part = rest.split_to(rest.len().min(server.payload_bytes_max()));
-        server.publish(server.names.snapshot_part(sequence, parts), part, None).await?;
-        parts += 1;
-    }
-    let newest = server.last(&server.state, &server.names.snapshot()).await?;
-    let (expected, there) = match newest {
-        Some(stored) => (stored.sequence, decode_pointer(stored.payload).map_err(unreadable)?.0),
-        None => (0, 0),
-    };
-    if there < sequence {
-        let mut writer = Writer::default();
-        writer.byte(VERSION);
-        writer.number(sequence);
-        writer.count(parts);
-        match server.publish(server.names.snapshot(), writer.finish(), Some(expected)).await {
-            Ok(_) => {}
-            // Another host's is there now.
-            Err(PublishError::Stale) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    shared.snapshot_at.fetch_max(there.max(sequence), Ordering::Relaxed);
-    drop_older(server, there.max(sequence)).await
-}
-
-/// Pieces of snapshots before this one go; also those of a host that died while it wrote them.
-async fn drop_older(server: &Server, newest: u64) -> Result<(), LogError> {
-    let pattern = server.names.snapshot_parts_of_all();
-    for subject in server.subjects(&server.state, &pattern).await? {
-        let at = subject.rsplit('.').nth(1).and_then(|at| at.parse::<u64>().ok());
-        if at.is_some_and(|at| at < newest) {
-            server.purge_state(&subject).await?;
-        }
-    }
+    let encoded = tokio::task::spawn_blocking(move || encode(&replica)).await;
+    let encoded = encoded.map_err(|error| LogError::Unavailable { reason: format!("a snapshot failed: {error}") })?;
+    let newest = shared.engine.put_snapshot(sequence, encoded).await?;
+    shared.snapshot_at.fetch_max(newest, Ordering::Relaxed);
     Ok(())
 }
 
-fn decode_pointer(bytes: Bytes) -> Result<(u64, usize), FrameError> {
-    let mut reader = Reader::new(bytes);
-    match reader.byte()? {
-        VERSION => {}
-        version => return Err(FrameError::Version { version }),
-    }
-    let sequence = reader.number()?;
-    let parts = usize::try_from(reader.number()?).map_err(|_| FrameError::Invalid("the number of parts"))?;
-    Ok((sequence, parts))
-}
-
 /// The newest snapshot, or nothing where there is none.
-pub(super) async fn newest(server: &Server) -> Result<Replica, LogError> {
-    for _ in 0..TRIES {
-        let Some(pointer) = server.last(&server.state, &server.names.snapshot()).await? else {
-            return Ok(Replica::default());
-        };
-        let (sequence, parts) = decode_pointer(pointer.payload).map_err(unreadable)?;
-        let mut whole = Vec::new();
-        let mut is_whole = true;
-        for part in 0..parts {
-            match server.last(&server.state, &server.names.snapshot_part(sequence, part)).await? {
-                Some(part) => whole.extend_from_slice(&part.payload),
-                // A newer one took its place meanwhile.
-                None => is_whole = false,
-            }
-        }
-        if is_whole {
-            return decode(whole.into()).map_err(unreadable);
-        }
+pub(super) async fn newest<E: Engine>(engine: &E) -> Result<Replica, LogError> {
+    match engine.newest_snapshot().await? {
+        Some(snapshot) => decode(snapshot).map_err(unreadable),
+        None => Ok(Replica::default()),
     }
-    Err(LogError::Unavailable { reason: "the newest snapshot is not whole".into() })
 }
 
 fn encode(replica: &Replica) -> Bytes {
@@ -188,11 +125,11 @@ fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
     replica.state_sequence = reader.number()?;
     let shards = reader.list(8, |reader| {
         let (id, term, last) = (read_shard(reader)?, Term(reader.number()?), reader.number()?);
-        Ok((id, Shard::new(term, last, read_record(reader)?)))
+        Ok((id, Arc::new(Shard::new(term, last, read_record(reader)?))))
     })?;
     replica.shards = shards.into_iter().collect();
     for _ in 0..reader.count(2)? {
-        let dead = replica.dead.entry(read_handler(reader)?).or_default();
+        let dead = Arc::make_mut(replica.dead.entry(read_handler(reader)?).or_default());
         for _ in 0..reader.count(8)? {
             let (number, bytes) = (reader.number()?, reader.number()?);
             let bytes = usize::try_from(bytes).map_err(|_| FrameError::Invalid("the bytes of a letter"))?;

@@ -1,4 +1,4 @@
-//! What an entry of the log's stream holds: a frame, or what only this kind of log has.
+//! What an entry of the log holds: a frame, or what only a log of entries has.
 //!
 //! Each entry begins with a number that its writer drew, by which it knows its own entry again when it comes back.
 
@@ -23,7 +23,7 @@ pub(super) type Nonce = u64;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Entry {
     Frame(Frame),
-    /// It is too large for one message of the server: the entry is what these entries hold together.
+    /// It is too large for one entry of the engine: the entry is what these entries hold together.
     Parts(Vec<u64>),
     /// The first entry.
     Begin(LogId),
@@ -51,7 +51,7 @@ pub(super) enum Entry {
         upto: Offset,
         messages: u64,
     },
-    /// State as of this entry is in the stream of state, up to this sequence there.
+    /// State as of this entry is in the engine, up to this place there.
     Flushed {
         upto: u64,
         state_sequence: u64,

@@ -1,9 +1,9 @@
-//! What the parts of the log on one host share: the server, what all entries add up to, and who waits for which entry.
+//! What the parts of the log on one host share: the engine, what all entries add up to, and who waits for which entry.
 
+use super::Bounds;
+use super::engine::{Engine, PublishError, Subject};
 use super::entry::{self, Entry, Nonce};
-use super::options::Options;
 use super::replica::{Outcome, Replica};
-use super::server::{PublishError, Server};
 use crate::error::LogError;
 use crate::live::Live;
 use bytes::Bytes;
@@ -18,12 +18,12 @@ const BACK: Duration = Duration::from_secs(30);
 /// Most bytes of an entry in parts: what a commit holds is bounded below this.
 const ENTRY_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-pub(super) struct Shared {
-    pub(super) server: Server,
-    pub(super) options: Options,
+pub(super) struct Shared<E> {
+    pub(super) engine: E,
+    pub(super) bounds: Bounds,
     pub(super) live: Live,
     replica: Mutex<Replica>,
-    waiting: Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>,
+    waiting: Waiting,
     /// The sequence up to which entries are applied.
     pub(super) applied: watch::Sender<u64>,
     /// Why it does not go on.
@@ -57,13 +57,13 @@ impl From<WriteError> for LogError {
     }
 }
 
-impl Shared {
-    pub(super) fn new(server: Server, options: Options, replica: Replica) -> Arc<Self> {
+impl<E: Engine> Shared<E> {
+    pub(super) fn new(engine: E, bounds: Bounds, replica: Replica) -> Arc<Self> {
         let applied = watch::Sender::new(replica.applied);
         let snapshot_at = replica.applied;
         Arc::new(Self {
-            server,
-            options,
+            engine,
+            bounds,
             live: Live::new(replica.end),
             replica: Mutex::new(replica),
             waiting: Mutex::default(),
@@ -117,7 +117,7 @@ impl Shared {
     /// whoever reads on this host sees it.
     pub(super) async fn write(
         &self,
-        subject: String,
+        subject: Subject<'_>,
         entry: &Entry,
         expected: Option<u64>,
     ) -> Result<Outcome, WriteError> {
@@ -128,15 +128,15 @@ impl Shared {
         let (sender, mut receiver) = oneshot::channel();
         locked(&self.waiting).insert(nonce, sender);
         // Also when whoever asked goes away.
-        let _leave = Leave { shared: self, nonce };
+        let _leave = Leave { waiting: &self.waiting, nonce };
         let payload = match payload.len() {
-            bytes if bytes <= self.server.payload_bytes_max() => payload,
+            bytes if bytes <= self.engine.payload_bytes_max() => payload,
             bytes if bytes > ENTRY_BYTES_MAX => return Err(WriteError::TooLarge(bytes)),
             _ => self.write_parts(nonce, payload).await.map_err(published)?,
         };
-        // DURABLE: when the server answers, or when the entry comes back.
+        // DURABLE: when the engine answers, or when the entry comes back.
         let back = tokio::select! {
-            answer = self.server.publish(subject, payload, expected) => match answer {
+            answer = self.engine.publish(subject, payload, expected) => match answer {
                 // Without an answer it may come back all the same.
                 Ok(_) | Err(PublishError::Unknown(_)) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
                 Err(error) => return Err(published(error)),
@@ -154,14 +154,13 @@ impl Shared {
         let mut sequences = vec![];
         let mut rest = payload;
         while !rest.is_empty() {
-            let part = rest.split_to(rest.len().min(self.server.payload_bytes_max()));
-            let sequence =
-                self.server.publish(self.server.names.part(), part, None).await.map_err(|error| match error {
-                    // Whatever became of the part, the entry was not written.
-                    PublishError::Unknown(reason) => PublishError::Unavailable(reason),
-                    other => other,
-                })?;
-            sequences.push(sequence);
+            let part = rest.split_to(rest.len().min(self.engine.payload_bytes_max()));
+            let sequence = self.engine.publish(Subject::Part, part, None).await;
+            sequences.push(sequence.map_err(|error| match error {
+                // Whatever became of the part, the entry was not written.
+                PublishError::Unknown(reason) => PublishError::Unavailable(reason),
+                other => other,
+            })?);
         }
         Ok(entry::encode(nonce, &Entry::Parts(sequences)))
     }
@@ -170,7 +169,7 @@ impl Shared {
     pub(super) async fn assemble(&self, sequences: &[u64]) -> Result<Bytes, LogError> {
         let mut whole = Vec::new();
         for sequence in sequences {
-            let part = self.server.get(&self.server.log, *sequence).await?;
+            let part = self.engine.get(*sequence).await?;
             let missing = || LogError::Unavailable { reason: format!("the part {sequence} of an entry is missing") };
             whole.extend_from_slice(&part.ok_or_else(missing)?.payload);
         }
@@ -180,18 +179,21 @@ impl Shared {
 }
 
 /// Bytes in the log that are not what they should be.
-pub(super) fn unreadable(error: crate::frame::FrameError) -> LogError {
+pub(crate) fn unreadable(error: crate::frame::FrameError) -> LogError {
     LogError::Refused { reason: format!("an entry of the log cannot be read: {error}") }
 }
 
+/// Who waits for the entry with which nonce.
+type Waiting = Mutex<HashMap<Nonce, oneshot::Sender<Outcome>>>;
+
 struct Leave<'a> {
-    shared: &'a Shared,
+    waiting: &'a Waiting,
     nonce: Nonce,
 }
 
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
-        drop(self.shared.take_waiting(self.nonce));
+        locked(self.waiting).remove(&self.nonce);
     }
 }
 

@@ -1,10 +1,9 @@
-//! Letting old messages go: first out of everyone's sight, by an entry that says up to where, then out of the stream.
+//! Letting old messages go: first out of everyone's sight, by an entry that says up to where, then out of the engine.
 
+use super::engine::{Engine, Subject};
 use super::entry::Entry;
-use super::names::Names;
 use super::reads;
 use super::replica::Outcome;
-use super::server::PublishError;
 use super::shared::Shared;
 use super::{look, snapshot};
 use crate::contract::{ReadRequest, Trim, Trimmed};
@@ -18,10 +17,10 @@ use std::sync::atomic::Ordering;
 
 /// Most bytes looked at by one step.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// So many entries go together, since the stream is asked each time.
+/// So many entries go together, since the engine is asked each time.
 const PURGE_MIN: u64 = 256;
 
-pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogError> {
+pub(super) async fn trim<E: Engine>(shared: &Shared<E>, trim: Trim) -> Result<Trimmed, LogError> {
     let (from, (floor, holder)) = {
         let replica = shared.replica();
         (replica.trimmed, records::floor(replica.records(), &replica.routings.routings, &trim.holders))
@@ -61,7 +60,7 @@ pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogErro
         Trimmed { deleted: deleted as u64, more: deleted > 0 && !is_young && held.is_none(), bytes: 0, held };
     if deleted > 0 {
         let entry = Entry::Trim { from, upto, messages: deleted as u64 };
-        let outcome = shared.write(shared.server.names.control(), &entry, None).await?;
+        let outcome = shared.write(Subject::Control, &entry, None).await?;
         if matches!(outcome, Outcome::Conflict) {
             // Another host did it.
             trimmed.deleted = 0;
@@ -72,10 +71,10 @@ pub(super) async fn trim(shared: &Shared, trim: Trim) -> Result<Trimmed, LogErro
     Ok(trimmed)
 }
 
-/// Entries that nobody needs go out of the stream.
-async fn purge(shared: &Shared) -> Result<(), LogError> {
+/// Entries that nobody needs go out of the engine.
+async fn purge<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
     let first = shared.purged.load(Ordering::Relaxed);
-    let due = |shared: &Shared| {
+    let due = |shared: &Shared<E>| {
         let replica = shared.replica();
         let sequence = Place::of(replica.trimmed).sequence;
         sequence.min(replica.parts.needed_from(sequence))
@@ -90,45 +89,35 @@ async fn purge(shared: &Shared) -> Result<(), LogError> {
     }
     let upto = due(shared).min(shared.snapshot_at.load(Ordering::Relaxed));
     keep_letters(shared, upto).await?;
-    shared.server.purge_before(upto).await?;
+    shared.engine.purge_before(upto).await?;
     shared.purged.store(upto, Ordering::Relaxed);
     Ok(())
 }
 
 /// Dead letters of frames before this entry are copied, and copies of letters that are no longer there go.
-async fn keep_letters(shared: &Shared, upto: u64) -> Result<(), LogError> {
-    let server = &shared.server;
-    let numbers: Vec<(HandlerName, u64)> = {
+async fn keep_letters<E: Engine>(shared: &Shared<E>, upto: u64) -> Result<(), LogError> {
+    let engine = &shared.engine;
+    let there = engine.letters().await?;
+    let (known, applied): (HashSet<(HandlerName, u64)>, u64) = {
         let replica = shared.replica();
         let all = replica
             .dead
             .iter()
             .flat_map(|(handler, dead)| dead.letters().keys().map(move |number| (handler.clone(), *number)));
-        all.filter(|(_, number)| Place::of(Offset(*number)).sequence < upto).collect()
+        (all.collect(), replica.applied)
     };
-    let there: HashSet<String> =
-        server.subjects(&server.state, &server.names.all_letters()).await?.into_iter().collect();
-    for (handler, number) in &numbers {
-        let subject = server.names.letter(handler, *number);
-        if there.contains(&subject) {
-            continue;
-        }
-        let Place { sequence, index } = Place::of(Offset(*number));
+    let place = |number: u64| Place::of(Offset(number));
+    for (handler, number) in known.difference(&there).filter(|(_, number)| place(*number).sequence < upto) {
+        let Place { sequence, index } = place(*number);
         let commit = look::commit_at(shared, sequence).await?;
         let Some(letter) = commit.and_then(|commit| commit.dead.get(usize::from(index)).cloned()) else { continue };
         let mut writer = Writer::default();
         write_letter(&mut writer, &letter);
-        match server.publish(subject, writer.finish(), Some(0)).await {
-            // Another host copied it.
-            Ok(_) | Err(PublishError::Stale) => {}
-            Err(error) => return Err(error.into()),
-        }
+        engine.put_letter(handler, *number, writer.finish()).await?;
     }
-    let numbers: HashSet<u64> = numbers.into_iter().map(|(_, number)| number).collect();
-    for subject in there {
-        if Names::number_of_letter(&subject).is_some_and(|number| !numbers.contains(&number)) {
-            server.purge_state(&subject).await?;
-        }
+    // Of later entries another host may have copied letters that are not known here yet.
+    for (handler, number) in there.difference(&known).filter(|(_, number)| place(*number).sequence <= applied) {
+        engine.drop_letter(handler, *number).await?;
     }
     Ok(())
 }

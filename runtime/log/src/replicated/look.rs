@@ -1,5 +1,6 @@
 //! What people look at: positions of shards, open heads, delayed messages, dead letters.
 
+use super::engine::Engine;
 use super::entry::{self, Entry};
 use super::reads;
 use super::shared::{Shared, unreadable};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// Heads whose messages are looked at together.
 const HEADS_TOGETHER: usize = 256;
 
-pub(super) fn status(shared: &Shared) -> Vec<ShardStatus> {
+pub(super) fn status<E: Engine>(shared: &Shared<E>) -> Vec<ShardStatus> {
     let replica = shared.replica();
     let status = replica.records().map(|(id, shard)| {
         let dead = replica
@@ -36,7 +37,7 @@ fn about_behind(read: Offset, end: Offset) -> u64 {
     Place::of(end).sequence.saturating_sub(Place::of(read).sequence).max(1)
 }
 
-pub(super) async fn heads(shared: &Shared, query: HeadQuery) -> Result<Vec<OpenHead>, LogError> {
+pub(super) async fn heads<E: Engine>(shared: &Shared<E>, query: HeadQuery) -> Result<Vec<OpenHead>, LogError> {
     let mut found = vec![];
     let mut after = query.after;
     while found.len() < query.heads_max {
@@ -72,7 +73,7 @@ pub(super) async fn heads(shared: &Shared, query: HeadQuery) -> Result<Vec<OpenH
     Ok(found)
 }
 
-pub(super) fn delayed(shared: &Shared, query: &DelayedQuery) -> Vec<DelayedFacts> {
+pub(super) fn delayed<E: Engine>(shared: &Shared<E>, query: &DelayedQuery) -> Vec<DelayedFacts> {
     let replica = shared.replica();
     let mut first = Smallest::new(query.delayed_max);
     for (id, shard) in replica.shards.iter().filter(|(id, _)| id.handler == query.handler) {
@@ -87,7 +88,7 @@ pub(super) fn delayed(shared: &Shared, query: &DelayedQuery) -> Vec<DelayedFacts
     first.in_order()
 }
 
-pub(super) fn dead_count(shared: &Shared, filter: &DeadFilter) -> DeadCount {
+pub(super) fn dead_count<E: Engine>(shared: &Shared<E>, filter: &DeadFilter) -> DeadCount {
     let replica = shared.replica();
     let mut count = DeadCount::default();
     for (number, indexed) in replica.dead.values().flat_map(|dead| dead.letters()) {
@@ -100,7 +101,7 @@ pub(super) fn dead_count(shared: &Shared, filter: &DeadFilter) -> DeadCount {
     count
 }
 
-pub(super) async fn dead(shared: &Shared, query: DeadQuery) -> Result<Vec<NumberedDeadLetter>, LogError> {
+pub(super) async fn dead<E: Engine>(shared: &Shared<E>, query: DeadQuery) -> Result<Vec<NumberedDeadLetter>, LogError> {
     let mut listed = vec![];
     {
         let replica = shared.replica();
@@ -143,8 +144,11 @@ pub(super) async fn dead(shared: &Shared, query: DeadQuery) -> Result<Vec<Number
 }
 
 /// The commit with this sequence, if it is still in the log.
-pub(super) async fn commit_at(shared: &Shared, sequence: u64) -> Result<Option<Box<ShardCommit>>, LogError> {
-    let Some(stored) = shared.server.get(&shared.server.log, sequence).await? else { return Ok(None) };
+pub(super) async fn commit_at<E: Engine>(
+    shared: &Shared<E>,
+    sequence: u64,
+) -> Result<Option<Box<ShardCommit>>, LogError> {
+    let Some(stored) = shared.engine.get(sequence).await? else { return Ok(None) };
     let (_, content) = entry::open(&stored.payload).map_err(unreadable)?;
     let entry = match entry::decode(content).map_err(unreadable)? {
         Entry::Parts(sequences) => entry::decode(shared.assemble(&sequences).await?).map_err(unreadable)?,
@@ -154,8 +158,7 @@ pub(super) async fn commit_at(shared: &Shared, sequence: u64) -> Result<Option<B
 }
 
 /// A letter whose frame is gone.
-async fn kept(shared: &Shared, known: &DeadLetter, number: u64) -> Result<Option<DeadLetter>, LogError> {
-    let subject = shared.server.names.letter(&known.shard.handler, number);
-    let Some(stored) = shared.server.last(&shared.server.state, &subject).await? else { return Ok(None) };
-    read_letter(&mut Reader::new(stored.payload)).map(Some).map_err(unreadable)
+async fn kept<E: Engine>(shared: &Shared<E>, known: &DeadLetter, number: u64) -> Result<Option<DeadLetter>, LogError> {
+    let Some(letter) = shared.engine.letter(&known.shard.handler, number).await? else { return Ok(None) };
+    read_letter(&mut Reader::new(letter)).map(Some).map_err(unreadable)
 }

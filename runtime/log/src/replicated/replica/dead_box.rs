@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 #[derive(Clone, Debug, Default)]
-pub(in crate::nats) struct DeadBox {
+pub(in crate::replicated) struct DeadBox {
     /// By number, which names the frame and the place in it.
     letters: BTreeMap<u64, Indexed>,
     same: HashMap<(ShardId, IdHash), BTreeSet<u64>>,
@@ -18,11 +18,11 @@ pub(in crate::nats) struct DeadBox {
 
 /// What is known of a letter without reading it.
 #[derive(Clone, Debug)]
-pub(in crate::nats) struct Indexed {
+pub(in crate::replicated) struct Indexed {
     /// Without body, headers and error.
-    pub(in crate::nats) letter: DeadLetter,
+    pub(in crate::replicated) letter: DeadLetter,
     /// Of its message.
-    pub(in crate::nats) bytes: usize,
+    pub(in crate::replicated) bytes: usize,
 }
 
 impl DeadBox {
@@ -67,7 +67,7 @@ impl DeadBox {
         }
     }
 
-    pub(in crate::nats) fn insert(&mut self, number: u64, dead: Indexed) {
+    pub(in crate::replicated) fn insert(&mut self, number: u64, dead: Indexed) {
         if let Some(identity) = dead.letter.identity {
             self.same.entry((dead.letter.shard.clone(), identity)).or_default().insert(number);
         }
@@ -89,7 +89,7 @@ impl DeadBox {
     }
 
     /// By number.
-    pub(in crate::nats) fn letters(&self) -> &BTreeMap<u64, Indexed> {
+    pub(in crate::replicated) fn letters(&self) -> &BTreeMap<u64, Indexed> {
         &self.letters
     }
 }

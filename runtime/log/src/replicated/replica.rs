@@ -1,5 +1,5 @@
-//! What all entries of the log's stream, applied in their order, add up to: records, routings, the index of dead letters,
-//! what is let go, and the state that is not yet in the stream of state. No IO, no clock: every host that applied the same
+//! What all entries of the log, applied in their order, add up to: records, routings, the index of dead letters,
+//! what is let go, and the state that is not yet in the engine. No IO, no clock: every host that applied the same
 //! entries has the same.
 //!
 //! So nothing needs more than one entry: what concerns several shards (the bound on dead letters, a rerouting, a handler
@@ -41,8 +41,9 @@ pub(super) struct Replica {
     pub(super) applied: u64,
     /// Of the last message.
     pub(super) end: Offset,
-    pub(super) shards: BTreeMap<ShardId, Shard>,
-    pub(super) dead: BTreeMap<HandlerName, DeadBox>,
+    /// A copy shares these, and those of the dead letters, until they change.
+    pub(super) shards: BTreeMap<ShardId, Arc<Shard>>,
+    pub(super) dead: BTreeMap<HandlerName, Arc<DeadBox>>,
     pub(super) routings: Routings,
     /// Sequences at which all that a handler had ended: it was forgotten or rerouted. Terms of before are no longer.
     pub(super) ends: BTreeMap<HandlerName, Vec<u64>>,
@@ -51,7 +52,7 @@ pub(super) struct Replica {
     /// Up to which offset went how many in all, oldest step first.
     pub(super) trims: VecDeque<(Offset, u64)>,
     pub(super) written: Written,
-    /// The sequence in the stream of state that what was flushed has.
+    /// The place in the engine at which what was flushed is.
     pub(super) state_sequence: u64,
     pub(super) parts: Parts,
 }
@@ -156,8 +157,9 @@ impl Replica {
     fn claim(&mut self, sequence: u64, id: ShardId, start: Offset, controlled: Offset, wanted: bool) -> Outcome {
         let shard = self.shards.entry(id).or_insert_with(|| {
             // Nobody has it yet.
-            Shard::new(Term(0), 0, Record { read: start, controlled, ..Record::default() })
+            Arc::new(Shard::new(Term(0), 0, Record { read: start, controlled, ..Record::default() }))
         });
+        let shard = Arc::make_mut(shard);
         shard.record.term = Term(sequence);
         shard.last = sequence;
         if !wanted {
@@ -172,6 +174,7 @@ impl Replica {
         let Some(shard) = found.filter(|shard| shard.takes(commit.term, commit.number)) else {
             return (vec![], Outcome::Fenced(commit.shard));
         };
+        let shard = Arc::make_mut(shard);
         shard.record.apply(&commit);
         shard.last = sequence;
         let handler = &commit.shard.handler;
@@ -179,7 +182,7 @@ impl Replica {
         let has_box = self.dead.contains_key(handler);
         let mut committed = Committed::default();
         if has_box || !commit.dead.is_empty() {
-            let dead = self.dead.entry(handler.clone()).or_default();
+            let dead = Arc::make_mut(self.dead.entry(handler.clone()).or_default());
             committed.dead_joined = dead.apply(sequence, &mut commit);
         }
         (self.number(sequence, time, commit.outputs), Outcome::Committed(committed))
@@ -209,10 +212,10 @@ impl Replica {
         for (index, record) in (0_u16..).zip(records) {
             // A term higher than any there was, and nobody has it: whoever worked on the old shards is fenced.
             let shard = Shard::new(Term(sequence), sequence, Record { commit_number: number, ..record });
-            self.shards.insert(id(index), shard);
+            self.shards.insert(id(index), Arc::new(shard));
         }
         if let Some(dead) = self.dead.get_mut(&routing.handler) {
-            dead.reroute(routing.shards, |number| {
+            Arc::make_mut(dead).reroute(routing.shards, |number| {
                 letters.binary_search_by_key(&number, |moved: &MovedLetter| moved.number).ok().map(|at| letters[at])
             });
         }
@@ -265,7 +268,7 @@ impl Replica {
     }
 
     /// Whether what a term wrote at this sequence counts: it does not when the handler that it was of had ended by then.
-    /// What the stream's fence cannot say, because the handler ended elsewhere in the stream.
+    /// What the engine's fence cannot say, because the handler ended in an entry on another subject.
     pub(super) fn counts(&self, handler: &HandlerName, term: Term, sequence: u64) -> bool {
         self.ends.get(handler).is_none_or(|ends| !ends.iter().any(|end| term.0 < *end && *end < sequence))
     }

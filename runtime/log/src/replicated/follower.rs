@@ -1,0 +1,100 @@
+//! The one task that reads the log's entries in order: it applies every entry, announces the messages to the tails, and tells
+//! whoever waits for an entry what came of it.
+
+use super::engine::{Engine, Following as _, Holds, Stored};
+use super::entry::{self, Entry};
+use super::replica::Outcome;
+use super::shared::{Shared, unreadable};
+use super::{snapshot, state};
+use crate::contract::Batch;
+use crate::error::LogError;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// Between two tries to read on.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Follows until the log is dropped or cannot go on.
+pub(super) async fn follow<E: Engine>(shared: Arc<Shared<E>>) {
+    loop {
+        match read_on(&shared).await {
+            Ok(()) => continue,
+            Err(error @ LogError::Refused { .. }) => return shared.fail(error.to_string()),
+            Err(error) => tracing::warn!(%error, "the log is read on in a moment"),
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+async fn read_on<E: Engine>(shared: &Arc<Shared<E>>) -> Result<(), LogError> {
+    let next = shared.replica().applied + 1;
+    let mut following = shared.engine.follow(next).await?;
+    while let Some(entries) = following.next().await? {
+        let mut batch = Batch::default();
+        let mut answers = vec![];
+        let mut failed = None;
+        for entry in entries {
+            match apply(shared, entry, &mut batch).await {
+                Ok(answer) => answers.extend(answer),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        if let Some(last) = batch.messages.last() {
+            batch.upto = last.offset;
+            shared.live.announce(batch);
+        }
+        shared.applied.send_replace(shared.replica().applied);
+        for (waiting, outcome) in answers {
+            // Whoever asked may be gone.
+            let _ = waiting.send(outcome);
+        }
+        failed.map_or(Ok(()), Err)?;
+        state::flush_when_due(shared);
+        snapshot::take_when_due(shared);
+    }
+    Ok(())
+}
+
+type Answer = (oneshot::Sender<Outcome>, Outcome);
+
+async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) -> Result<Option<Answer>, LogError> {
+    let Stored { sequence, holds, time, payload } = entry;
+    let next = shared.replica().applied + 1;
+    if sequence < next {
+        return Ok(None);
+    }
+    if sequence > next {
+        // Entries only ever go from the front, and only those that a snapshot holds.
+        return Err(LogError::Refused {
+            reason: format!(
+                "entries {next} to {} are gone: this host was away for too long, start it again",
+                sequence - 1
+            ),
+        });
+    }
+    if holds == Holds::Part {
+        let mut replica = shared.replica();
+        replica.applied = sequence;
+        replica.parts.came(sequence, time);
+        return Ok(None);
+    }
+    let bytes = payload.len() as u64;
+    let (nonce, content) = entry::open(&payload).map_err(unreadable)?;
+    let entry = match entry::decode(content).map_err(unreadable)? {
+        Entry::Parts(sequences) => {
+            let whole = shared.assemble(&sequences).await?;
+            shared.replica().parts.joined(sequence, &sequences);
+            entry::decode(whole).map_err(unreadable)?
+        }
+        entry => entry,
+    };
+    shared.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+    let waiting = shared.take_waiting(nonce);
+    let (messages, outcome) = shared.replica().apply(sequence, time, entry, waiting.is_some());
+    batch.messages.extend(messages);
+    Ok(waiting.map(|waiting| (waiting, outcome)))
+}
