@@ -85,7 +85,9 @@ impl Claims {
         // What of the draining shards the change under way is about.
         let mut lost = BTreeSet::new();
         loop {
-            (heard.mark_unchanged(), held.mark_unchanged(), handlers.mark_unchanged());
+            heard.mark_unchanged();
+            held.mark_unchanged();
+            handlers.mark_unchanged();
             let is_leaving = leave.is_cancelled();
             let decision = self.decide(is_leaving).await;
             if beginning.is_none() && decision.own != self.owned {
