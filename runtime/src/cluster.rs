@@ -81,6 +81,7 @@ impl Cluster {
             features: FEATURES,
             started: clock::now(),
             runs: vec![],
+            joining: true,
             leaving: false,
             // A clock that is set back must not make what it says old; nothing else has this id.
             sequence: 0,

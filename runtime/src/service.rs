@@ -374,10 +374,11 @@ fn own_handler(own: &Overview) -> RunningHandler {
 
 fn host_view(known: Known) -> HostView {
     let Known { beat, silent_for, lives, is_this } = known;
-    let state = match (lives, beat.leaving) {
-        (false, _) => SILENT,
-        (true, true) => "leaving",
-        (true, false) => "live",
+    let state = match (lives, beat.leaving, beat.joining) {
+        (false, ..) => SILENT,
+        (true, true, _) => "leaving",
+        (true, false, true) => "joining",
+        (true, false, false) => "live",
     };
     let handler = |runs: &Runs| HostHandlerView {
         name: runs.handler.to_string(),

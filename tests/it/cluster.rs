@@ -52,6 +52,8 @@ async fn a_host_that_sleeps_past_its_lease_commits_nothing_more_and_leaves_what_
     let began = Instant::now();
     sleeper.wake();
     together.until_shared(&hosts).await;
+    sleeper.until("it has its share again", async |host| held_by(host).await > 0).await;
+    together.until_shared(&hosts).await;
     println!("it had its share again {:?} after SIGCONT", began.elapsed());
     publishing.go_on(100).await;
     together.check_each_once(publishing.end().await).await;

@@ -314,6 +314,7 @@ async fn a_shard_that_another_host_claimed_is_left_and_not_claimed_again_before_
         features: 1,
         started: Timestamp(0),
         runs: vec![Runs { handler: name(), shards: 0, held: held.iter().copied().collect() }],
+        joining: false,
         leaving: false,
         sequence,
     };

@@ -66,6 +66,8 @@ pub struct Heartbeat {
     pub started: Timestamp,
     /// What it can run.
     pub runs: Vec<Runs>,
+    /// It listens before it takes any shard: what others have they keep until it does not say so any more.
+    pub joining: bool,
     /// It gives its shards up and takes none.
     pub leaving: bool,
     /// Rises with each of a host's heartbeats.
@@ -172,6 +174,7 @@ mod tests {
             features: 1,
             started: Timestamp(7),
             runs: vec![],
+            joining: false,
             leaving: false,
             sequence,
         }

@@ -18,7 +18,8 @@ pub struct HostsArgs {
 const COLUMNS: &str = "\
 Columns:
   ID       of the host's process; * is the host that was asked
-  STATE    live, leaving, or silent: it was not heard for a lease, and others have its shards
+  STATE    live; joining: it listens before it takes any shard; leaving; silent: it was not heard for
+           a lease, and others have its shards
   SHARDS   how many it holds, of all handlers
   HEARD    how long ago it was heard
   SINCE    when its process started, by its own clock";

@@ -85,7 +85,9 @@ impl Claims {
         // What of the draining shards the change under way is about.
         let mut lost = BTreeSet::new();
         loop {
-            (heard.mark_unchanged(), held.mark_unchanged(), handlers.mark_unchanged());
+            heard.mark_unchanged();
+            held.mark_unchanged();
+            handlers.mark_unchanged();
             let is_leaving = leave.is_cancelled();
             let decision = self.decide(is_leaving).await;
             if beginning.is_none() && decision.own != self.owned {
@@ -94,7 +96,7 @@ impl Claims {
                 let owned = Owned::Only(self.owned.clone());
                 beginning = Some(Box::pin(host.begin_to_own(owned)));
             }
-            let next_beat = self.beat(is_leaving, decision.newcomers).await;
+            let next_beat = self.beat(is_leaving, &decision).await;
             if is_leaving && beginning.is_none() && releasing.is_empty() && host.holding().held().is_empty() {
                 let last = Heartbeat { leaving: true, runs: vec![], ..self.said.clone() };
                 return self.say(last, clock::instant()).await;
@@ -209,11 +211,13 @@ impl Claims {
     }
 
     /// Tells others of this host if there is a reason to; when the next time is.
-    async fn beat(&mut self, leaving: bool, asked: bool) -> Instant {
+    async fn beat(&mut self, leaving: bool, decision: &Decision) -> Instant {
         let now = clock::instant();
-        self.asked |= asked;
-        let beat = Heartbeat { leaving, runs: self.said_of_handlers(), ..self.said.clone() };
-        let news = self.asked || beat.runs != self.said.runs || beat.leaving != self.said.leaving;
+        self.asked |= decision.newcomers;
+        let joining = decision.listens && !leaving;
+        let beat = Heartbeat { joining, leaving, runs: self.said_of_handlers(), ..self.said.clone() };
+        // All but the number is as it was.
+        let news = self.asked || beat != self.said;
         let every = self.lease / BEATS;
         let due = self.said_at.map(|at| if news && !self.unheard { at + TOGETHER } else { at + every });
         if let Some(due) = due.filter(|due| *due > now) {

@@ -33,6 +33,7 @@ mod tests {
                 features,
                 started: Timestamp(0),
                 runs: vec![],
+                joining: false,
                 leaving: false,
                 sequence: 1,
             };

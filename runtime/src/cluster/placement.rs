@@ -9,7 +9,7 @@
 use super::hashing::Draw;
 use crate::actor::Loss;
 use crate::handler::{HandlerName, ShardId};
-use crate::log::{HostId, Member, Runs};
+use crate::log::{Heartbeat, HostId, Member, Runs};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
@@ -120,20 +120,23 @@ impl Placement {
             again = again.into_iter().chain(self.listens_until).min();
         }
         for (handler, shards) in view.runs {
-            let draws: Vec<(Draw, bool)> = others
+            let draws: Vec<(Draw, &Other<'_>)> = others
                 .iter()
                 .filter(|other| !other.is_leaving && other.runs.get(handler).is_some_and(|runs| runs.shards == *shards))
-                .map(|other| (Draw::of(other.host, handler), false))
-                .chain([(Draw::of(self.me, handler), true)])
+                .map(|other| (Draw::of(other.host, handler), other))
                 .collect();
+            let mine = Draw::of(self.me, handler);
             for index in 0..*shards {
                 let shard = ShardId { handler: handler.clone(), index };
-                let is_mine = draws.iter().max_by_key(|(draw, _)| draw.for_shard(index)).is_some_and(|(_, mine)| *mine);
+                let draws_more = |draw: Draw| draw.for_shard(index) > mine.for_shard(index);
+                // What is to be another's is not taken from here on, and kept until he can take it.
+                let is_mine = !draws.iter().any(|(draw, _)| draws_more(*draw));
+                let stays = !draws.iter().any(|(draw, other)| !other.is_joining && draws_more(*draw));
                 let others_hold = others.iter().any(|other| other.holds(&shard));
                 let until = self.barred_until(&shard, others_hold, now);
                 if view.held.contains(&shard) && !view.draining.contains(&shard) {
                     // Whoever hears nobody, not even itself, does not know who else there is.
-                    if (is_mine || !hears_itself) && until.is_none() {
+                    if (stays || !hears_itself) && until.is_none() {
                         decision.own.insert(shard);
                     }
                     continue;
@@ -208,6 +211,7 @@ struct Other<'m> {
     host: HostId,
     heard: Instant,
     is_leaving: bool,
+    is_joining: bool,
     runs: HashMap<&'m HandlerName, &'m Runs>,
 }
 
@@ -215,7 +219,8 @@ impl<'m> Other<'m> {
     fn of(member: &'m Member) -> Self {
         let beat = &member.beat;
         let runs = beat.runs.iter().map(|runs| (&runs.handler, runs)).collect();
-        Self { host: beat.host, heard: member.heard, is_leaving: beat.leaving, runs }
+        let Heartbeat { host, leaving, joining, .. } = **beat;
+        Self { host, heard: member.heard, is_leaving: leaving, is_joining: joining, runs }
     }
 
     fn holds(&self, shard: &ShardId) -> bool {

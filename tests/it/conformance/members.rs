@@ -22,6 +22,7 @@ fn beat(host: u64, sequence: u64) -> Heartbeat {
         features: 3,
         started: Timestamp(1_700_000_000_000),
         runs: vec![runs("order", 8, &[0, 3, 7]), runs("notify", 300, &[299]), runs("_delay", 1, &[])],
+        joining: true,
         leaving: true,
         sequence,
     }

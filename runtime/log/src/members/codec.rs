@@ -26,10 +26,11 @@ const STARTED: u64 = 6;
 const RUNS: u64 = 7;
 const LEAVING: u64 = 8;
 const SEQUENCE: u64 = 9;
+const JOINING: u64 = 10;
 
 /// Its bytes. Texts are cut at their limit.
 pub fn encode(beat: &Heartbeat) -> Bytes {
-    let Heartbeat { host, name, address, version, features, started, runs, leaving, sequence } = beat;
+    let Heartbeat { host, name, address, version, features, started, runs, joining, leaving, sequence } = beat;
     let mut writer = Writer::default();
     writer.byte(MAGIC);
     writer.byte(VERSION);
@@ -46,8 +47,10 @@ pub fn encode(beat: &Heartbeat) -> Bytes {
             writer.bytes(runs.held.as_bytes());
         });
     }
-    if *leaving {
-        field(&mut writer, LEAVING, |_| {});
+    for (tag, is_set) in [(JOINING, joining), (LEAVING, leaving)] {
+        if *is_set {
+            field(&mut writer, tag, |_| {});
+        }
     }
     field(&mut writer, SEQUENCE, |writer| writer.number(*sequence));
     writer.finish()
@@ -72,6 +75,7 @@ pub fn decode(bytes: Bytes) -> Result<Heartbeat, FrameError> {
         features: 0,
         started: Timestamp(0),
         runs: vec![],
+        joining: false,
         leaving: false,
         sequence: 0,
     };
@@ -88,6 +92,7 @@ pub fn decode(bytes: Bytes) -> Result<Heartbeat, FrameError> {
             STARTED => beat.started = Timestamp(inside.number()?),
             RUNS => beat.runs.push(runs(&mut inside)?),
             LEAVING => beat.leaving = true,
+            JOINING => beat.joining = true,
             SEQUENCE => sequence = Some(inside.number()?),
             _ => {}
         }
@@ -136,7 +141,7 @@ mod tests {
         let texts = (".{0,40}", ".{0,40}", ".{0,40}");
         let numbers = (any::<u64>(), any::<u32>(), any::<u64>(), any::<u64>());
         let runs = proptest::collection::vec(runs, 0..5);
-        (texts, numbers, runs, any::<bool>()).prop_map(|(texts, numbers, runs, leaving)| Heartbeat {
+        (texts, numbers, runs, any::<[bool; 2]>()).prop_map(|(texts, numbers, runs, flags)| Heartbeat {
             host: HostId(numbers.0),
             name: texts.0,
             address: texts.1,
@@ -144,7 +149,8 @@ mod tests {
             features: numbers.1,
             started: Timestamp(numbers.2),
             runs,
-            leaving,
+            joining: flags[0],
+            leaving: flags[1],
             sequence: numbers.3,
         })
     }

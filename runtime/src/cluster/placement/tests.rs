@@ -76,6 +76,8 @@ struct World {
     /// Of a hundred heartbeats so many are lost.
     lost: u32,
     claims: usize,
+    /// Shards that nobody held, by tick.
+    unheld: usize,
     commits: usize,
     /// By shard the term of its last commit.
     committed: BTreeMap<ShardId, Term>,
@@ -94,6 +96,7 @@ impl World {
             deaf: BTreeSet::new(),
             lost: 0,
             claims: 0,
+            unheld: 0,
             commits: 0,
             committed: BTreeMap::new(),
             claimed_by: BTreeMap::new(),
@@ -133,6 +136,8 @@ impl World {
                 }
             }
             self.hosts.retain(|host| !(host.leaving && host.held.is_empty()));
+            self.unheld +=
+                shards().filter(|shard| !self.hosts.iter().any(|host| host.held.contains_key(shard))).count();
         }
     }
 
@@ -148,6 +153,7 @@ impl World {
                 host.members.insert(beat.host, Member { beat, heard: now });
             }
         }
+        self.compare(at);
         self.commit_some(at);
         let host = &mut self.hosts[at];
         let gone: Vec<ShardId> =
@@ -171,7 +177,30 @@ impl World {
             self.claimed_by.insert((shard.clone(), claim.term), host.id);
             host.held.insert(shard.clone(), (claim.term, claim.record.commit_number));
         }
-        self.say(at, decision.newcomers);
+        self.say(at, decision.newcomers, decision.listens);
+    }
+
+    /// Where another host says that it holds the same, the log knows better.
+    fn compare(&mut self, at: usize) {
+        let host = &mut self.hosts[at];
+        let others: Vec<&Member> = host
+            .members
+            .values()
+            .filter(|member| member.beat.host != host.id && self.now - member.heard < LEASE)
+            .collect();
+        let doubtful = host.held.iter().filter(|(shard, _)| others.iter().any(|member| member.beat.holds(shard)));
+        let doubtful: Vec<(ShardId, Term)> = doubtful.map(|(shard, (term, _))| (shard.clone(), *term)).collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        let newest: BTreeMap<ShardId, Term> =
+            self.core.status().into_iter().map(|status| (status.shard, status.term)).collect();
+        for (shard, _) in doubtful.into_iter().filter(|(shard, term)| newest[shard] > *term) {
+            host.held.remove(&shard);
+            if host.draining.remove(&shard).is_none() {
+                host.placement.lost(shard, Loss::Fenced, self.now);
+            }
+        }
     }
 
     fn commit_some(&mut self, at: usize) {
@@ -201,7 +230,7 @@ impl World {
         }
     }
 
-    fn say(&mut self, at: usize, asked: bool) {
+    fn say(&mut self, at: usize, asked: bool, joining: bool) {
         let host = &mut self.hosts[at];
         let of_handler = |(handler, shards): (HandlerName, u16)| {
             let held = host.held.keys().filter(|shard| shard.handler == handler).map(|shard| shard.index).collect();
@@ -216,6 +245,7 @@ impl World {
             features: 1,
             started: Timestamp(0),
             runs: handlers().into_iter().map(of_handler).collect(),
+            joining,
             leaving: host.leaving,
             sequence,
         };
@@ -307,6 +337,7 @@ fn a_host_alone_begins_at_once_and_one_that_joins_gets_its_share_without_a_fence
     world.run(1);
     world.check_one_owner_each();
     assert_eq!(world.claims, 13);
+    let unheld = world.unheld;
     world.join();
     world.join();
     world.run(3);
@@ -315,6 +346,9 @@ fn a_host_alone_begins_at_once_and_one_that_joins_gets_its_share_without_a_fence
     assert!(moved >= 4 && world.spread().iter().all(|held| *held > 0), "{:?}", world.spread());
     // Two may join one after the other in the eyes of the first, so a shard may move twice.
     assert!(world.claims <= 13 + 2 * moved, "{} claims for {moved} that moved", world.claims);
+    // From when one was given up until the other one heard of it.
+    let ticks = world.unheld - unheld;
+    assert!(ticks <= 3 * (world.claims - 13), "{ticks} ticks without a host for {moved} that moved");
 }
 
 #[test]
@@ -329,7 +363,7 @@ fn a_host_that_leaves_is_followed_at_once_and_one_that_dies_after_its_lease() {
     world.check_one_owner_each();
     let dead = world.hosts.remove(0);
     world.run_for(LEASE / 2);
-    assert!(shards().any(|shard| world.hosts[0].held.get(&shard).is_none()), "not yet dead");
+    assert!(shards().any(|shard| !world.hosts[0].held.contains_key(&shard)), "not yet dead");
     world.run(1);
     world.check_one_owner_each();
     assert!(world.claims - before <= 13 + dead.held.len(), "nobody claims what he did not gain");
@@ -345,7 +379,10 @@ fn a_host_that_slept_past_its_lease_leaves_what_others_took_and_gets_its_share_i
         world.hosts[1].paused_until = world.now + LEASE * 4;
         world.run(4);
         assert_eq!(world.claims - before, slept, "seed {seed}: each is taken over once");
+        let unheld = world.unheld;
         world.run(20);
+        let ticks = world.unheld - unheld;
+        assert!(ticks <= 3 * slept, "seed {seed}: {ticks} ticks without a host for {slept} that came back");
         world.check_one_owner_each();
         assert_eq!(world.spread(), spread, "seed {seed}");
         assert!(world.claims - before <= 3 * slept, "seed {seed}: {} for {slept}", world.claims - before);
@@ -397,6 +434,7 @@ fn a_handler_goes_to_hosts_that_can_run_it_as_it_is() {
             features: 1,
             started: Timestamp(0),
             runs: runs.collect(),
+            joining: false,
             leaving,
             sequence: 1,
         };

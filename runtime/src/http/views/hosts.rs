@@ -18,7 +18,8 @@ pub struct HostView {
     pub name: String,
     /// The host that was asked.
     pub is_this: bool,
-    /// `live`, `leaving` or `silent`: it was not heard for a lease, so others take its shards.
+    /// `live`; `joining`, it listens before it takes any shard; `leaving`; or `silent`, it was not heard for a lease, so others
+    /// take its shards.
     pub state: String,
     /// Of its HTTP face.
     pub address: String,
