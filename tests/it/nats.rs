@@ -4,7 +4,6 @@
 mod answers;
 mod checks;
 mod cluster;
-mod faults;
 mod foreign;
 mod login;
 mod permissions;
