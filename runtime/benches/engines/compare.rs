@@ -94,8 +94,11 @@ async fn throughput(
     Ok(())
 }
 
+/// Its name, the product's handler unless it is by hand, and what each round took.
+type Contender<'m> = (&'static str, Option<&'m Arc<dyn Invoke>>, Vec<Vec<Duration>>);
+
 async fn latency(engine: &impl Engine, modes: &Modes, rounds: usize) -> anyhow::Result<()> {
-    let mut contenders: [(&str, Option<&Arc<dyn Invoke>>, Vec<Vec<Duration>>); 3] =
+    let mut contenders: [Contender; 3] =
         [("by hand", None, vec![]), ("fresh", Some(&modes.fresh), vec![]), ("warm", Some(&modes.warm), vec![])];
     for round in 0..rounds {
         for (name, invoke, took) in &mut contenders {
