@@ -5,6 +5,10 @@ use clap::Command;
 /// Command as typed, its examples, what each does.
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
+        "hosts",
+        &[("hosts", "which hosts share the log, and what each holds"), ("hosts --json", "the same, for programs")],
+    ),
+    (
         "new",
         &[
             ("new shop", "a workspace `shop` with one handler, its tests and its settings"),

@@ -81,7 +81,8 @@ fn bad_syntax_is_refused_with_its_place() {
 
 #[test]
 fn bad_settings_of_the_host_are_refused() {
-    check("name = \"shop\"", "1:1", &["unknown setting `name` in the file", "did you mean `namespace`?"]);
+    check("namespac = \"shop\"", "1:1", &["unknown setting `namespac` in the file", "did you mean `namespace`?"]);
+    check("name = \"shop\"", "1:1", &["unknown setting `name` in the file", "`name` belongs under [host]"]);
     check("[handler.order]", "1:2", &["unknown setting `handler`", "did you mean `handlers`?"]);
     check("namespace = \"My Shop\"", "1:13", &["`My Shop` is not a namespace", "a-z, then"]);
     check("namespace = 5", "1:13", &["`namespace` is an integer", "\"shop\""]);
