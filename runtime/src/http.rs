@@ -36,6 +36,7 @@ mod face;
 mod guard;
 mod handlers;
 mod hosts;
+mod known_hosts;
 mod line;
 pub mod named;
 mod ndjson;
