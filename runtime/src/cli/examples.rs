@@ -115,6 +115,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("status --shards --json", "with every shard, for programs"),
         ],
     ),
+    (
+        "hosts",
+        &[
+            ("hosts", "who works on the log, and how many shards each has"),
+            ("hosts --json", "with the shards of each, for programs"),
+        ],
+    ),
     ("backup", &[("backup /mnt/backup/shop", "a copy of the data from which a host can start, while this one runs")]),
     ("bench", &[("bench --folder /var/lib", "measure this machine and the disk of that folder")]),
     (

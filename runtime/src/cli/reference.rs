@@ -126,7 +126,7 @@ mod tests {
                 assert_eq!(found.get_env().unwrap(), variable, "{command} {flag}");
             }
         }
-        assert_eq!(flags, 4);
+        assert_eq!(flags, 5);
     }
 
     #[test]
