@@ -36,6 +36,7 @@ mod face;
 mod guard;
 mod handlers;
 mod hosts;
+mod known_hosts;
 mod line;
 mod module;
 pub mod named;

@@ -5,10 +5,6 @@ use clap::Command;
 /// Command as typed, its examples, what each does.
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
-        "hosts",
-        &[("hosts", "which hosts share the log, and what each holds"), ("hosts --json", "the same, for programs")],
-    ),
-    (
         "new",
         &[
             ("new shop", "a workspace `shop` with one handler, its tests and its settings"),
@@ -124,6 +120,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("status", "the log and every handler's place in it"),
             ("status --shards --json", "with every shard, for programs"),
+        ],
+    ),
+    (
+        "hosts",
+        &[
+            ("hosts", "who works on the log, and how many shards each has"),
+            ("hosts --json", "with the shards of each, for programs"),
         ],
     ),
     ("backup", &[("backup /mnt/backup/shop", "a copy of the data from which a host can start, while this one runs")]),

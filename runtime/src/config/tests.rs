@@ -81,8 +81,10 @@ fn bad_syntax_is_refused_with_its_place() {
 
 #[test]
 fn bad_settings_of_the_host_are_refused() {
-    check("namespac = \"shop\"", "1:1", &["unknown setting `namespac` in the file", "did you mean `namespace`?"]);
+    check("namespce = \"shop\"", "1:1", &["unknown setting `namespce` in the file", "did you mean `namespace`?"]);
     check("name = \"shop\"", "1:1", &["unknown setting `name` in the file", "`name` belongs under [host]"]);
+    check("[host]\nname = \"a b\"", "2:8", &["`a b` is not the name of a host", "without white space"]);
+    check("[host]\nlease = \"1ms\"", "2:9", &["out of range", "from \"1s\""]);
     check("[handler.order]", "1:2", &["unknown setting `handler`", "did you mean `handlers`?"]);
     check("namespace = \"My Shop\"", "1:13", &["`My Shop` is not a namespace", "a-z, then"]);
     check("namespace = 5", "1:13", &["`namespace` is an integer", "\"shop\""]);

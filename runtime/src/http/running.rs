@@ -1,8 +1,8 @@
 //! What the face asks a running host, because the log cannot tell: how far shards are that had nothing to write, and how
 //! every handler of the settings fares.
 
+use super::known_hosts::HostView;
 use super::rfc3339;
-use super::views::HostView;
 use crate::clock::{self, Timestamp};
 use crate::commit::DeadLetter;
 use crate::config::ShowState;

@@ -4,15 +4,14 @@
 
 mod dead;
 mod handler;
-mod hosts;
 mod message;
 mod state;
 mod status;
 mod waiting;
 
+pub use super::known_hosts::{HostHandlerView, HostPage, HostView, SILENT};
 pub use dead::{DeadCountView, DeadLetterView, DeadOrderView, DeadPage, HandlerLetters, SentCommand, SkippedLetters};
 pub use handler::{BacklogView, ControlView, HandlerPage, HandlerView, JobView, PinView, ShardHostView, ShardView};
-pub use hosts::{HostHandlerView, HostPage, HostView, SILENT};
 pub use message::MessageView;
 pub use state::{EntryView, NotShown, StateKeyView, StatePage, StateView, shown};
 pub use status::{LogView, StatusView};

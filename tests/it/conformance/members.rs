@@ -103,6 +103,7 @@ async fn hosts_on_one_server_hear_each_other_and_no_other_namespace_and_nothing_
     heard(&*b, 1, 1).await;
     b.beat(beat(2, 1)).await.unwrap();
     heard(&*a, 2, 1).await;
+    heard(&*b, 2, 1).await;
     c.beat(beat(3, 1)).await.unwrap();
     heard(&*c, 3, 1).await;
     let hosts = |log: &Arc<NatsLog>| log.members().list().iter().map(|member| member.beat.host.0).collect::<Vec<_>>();

@@ -1,9 +1,9 @@
 //! A handler: what the log says of it, what operators asked of it, and how it fares on the running host.
 
-use super::hosts::{HostView, SILENT};
 use crate::backlog::{self, Budget, Place, Waiting};
 use crate::commit::{Control, DeadFilter, DeadQuery, Over};
 use crate::handler::{HandlerName, ShardId};
+use crate::http::known_hosts::{HostView, SILENT};
 use crate::http::running::{FailureView, Running, RunningHandler};
 use crate::log::{HeadFilter, HeadQuery, Log, LogError, ShardStatus};
 use crate::message::Offset;
