@@ -14,6 +14,7 @@ macro_rules! on_every_kind {
             on_every_kind!(@on memory);
             on_every_kind!(@on embedded);
             on_every_kind!(@on nats);
+            on_every_kind!(@on redis);
         }
     )*};
     (@on $kind:ident) => {
@@ -54,6 +55,8 @@ mod power;
 mod read;
 mod record;
 mod redated;
+mod redis;
+mod replicated;
 mod reroute;
 mod routings;
 mod tail;

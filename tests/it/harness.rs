@@ -8,6 +8,8 @@ pub mod native;
 pub mod nats;
 pub mod process;
 pub mod recorder;
+pub mod redis;
+pub mod servers;
 
 use sluicebox::commit::{DeadFilter, DeadQuery};
 use sluicebox::handler::ShardId;

@@ -19,6 +19,7 @@ mod hotload;
 mod identity;
 mod new;
 mod on_nats;
+mod on_redis;
 mod operators;
 #[cfg(debug_assertions)]
 mod oracle;

@@ -62,6 +62,22 @@ pub enum LogSettings {
         replicas: usize,
         retain: Retain,
     },
+    /// Keys of a Redis server.
+    Redis {
+        /// Its address, without a name or a password in it.
+        url: String,
+        login: RedisLogin,
+        ca_file: Option<PathBuf>,
+        retain: Retain,
+    },
+}
+
+/// Who connects to a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisLogin {
+    None,
+    Password(Secret),
+    User { user: String, password: Secret },
 }
 
 /// Who connects to a NATS server.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData), StartError> {
     let LogSettings::Nats { url, login, ca_file, replicas, .. } = &settings.log else {
         let source = LogError::Refused { reason: "the settings name another kind of log".into() };
-        return Err(StartError::Nats { url: String::new(), namespace: settings.namespace.to_string(), source });
+        return Err(StartError::OnServer { url: String::new(), namespace: settings.namespace.to_string(), source });
     };
     let namespace = settings.namespace.to_string();
     let data = settings.host.data.clone();
@@ -30,6 +30,6 @@ pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData)
         ..Options::new(url.as_str(), namespace.as_str())
     };
     let log = NatsLog::open(options).await;
-    let log = log.map_err(|source| StartError::Nats { url: url.clone(), namespace, source })?;
+    let log = log.map_err(|source| StartError::OnServer { url: url.clone(), namespace, source })?;
     Ok((Arc::new(log), host_data))
 }

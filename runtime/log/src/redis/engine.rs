@@ -194,6 +194,8 @@ fn subject_text(subject: Subject<'_>) -> String {
 
 impl Engine for Server {
     type Following = Following;
+    /// As long as a new connection takes.
+    const UNKNOWN: Duration = Duration::from_secs(5);
 
     fn guarantees(&self) -> Guarantees {
         self.durability.guarantees()

@@ -45,7 +45,10 @@ impl engine::Following for Following {
             let command = self.command();
             let read = tokio::select! {
                 // Safe to cancel, both: what was not taken is read again.
-                read = command.query_async::<Value>(&mut self.connection) => read.map_err(Failure::from)?,
+                read = command.query_async::<Value>(&mut self.connection) => {
+                    // What is sent on the other connection would be lost with it.
+                    read.map_err(Failure::from).inspect_err(|failure| self.server.link.lost_with(failure))?
+                }
                 // Whoever asked found that something is not as it was.
                 _ = self.broken.changed() => return Ok(None),
             };

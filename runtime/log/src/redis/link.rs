@@ -129,6 +129,13 @@ impl Link {
         self.judged(established, answer.map_err(Failure::from))
     }
 
+    /// Another connection to the server failed.
+    pub(super) fn lost_with(&self, failure: &Failure) {
+        if matches!(failure, Failure::Lost(_)) {
+            self.current().established = None;
+        }
+    }
+
     fn judged<T>(&self, established: &Established, answer: Result<T, Failure>) -> Result<T, Failure> {
         if let Err(failure) = &answer
             && failure.ends_connection()

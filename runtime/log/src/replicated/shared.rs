@@ -137,8 +137,9 @@ impl<E: Engine> Shared<E> {
         // DURABLE: when the engine answers, or when the entry comes back.
         let back = tokio::select! {
             answer = self.engine.publish(subject, payload, expected) => match answer {
+                Ok(_) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
                 // Without an answer it may come back all the same.
-                Ok(_) | Err(PublishError::Unknown(_)) => tokio::time::timeout(BACK, &mut receiver).await.ok(),
+                Err(PublishError::Unknown(_)) => tokio::time::timeout(E::UNKNOWN, &mut receiver).await.ok(),
                 Err(error) => return Err(published(error)),
             },
             back = &mut receiver => Some(back),
