@@ -302,6 +302,38 @@ mod tests {
     }
 
     #[test]
+    fn the_shard_of_a_key_is_the_same_for_ever() {
+        // As another implementation of the hash says. A log names shards by it, so it can never change.
+        let shards = |shards| {
+            let routing = Routing { shards, ..routing(KeyFrom::Message) };
+            ["ada", "ben", "cleo", "dan", "*"].map(|key| routing.shard_of(&Key::parse(key).unwrap().unwrap()))
+        };
+        assert_eq!(shards(8), [7, 0, 7, 3, 5]);
+        assert_eq!(shards(5), [4, 1, 1, 2, 1]);
+    }
+
+    #[test]
+    fn an_id_is_told_as_it_was_found() {
+        let routing = routing(KeyFrom::None);
+        let routed = |body| routing.route(&message(body));
+        assert_eq!(routed(r#"{"id":"a"}"#).id_text().as_deref(), Some("a"));
+        // Not as it is written in the body.
+        assert_eq!(routed(r#"{"id":"a\u0062"}"#).id_text().as_deref(), Some("ab"));
+        assert_eq!(routed(r#"{"id":7}"#).id_text().as_deref(), Some("7"));
+        assert_eq!(routed("{}").id_text(), None);
+        assert_eq!(routed(r#"{"id":"a"}"#).id_alone_hash(), Some(IdHash::of_id_alone(b"a")));
+        assert_eq!(routed("{}").id_alone_hash(), None);
+    }
+
+    #[test]
+    fn a_subscription_changes_until_its_place_is_known() {
+        let mut routing = routing(KeyFrom::None);
+        assert!(!routing.is_changing());
+        routing.spans.push(Span { after: Offset::END, subscribe: vec![] });
+        assert!(routing.is_changing());
+    }
+
+    #[test]
     fn an_empty_id_is_no_id() {
         let routing = routing(KeyFrom::None);
         assert_eq!(routing.route(&message(r#"{"id":""}"#)).id_hash(), None);
@@ -379,10 +411,12 @@ mod tests {
         let mut two = one.clone();
         two.spans.push(Span { after: Offset(7), subscribe: vec![Pattern::parse("other").unwrap()] });
         let own = reserved::retry_topic(&one.handler);
+        let late = Routing { spans: vec![Span { after: Offset(20), ..one.spans[0].clone() }], ..one.clone() };
         let topics = ["events.made", "events.made", "other", own.as_str(), "events.made", "_retry.else", "other"];
-        for routing in [one, two] {
+        for routing in [one, two, late] {
             let mut subscriber = routing.subscriber();
-            for (offset, topic) in (0..28).zip(topics.iter().cycle()) {
+            // Whoever is behind asks for what is before as well.
+            for (offset, topic) in (0..28).chain(0..28).zip(topics.iter().cycle()) {
                 let new = NewMessage::new(Topic::parse(topic).unwrap(), "");
                 let message = Message::from_new(new, Offset(offset), Timestamp(0));
                 assert_eq!(subscriber.wants(&message), routing.subscribes(&message), "{topic} at {offset}");
@@ -393,7 +427,9 @@ mod tests {
     #[test]
     fn a_message_beyond_the_hop_limit_is_a_loop() {
         let mut looping = (*message("{}")).clone();
-        looping.hops = crate::message::HOPS_MAX + 1;
+        looping.hops = crate::message::HOPS_MAX;
+        assert_eq!(routing(KeyFrom::None).route(&Arc::new(looping.clone())).unroutable, None);
+        looping.hops += 1;
         assert_eq!(routing(KeyFrom::None).route(&Arc::new(looping)).unroutable.unwrap().kind, "loop");
     }
 }

@@ -92,6 +92,7 @@ fn describe_id(id: &IdFrom) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::Field;
 
     fn wanted(subscribe: &str) -> Wanted {
         Wanted {
@@ -127,9 +128,12 @@ mod tests {
     #[test]
     fn changed_key_id_or_shards_are_refused_with_a_hint() {
         let routings = reconcile(&[], &[wanted("a")], Offset(9)).unwrap();
-        let changed = Wanted { shards: 4, key: KeyFrom::All, ..wanted("a") };
+        let id = IdFrom::Fields(vec![Field::Pointer("/id".into())]);
+        let changed = Wanted { shards: 4, key: KeyFrom::All, id, ..wanted("a") };
         let refused = reconcile(&routings, &[changed], Offset(20)).unwrap_err();
-        assert_eq!(refused.len(), 2);
+        assert_eq!(refused.len(), 3);
+        let id = "id = the message's own id, the settings now say `/id`";
+        assert!(refused.iter().any(|refused| refused.to_string().contains(id)), "{refused:?}");
         let text = refused[0].to_string();
         assert!(text.contains("key = the message's own key, the settings now say \"*\""), "{text}");
         assert!(text.contains("`sluicebox handlers reroute order`"), "{text}");

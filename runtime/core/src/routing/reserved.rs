@@ -125,6 +125,15 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
+    fn only_a_list_of_nothing_else_are_commands() {
+        let on = |topic: &str| NewMessage::new(Topic::parse(topic).unwrap(), "");
+        assert!(are_commands(&[on("_control.order"), on("_control.notify")]));
+        for other in ["_controlled.order", "_retry.order", "events.made"] {
+            assert!(!are_commands(&[on("_control.order"), on(other)]), "{other}");
+        }
+    }
+
+    #[test]
     fn a_delayed_message_says_what_it_will_be_whatever_its_own_headers_are() {
         let own = vec![("_delay".to_owned(), "9".to_owned()), ("_to".into(), "x".into())];
         let new =
