@@ -100,11 +100,14 @@ impl Server {
                     self.address
                 ),
             }),
-            Err(Failure::Denied(reason)) => Err(LogError::Refused {
-                reason: format!("the server at {} does not let this host in: {reason}", self.address),
-            }),
             Err(failure) => Err(failure.into()),
         }
+    }
+
+    /// Whoever may not connect any more may do so again later: it was let in once.
+    async fn connection(&self) -> Result<MultiplexedConnection, LogError> {
+        let connection = link::connect(&self.client, &self.address).await;
+        connection.map_err(|error| LogError::Unavailable { reason: error.to_string() })
     }
 
     /// A function of the library that writes: it is told which log, and which life of the server, is meant.
@@ -228,10 +231,10 @@ impl Engine for Server {
         let known = if from > seen + 1 { (from - 1, Bytes::new()) } else { (seen, begins) };
         let broken = self.link.broken();
         // The look and what follows are on one connection, so they are of one life of the server.
-        let mut connection = link::connect(&self.client, &self.address).await?;
+        let mut connection = self.connection().await?;
         let (_, epoch) = self.hello(&mut connection, known, "").await?;
         if !self.link.is_in(&epoch) {
-            self.link.establish(link::connect(&self.client, &self.address).await?, epoch);
+            self.link.establish(self.connection().await?, epoch);
         }
         Ok(Following::begin(self.clone(), connection, broken, from - 1))
     }
