@@ -21,11 +21,12 @@ mod following;
 mod link;
 mod members;
 mod options;
+mod server;
 mod snapshots;
 mod values;
 
-pub use self::engine::Server;
 pub use self::options::{Login, Options};
+pub use self::server::Server;
 
 use crate::error::LogError;
 use crate::replicated::{Bounds, Replicated};

@@ -1,7 +1,7 @@
 //! The log's stream, read in its order by blocking reads on a connection of their own.
 
-use super::engine::{Server, entry};
 use super::failure::Failure;
+use super::server::{Server, entry};
 use crate::error::LogError;
 use crate::replicated::engine::{self, Stored};
 use redis::aio::MultiplexedConnection;

@@ -1,6 +1,6 @@
 //! Heartbeats over a channel of the server.
 
-use super::engine::Server;
+use super::server::Server;
 use crate::error::LogError;
 use crate::members::Members;
 use futures_util::StreamExt as _;

@@ -1,6 +1,6 @@
 //! Snapshots in hashes, in pieces, and a field of the log that says which of them is the newest.
 
-use super::engine::Server;
+use super::server::Server;
 use crate::error::LogError;
 use bytes::Bytes;
 use redis::Value;

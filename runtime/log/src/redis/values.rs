@@ -1,7 +1,7 @@
 //! State of keys: each key has a hash, whose fields are its entries. Values bear the sequence of the commit that wrote them,
 //! and so does the note that an entry was deleted, which goes once nobody has an older value to write.
 
-use super::engine::Server;
+use super::server::Server;
 use crate::error::LogError;
 use crate::inspect::StateQuery;
 use crate::replicated::engine::{Value, ValueSize};
