@@ -24,6 +24,20 @@ if ! cmp -s tests/nats-server.txt "$nats/installed.txt"; then
   cp tests/nats-server.txt "$nats/installed.txt"
 fi
 
+# The redis-server that tests start: Debian's, and not in the system either.
+redis=target/redis-server
+if ! [ -x "$redis/usr/bin/redis-server" ]; then
+  rm -rf "$redis" && mkdir -p "$redis/packages"
+  if ! apt-cache show redis-server liblzf1 libjemalloc2 >/dev/null 2>&1; then
+    root=()
+    [ "$(id -u)" = 0 ] || root=(sudo)
+    "${root[@]}" apt-get update -qq
+  fi
+  (cd "$redis/packages" && apt-get download -qq redis-server redis-tools liblzf1 libjemalloc2)
+  for package in "$redis"/packages/*.deb; do dpkg -x "$package" "$redis"; done
+fi
+LD_LIBRARY_PATH="$redis/usr/lib/x86_64-linux-gnu" "$redis/usr/bin/redis-server" --version
+
 output=$(mktemp)
 trap 'rm -f "$output"' EXIT
 status=0

@@ -41,8 +41,8 @@ pub(crate) use nearest::nearest;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Edges, HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, NatsLogin, Overrides, Retain,
-    SandboxMode, Settings, ShowState, Start,
+    Edges, HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, NatsLogin, Overrides, RedisLogin,
+    Retain, SandboxMode, Settings, ShowState, Start,
 };
 
 use crate::handler::HandlerName;

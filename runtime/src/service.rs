@@ -5,6 +5,7 @@ mod host_clock;
 mod host_data;
 mod machine;
 mod nats;
+mod redis;
 mod reload;
 mod room;
 
@@ -56,7 +57,7 @@ pub enum StartError {
     #[error("failed to open the log in `{}`", path.display())]
     Log { path: PathBuf, source: LogError },
     #[error("failed to open the log of `{namespace}` at {url}")]
-    Nats { url: String, namespace: String, source: LogError },
+    OnServer { url: String, namespace: String, source: LogError },
     #[error(
         "{described}, and `clock_skew_max` in [host] allows {skew_max}: put the clock right; or, if it is right now, take it \
          as it is with `sluicebox run --accept-clock`, which moves the times in the log along"
@@ -108,6 +109,10 @@ impl Service {
             LogSettings::Nats { retain, .. } => {
                 let (log, host_data, natives, intake) = nats::open(settings, &metrics).await?;
                 (log, host_data, retain, natives, intake)
+            }
+            LogSettings::Redis { retain, .. } => {
+                let (log, host_data, natives) = redis::open(settings).await?;
+                (log, host_data, retain, natives, None)
             }
         };
         let guarantees = log.guarantees();

@@ -14,6 +14,7 @@ macro_rules! on_every_kind {
             on_every_kind!(@on memory);
             on_every_kind!(@on embedded);
             on_every_kind!(@on nats);
+            on_every_kind!(@on redis);
         }
     )*};
     (@on $kind:ident) => {
@@ -55,6 +56,8 @@ mod power;
 pub mod read;
 pub mod record;
 mod redated;
+mod redis;
+mod replicated;
 pub mod reroute;
 pub mod routings;
 pub mod tail;

@@ -10,6 +10,8 @@ pub mod nats_cluster;
 pub mod process;
 pub mod proxy;
 pub mod recorder;
+pub mod redis;
+pub mod servers;
 
 use sluicebox::commit::{DeadFilter, DeadQuery};
 use sluicebox::handler::ShardId;

@@ -23,6 +23,7 @@ mod identity;
 mod nats;
 mod new;
 mod on_nats;
+mod on_redis;
 mod operators;
 #[cfg(debug_assertions)]
 mod oracle;

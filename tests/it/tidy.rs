@@ -86,6 +86,11 @@ fn nats_is_named_only_in_the_log_on_nats() {
 }
 
 #[test]
+fn redis_is_named_only_in_the_log_on_redis() {
+    check_absent(&["redis::aio", "redis::cmd(", "redis::Client", "use redis::"], &["runtime/log/src/redis"]);
+}
+
+#[test]
 fn only_the_committer_commits() {
     // The benchmark commits the same rows without the product, to compare.
     check_absent(&["log.commit("], &["runtime/src/committer.rs", "runtime/src/bench/parts.rs"]);

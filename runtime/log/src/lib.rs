@@ -17,6 +17,8 @@ mod modules;
 #[cfg(feature = "nats")]
 pub mod nats;
 mod records;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(any(feature = "nats", feature = "redis"))]
 mod replicated;
 mod rerouting;

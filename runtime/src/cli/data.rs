@@ -57,7 +57,8 @@ pub(super) fn of_settings(config: &Path, data: Option<&Path>) -> Result<(PathBuf
             let LogSettings::Embedded { path, .. } = settings.log else {
                 let file = config.display();
                 return Err(Failure::usage(format!(
-                    "the log that `{file}` names is not in a directory: back its streams up with `nats stream backup`"
+                    "the log that `{file}` names is not in a directory: back it up where it is, with `nats stream backup`, or by a \
+                     copy of what the Redis server keeps"
                 )));
             };
             Ok((path, settings.host.data))
@@ -81,7 +82,7 @@ impl Data {
         let from_settings = settings.as_ref().and_then(|settings| match &settings.log {
             LogSettings::Embedded { path, .. } => Some(path.clone()),
             // Only a host looks at it.
-            LogSettings::Nats { .. } => None,
+            LogSettings::Nats { .. } | LogSettings::Redis { .. } => None,
         });
         let Some(directory) = args.data.clone().or(from_settings).filter(|directory| directory.is_dir()) else {
             return Ok(None);

@@ -2,6 +2,8 @@
 
 mod edges;
 mod nats;
+mod redis;
+mod server;
 
 use super::declared::host::{
     HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_DELAYED, HOST_DELAYED_BYTES, HOST_DELAYED_MAX, HOST_LEASE, HOST_NAME,
@@ -64,14 +66,7 @@ pub(super) fn log(
         // One that is none was reported: what stands beside it is looked at as if it were the default.
         None | Some(LogKind::Embedded) => embedded(findings, section, directory, overrides),
         Some(LogKind::Nats) => nats::read(findings, section, directory),
-        Some(other @ LogKind::Redis) => {
-            let problem = kind.map(|item| item.span()).unwrap_or_default();
-            findings
-                .error(problem, format!("this build has no log of kind {}", LOG_KIND.kind.show(&other)))
-                .expected("\"embedded\" or \"nats\", the kinds that this build has")
-                .hint("remove `kind`, or write kind = \"embedded\"");
-            embedded(findings, section, directory, overrides)
-        }
+        Some(LogKind::Redis) => redis::read(findings, section, directory),
     }
 }
 
@@ -86,7 +81,7 @@ fn embedded(
         directory_at(findings, item, directory, &LOG_PATH.kind.expected(), &hint)
     });
     let retain = section.read(findings, &LOG_RETAIN, retain).unwrap_or_default();
-    nats::refuse(findings, &mut section);
+    server::refuse(findings, &mut section);
     section.finish(findings, &[]);
     if overrides.data.as_ref().is_some_and(|data| data.as_os_str().is_empty()) {
         let problem = findings.error_in(&origin(LOG_PATH.above), "the path is empty");
@@ -137,7 +132,9 @@ pub(super) fn host(
     section.finish(findings, &[]);
     let data = data.unwrap_or_else(|| match log {
         LogSettings::Embedded { path, .. } => path.clone(),
-        LogSettings::Nats { .. } => overrides.data.clone().unwrap_or_else(|| directory.join(LOG_PATH.default.0)),
+        LogSettings::Nats { .. } | LogSettings::Redis { .. } => {
+            overrides.data.clone().unwrap_or_else(|| directory.join(LOG_PATH.default.0))
+        }
     });
     HostSettings { name, lease, data, clock_skew_max, accept_clock: overrides.accept_clock, waiting_bytes_max, delayed }
 }

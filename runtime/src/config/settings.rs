@@ -63,6 +63,22 @@ pub enum LogSettings {
         retain: Retain,
         edges: Edges,
     },
+    /// Keys of a Redis server.
+    Redis {
+        /// Its address, without a name or a password in it.
+        url: String,
+        login: RedisLogin,
+        ca_file: Option<PathBuf>,
+        retain: Retain,
+    },
+}
+
+/// Who connects to a Redis server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisLogin {
+    None,
+    Password(Secret),
+    User { user: String, password: Secret },
 }
 
 /// Where plain clients of the log's engine reach it. No two of these patterns of different sides have a topic in common.

@@ -91,7 +91,6 @@ fn bad_settings_of_the_host_are_refused() {
     check("[flows.popular]", "1:2", &["`flows` in the file is not supported by this version"]);
     check("log = \"data\"", "1:7", &["`log` is a text", "a section, [log]"]);
     check("handlers = []", "1:12", &["`handlers` is a list", "[handlers.order]"]);
-    check("[log]\nkind = \"redis\"", "2:8", &["this build has no log of kind \"redis\""]);
     check("[log]\nkind = \"sqlite\"", "2:8", &["`kind` cannot be \"sqlite\"", "\"embedded\" or"]);
     check("[log]\nkind = \"embeded\"", "2:8", &["did you mean \"embedded\"?"]);
     check("[log]\npath = 1", "2:8", &["`path` is an integer", "the path of a directory"]);
@@ -100,7 +99,7 @@ fn bad_settings_of_the_host_are_refused() {
     check("[log]\nretain = { age = \"1\" }", "2:18", &["`1` has no unit", "from \"1s\" to \"3650d\""]);
     check("[log]\nretain = { max_bytes = \"1MiB\" }", "2:24", &["out of range", "from \"64MiB\""]);
     check("[log]\nretain = { bytes = \"1GiB\" }", "2:12", &["unknown setting `bytes` in `retain`", "age, max_bytes"]);
-    check("[log]\nurl = \"nats://x\"", "2:7", &["`url` belongs to kind = \"nats\"", "or remove it"]);
+    check("[log]\nurl = \"nats://x\"", "2:7", &["`url` belongs to kind = \"nats\" or \"redis\"", "or remove it"]);
     check("[log]\negress = []", "2:10", &["`egress` belongs to kind = \"nats\"", "or remove it"]);
     check("[http]\nport = 80", "2:1", &["unknown setting `port` in [http]", "listen, token_file"]);
     check("[http]\nlisten = \"8080\"", "2:10", &["write `127.0.0.1:8080`"]);
@@ -165,6 +164,40 @@ fn a_log_on_nats_is_read_with_its_login() {
     assert_eq!((url.as_str(), replicas), ("tls://a:1, tls://b:2", 3));
     assert!(matches!(&login, NatsLogin::User { user, .. } if user == "me"), "{login:?}");
     assert!(!format!("{login:?}").contains("0123456789abcdef"), "{login:?}");
+}
+
+#[test]
+fn bad_settings_of_a_log_on_redis_are_refused() {
+    let check_redis =
+        |line: &str, at: &str, said: &[&str]| check(&format!("[log]\nkind = \"redis\"\n{line}"), at, said);
+    check_redis("path = \"x\"", "3:8", &["`path` belongs to kind = \"embedded\"", "`data` in [host]"]);
+    check_redis("url = \"nats://a\"", "3:7", &["`nats://a` is not the address", "begin with redis://"]);
+    check_redis("url = \"redis://:secret@a\"", "3:7", &["a name or a password in it", "password_file"]);
+    check_redis("replicas = 3", "3:12", &["`replicas` belongs to kind = \"nats\""]);
+    check_redis("retain = { max_bytes = \"1GiB\" }", "3:10", &["does not count its bytes", "`maxmemory`"]);
+    check_redis("login = { user = \"me\" }", "3:9", &["does not say how to connect", "password_file"]);
+    check_redis("login = {}", "3:9", &["does not say how to connect"]);
+    check_redis("login = { nkey_file = \"token\" }", "3:11", &["nkey_file"]);
+}
+
+#[test]
+fn a_log_on_redis_is_read_with_its_login() {
+    let files = Files::new();
+    let read = |lines: &str| {
+        let text = format!("[log]\nkind = \"redis\"\n{lines}");
+        files.parse(&text, &Overrides::default()).unwrap().settings
+    };
+    let plain = read("");
+    let LogSettings::Redis { url, login, ca_file, retain } = plain.log else { panic!("{:?}", plain.log) };
+    assert_eq!((url.as_str(), login, ca_file), ("redis://127.0.0.1:6379", RedisLogin::None, None));
+    assert_eq!((retain, plain.host.data), (Retain::default(), files.path("data")));
+    let settings = read("url = \"unix:///run/redis.sock\"\nlogin = { user = \"me\", password_file = \"token\" }");
+    let LogSettings::Redis { url, login, .. } = settings.log else { panic!("{:?}", settings.log) };
+    assert_eq!(url, "unix:///run/redis.sock");
+    assert!(matches!(&login, RedisLogin::User { user, .. } if user == "me"), "{login:?}");
+    assert!(!format!("{login:?}").contains("0123456789abcdef"), "{login:?}");
+    let alone = read("login = { password_file = \"token\" }");
+    assert!(matches!(alone.log, LogSettings::Redis { login: RedisLogin::Password(_), .. }));
 }
 
 #[test]

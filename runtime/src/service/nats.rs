@@ -19,7 +19,7 @@ pub(super) async fn open(
 ) -> Result<(Arc<dyn Log>, HostData, Natives, Option<Arc<Intake>>), StartError> {
     let LogSettings::Nats { url, login, ca_file, replicas, edges, .. } = &settings.log else {
         let source = LogError::Refused { reason: "the settings name another kind of log".into() };
-        return Err(StartError::Nats { url: String::new(), namespace: settings.namespace.to_string(), source });
+        return Err(StartError::OnServer { url: String::new(), namespace: settings.namespace.to_string(), source });
     };
     let namespace = settings.namespace.to_string();
     let data = settings.host.data.clone();
@@ -37,7 +37,7 @@ pub(super) async fn open(
         replicas: *replicas,
         ..Options::new(url.as_str(), namespace.as_str())
     };
-    let failed = |source| StartError::Nats { url: url.clone(), namespace: namespace.clone(), source };
+    let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
     let log = NatsLog::open(options.clone()).await.map_err(failed)?;
     let mut natives = Natives::new(settings.host.delayed);
     let mut intake = None;

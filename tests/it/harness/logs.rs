@@ -17,10 +17,11 @@ use std::time::Duration;
 pub type Open = fn(&Path) -> Result<Arc<dyn Log>, LogError>;
 
 /// Every kind of log.
-pub const KINDS: [Open; 3] = [
+pub const KINDS: [Open; 4] = [
     |_| Ok(Arc::new(MemoryLog::new())),
     |directory| Ok(Arc::new(EmbeddedLog::open(directory, Options::default())?)),
     |directory| super::nats::open(&super::nats::namespace_of(directory)),
+    |directory| super::redis::open(&super::nats::namespace_of(directory)),
 ];
 
 /// An empty log, and what must live as long as it.
@@ -44,6 +45,13 @@ pub fn nats() -> Fresh {
     let options = super::nats::options(&super::nats::fresh_namespace());
     let options = sluicebox::log::nats::Options { flush_bytes: 256, snapshot_bytes: 4096, ..options };
     Fresh { log: super::nats::open_with(options).unwrap(), _directory: None }
+}
+
+/// As on NATS.
+pub fn redis() -> Fresh {
+    let options = super::redis::options(&super::nats::fresh_namespace());
+    let options = sluicebox::log::redis::Options { flush_bytes: 256, snapshot_bytes: 4096, ..options };
+    Fresh { log: super::redis::open_with(options).unwrap(), _directory: None }
 }
 
 pub fn topic(text: &str) -> Topic {

@@ -1,6 +1,6 @@
 //! A TCP proxy between a host and its server that does what networks do: it cuts, holds one direction, and is slow.
 
-use super::nats::runtime;
+use super::servers::runtime;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};

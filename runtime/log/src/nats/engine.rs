@@ -44,6 +44,8 @@ impl Server {
 
 impl Engine for Server {
     type Following = Following;
+    /// As long as another server takes to lead.
+    const UNKNOWN: Duration = Duration::from_secs(30);
 
     fn guarantees(&self) -> Guarantees {
         let copies = self.log.cached_info().config.num_replicas;

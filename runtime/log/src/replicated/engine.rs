@@ -100,6 +100,9 @@ pub struct ValueSize {
 pub trait Engine: Send + Sync + 'static {
     type Following: Following;
 
+    /// How long an entry of which nobody knows whether it was taken may take to come back.
+    const UNKNOWN: Duration;
+
     fn guarantees(&self) -> Guarantees;
 
     /// An error while there is certainly no connection: what is asked then waits for one, and nobody knows how long.

@@ -151,7 +151,7 @@ impl<E: Engine> Shared<E> {
                 // Without an answer it may come back all the same.
                 Err(PublishError::Unknown(_)) => tokio::select! {
                     back = &mut receiver => Some(back),
-                    _ = tokio::time::timeout(BACK, self.caught_up()) => receiver.try_recv().ok().map(Ok),
+                    _ = tokio::time::timeout(E::UNKNOWN, self.caught_up()) => receiver.try_recv().ok().map(Ok),
                 },
                 Err(error) => return Err(published(error)),
             },

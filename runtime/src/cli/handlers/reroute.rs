@@ -42,7 +42,9 @@ pub(super) fn run(args: &RerouteArgs, output: &mut Output) -> Result<Exit, Failu
     }
     let loaded = args.settings.load()?;
     let LogSettings::Embedded { path, .. } = &loaded.settings.log else {
-        return Err(Failure::usage("handlers of a log of kind \"nats\" cannot be rerouted by this version"));
+        return Err(Failure::usage(
+            "handlers of a log on servers cannot be rerouted by this version: it must be of kind \"embedded\"",
+        ));
     };
     let handler = loaded.settings.handlers.iter().find(|handler| handler.name == args.name).ok_or_else(|| {
         let file = args.settings.config.display();

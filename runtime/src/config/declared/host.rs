@@ -36,8 +36,8 @@ settings! {
         kind: Word(&[("embedded", LogKind::Embedded), ("nats", LogKind::Nats), ("redis", LogKind::Redis)]),
         default: Is(LogKind::Embedded),
         effect: "Where messages are kept. `embedded` is a database in a directory of this machine, `nats` are two streams of \
-                 a NATS server with JetStream, of version 2.11 or newer: there any number of hosts may run on a namespace, and share \
-                 the shards. This build has no other kind.",
+                 a NATS server with JetStream, of version 2.11 or newer, `redis` is a stream and hashes of a Redis server, of version \
+                 7 or newer, or Valkey. On these two any number of hosts may run on a namespace, and share the shards.",
         example: "kind = \"embedded\"",
         above: None,
     };
@@ -50,13 +50,18 @@ settings! {
         example: "path = \"/var/lib/shop\"",
         above: Some(Above { flag: "--data", variable: "SLUICEBOX_DATA" }),
     };
-    LOG_URL: Form, Is<&'static str> = Setting {
+    LOG_URL: Form, Means = Setting {
         path: "log.url",
-        kind: Form("addresses such as \"nats://127.0.0.1:4222\", with commas between them"),
-        default: Is("nats://127.0.0.1:4222"),
-        effect: "Where the servers of the log are, for `nats`. `tls://` demands encryption. Who connects is said by `login`. \
-                 The log is in the streams `sluicebox-NAMESPACE` and `sluicebox-NAMESPACE-state`, which are made if they are \
-                 not there; nothing else may publish to their subjects, `sb.NAMESPACE.>`.",
+        kind: Form(
+            "addresses such as \"nats://127.0.0.1:4222\", with commas between them, or one such as \"redis://127.0.0.1:6379\"",
+        ),
+        default: Means("\"nats://127.0.0.1:4222\" for `nats`, \"redis://127.0.0.1:6379\" for `redis`"),
+        effect: "Where the servers of the log are, for `nats` and `redis`. Who connects is said by `login`. \
+                 For `nats`, `tls://` demands encryption, and the log is in the streams `sluicebox-NAMESPACE` and \
+                 `sluicebox-NAMESPACE-state`, which are made if they are not there; nothing else may publish to their subjects, \
+                 `sb.NAMESPACE.>`. For `redis`, `rediss://` demands encryption, `unix:///path` is a socket of this machine, \
+                 `redis://host:port/2` another database, and the log is in the keys that begin with `sb:{NAMESPACE}`; nothing \
+                 else may write there.",
         example: "kind = \"nats\"\nurl = \"nats://a.example:4222,nats://b.example:4222\"",
         above: None,
     };
@@ -64,8 +69,8 @@ settings! {
         path: "log.login",
         kind: Form("a table such as { credentials_file = \"shop.creds\" }"),
         default: Means("none: whoever reaches the server may use it"),
-        effect: "Who connects, for `nats`: one of a file of credentials, a token, the seed of an nkey, or a user with a \
-                 password. What is in the files is never shown.",
+        effect: "Who connects. For `nats`: one of a file of credentials, a token, the seed of an nkey, or a user with a \
+                 password. For `redis`: a password, alone or of a user. What is in the files is never shown.",
         example: "login = { credentials_file = \"shop.creds\" }",
         above: None,
     };
@@ -103,9 +108,9 @@ settings! {
     };
     LOG_LOGIN_PASSWORD: Form, Means = Setting {
         path: "log.login.password_file",
-        kind: Form("the path of a file, together with user"),
+        kind: Form("the path of a file"),
         default: Means("none"),
-        effect: "A file that holds the password of `user`.",
+        effect: "A file that holds the password of `user`; for `redis` also without one.",
         example: "login = { user = \"shop\", password_file = \"nats-password\" }",
         above: None,
     };
@@ -113,7 +118,7 @@ settings! {
         path: "log.ca_file",
         kind: Form("the path of a file of certificates in PEM"),
         default: Means("the certificates that this machine trusts"),
-        effect: "Who may vouch for the servers, for `nats`, instead of those that the machine trusts. With it nothing is said to a server \
+        effect: "Who may vouch for the servers, instead of those that the machine trusts. With it nothing is said to a server \
                  that does not encrypt.",
         example: "ca_file = \"ca.pem\"",
         above: None,
@@ -174,7 +179,7 @@ settings! {
         effect: "The data stays below this: the oldest messages are deleted, and when none may be, new messages are refused \
                  with 503 while commits go on from a reserve. Dead letters take at most a quarter of it, an equal part for \
                  each handler that the log knows: beyond it `dead.full` holds. Names of topics take at most an eighth: beyond \
-                 it messages on new topics are refused. Only for `embedded`: a NATS server has bounds of its own.",
+                 it messages on new topics are refused. Only for `embedded`: NATS and Redis servers have bounds of their own.",
         example: "retain = { max_bytes = \"50GiB\" }",
         above: None,
     };

@@ -1,0 +1,156 @@
+//! The connection on which a host asks: it is there or it is not, and nobody waits for it. Whoever follows the log makes it
+//! anew, after it looked whether the log is still the one that this host has.
+
+use super::failure::Failure;
+use crate::error::LogError;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Value};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long the server may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The functions, and what they are called: the number rises with each change that another version of the program could
+/// not go on with.
+const LIBRARY: &str = include_str!("functions.lua");
+const LIBRARY_NAME: &str = "sluicebox_1";
+
+/// The functions of the library by name.
+pub(super) fn function(name: &str) -> String {
+    format!("{LIBRARY_NAME}_{name}")
+}
+
+pub(super) async fn connect(client: &Client, address: &str) -> Result<MultiplexedConnection, LogError> {
+    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    connection.map_err(|error| {
+        let reason = format!("no connection to the server at {address}: {error}");
+        match Failure::from(error) {
+            // Waiting does not mend it.
+            Failure::Denied(_) => LogError::Refused { reason },
+            _ => LogError::Unavailable { reason },
+        }
+    })
+}
+
+/// The functions are there, as they are in this program.
+pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
+    let mut list = redis::cmd("FUNCTION");
+    list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
+    let found: Value = list.query_async(connection).await?;
+    if holds(&found, LIBRARY) {
+        return Ok(());
+    }
+    redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY).exec_async(connection).await?;
+    Ok(())
+}
+
+fn holds(value: &Value, text: &str) -> bool {
+    match value {
+        Value::BulkString(bytes) => bytes == text.as_bytes(),
+        Value::VerbatimString { text: found, .. } | Value::SimpleString(found) => found == text,
+        Value::Array(values) | Value::Set(values) => values.iter().any(|value| holds(value, text)),
+        Value::Map(pairs) => pairs.iter().any(|(_, value)| holds(value, text)),
+        _ => false,
+    }
+}
+
+/// The connection, shared by all who ask.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    current: Arc<Mutex<Current>>,
+    /// Changes when the connection is of no more use.
+    broken: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    established: Option<Established>,
+    /// How many there were.
+    number: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Established {
+    connection: MultiplexedConnection,
+    /// The life of the server.
+    pub(super) epoch: String,
+    number: u64,
+}
+
+impl std::fmt::Debug for Established {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "connection {} in life {}", self.number, self.epoch)
+    }
+}
+
+impl Link {
+    pub(super) fn new() -> Self {
+        Self { current: Arc::default(), broken: watch::Sender::default() }
+    }
+
+    pub(super) fn broken(&self) -> watch::Receiver<u64> {
+        self.broken.subscribe()
+    }
+
+    /// The connection, or why nothing is sent now.
+    pub(super) fn established(&self) -> Result<Established, Failure> {
+        let none = || Failure::Unavailable("there is no connection to its server now".into());
+        self.current().established.clone().ok_or_else(none)
+    }
+
+    pub(super) fn establish(&self, connection: MultiplexedConnection, epoch: String) {
+        let mut current = self.current();
+        current.number += 1;
+        current.established = Some(Established { connection, epoch, number: current.number });
+    }
+
+    /// What is established in this life of the server stays.
+    pub(super) fn is_in(&self, epoch: &str) -> bool {
+        self.current().established.as_ref().is_some_and(|established| established.epoch == epoch)
+    }
+
+    pub(super) async fn ask(&self, established: &Established, command: &Cmd) -> Result<Value, Failure> {
+        let mut connection = established.connection.clone();
+        let answer = command.query_async(&mut connection).await;
+        self.judged(established, answer.map_err(Failure::from))
+    }
+
+    pub(super) async fn ask_all(
+        &self,
+        established: &Established,
+        commands: &redis::Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut connection = established.connection.clone();
+        let answer = commands.query_async(&mut connection).await;
+        self.judged(established, answer.map_err(Failure::from))
+    }
+
+    /// Another connection to the server failed.
+    pub(super) fn lost_with(&self, failure: &Failure) {
+        if matches!(failure, Failure::Lost(_)) {
+            self.current().established = None;
+        }
+    }
+
+    fn judged<T>(&self, established: &Established, answer: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(failure) = &answer
+            && failure.ends_connection()
+        {
+            let mut current = self.current();
+            if current.established.as_ref().is_some_and(|known| known.number == established.number) {
+                tracing::debug!(?failure, "the connection to the log is made anew");
+                current.established = None;
+                self.broken.send_modify(|count| *count += 1);
+            }
+        }
+        answer
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
