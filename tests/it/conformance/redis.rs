@@ -86,6 +86,22 @@ async fn functions_that_were_deleted_are_loaded_again_and_the_log_goes_on() {
     assert_eq!(bodies(&log).await, ["1", "2"]);
 }
 
+#[tokio::test]
+async fn hosts_that_begin_a_log_at_the_same_time_begin_one() {
+    let server = OwnServer::start();
+    let opened: Vec<_> = (0..8)
+        .map(|_| {
+            let options = Options::new(server.url(), NAMESPACE);
+            std::thread::spawn(move || open_own(options))
+        })
+        .collect();
+    let logs: Vec<_> = opened.into_iter().map(|log| log.join().unwrap().unwrap()).collect();
+    for (number, log) in logs.iter().enumerate() {
+        append(log, &number.to_string()).await.unwrap();
+    }
+    assert_eq!(bodies(&open(&server)).await.len(), 8);
+}
+
 fn copy(from: &Path, to: &Path) {
     drop(std::fs::remove_dir_all(to));
     std::fs::create_dir_all(to).unwrap();

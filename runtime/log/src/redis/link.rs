@@ -36,16 +36,27 @@ pub(super) async fn connect(client: &Client, address: &str) -> Result<Multiplexe
     })
 }
 
-/// The functions are there, as they are in this program.
+/// The functions are there, as they are in this program. They are replaced only where they are others: each time they are, the
+/// server begins another life for all hosts.
 pub(super) async fn load(connection: &mut MultiplexedConnection) -> Result<(), Failure> {
     let mut list = redis::cmd("FUNCTION");
     list.arg("LIST").arg("LIBRARYNAME").arg(LIBRARY_NAME).arg("WITHCODE");
+    let mut load = redis::cmd("FUNCTION");
+    load.arg("LOAD").arg(LIBRARY);
     let found: Value = list.query_async(connection).await?;
-    if holds(&found, LIBRARY) {
+    if holds(&found, LIBRARY) || (is_empty(&found) && load.exec_async(connection).await.is_ok()) {
         return Ok(());
     }
-    redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY).exec_async(connection).await?;
+    // Another host may have loaded them meanwhile.
+    let found: Value = list.query_async(connection).await?;
+    if !holds(&found, LIBRARY) {
+        redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(LIBRARY).exec_async(connection).await?;
+    }
     Ok(())
+}
+
+fn is_empty(value: &Value) -> bool {
+    matches!(value, Value::Array(libraries) if libraries.is_empty())
 }
 
 fn holds(value: &Value, text: &str) -> bool {
