@@ -101,9 +101,9 @@ fn a_newer_format_is_refused_and_left_alone() {
     database.pragma_update(None, "user_version", 99).unwrap();
     for opened in [open(directory.path()), EmbeddedLog::open_read_only(directory.path())] {
         let reason = refusal(opened);
-        assert!(reason.contains("has format 99, this version reads formats 1 to 5"), "{reason}");
+        assert!(reason.contains("has format 99, this version reads formats 1 to 6"), "{reason}");
     }
-    database.pragma_update(None, "user_version", 5).unwrap();
+    database.pragma_update(None, "user_version", 6).unwrap();
     drop(database);
     assert!(open(directory.path()).is_ok());
 }
