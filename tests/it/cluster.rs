@@ -1,17 +1,26 @@
-//! Several hosts as processes on one NATS server: they share the shards, and whatever happens to one of them, each message is
+//! Several hosts as processes on one server, NATS mostly: they share the shards, and whatever happens to one of them, each message is
 //! handled once and in the order of its key.
 
 mod handlers;
 mod together;
 
-use crate::harness::nats::OwnServer;
+use crate::harness::nats::{OwnServer, fresh_namespace};
 use crate::harness::process::Process;
+use crate::harness::redis;
 use std::time::Instant;
 use together::{SHARDS, Together, held_by, held_most, sum};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shards_of_a_host_that_is_killed_are_taken_over_and_each_message_is_handled_once() {
-    let together = Together::new("1s");
+    one_is_killed(Together::new("1s")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_shards_of_a_host_that_is_killed_on_redis_are_taken_over_too() {
+    one_is_killed(Together::on(&redis::url(), &fresh_namespace(), "1s")).await;
+}
+
+async fn one_is_killed(together: Together) {
     let mut hosts = together.start(3);
     together.until_shared(&hosts).await;
     let (code, table, said) = together.command(&["hosts", "--url", &hosts[0].url]);

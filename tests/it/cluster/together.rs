@@ -1,12 +1,11 @@
 //! Hosts that work together on one namespace, somebody who publishes to them without end, and what the log says of it all.
 
 use crate::harness::guests::handler;
-use crate::harness::nats::{fresh_namespace, open_with, url};
+use crate::harness::nats::{fresh_namespace, url};
 use crate::harness::process::{Place, Process};
-use crate::harness::{PATIENCE, after};
+use crate::harness::{PATIENCE, after, nats, redis};
 use serde_json::Value;
 use sluicebox::log::Log;
-use sluicebox::log::nats::Options;
 use sluicebox::message::Offset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -57,11 +56,12 @@ impl Together {
 
     fn write(&self, at: usize, [host, log, handler]: &[String; 3]) {
         let Self { url, namespace, .. } = self;
+        let kind = if self.is_on_redis() { "redis" } else { "nats" };
         let settings = format!(
             r#"
 namespace = "{namespace}"
 [log]
-kind = "nats"
+kind = "{kind}"
 url = "{url}"
 {log}
 [host]
@@ -100,7 +100,16 @@ id = "/id"
     }
 
     pub fn log(&self) -> Arc<dyn Log> {
-        open_with(Options::new(&self.url, &self.namespace)).unwrap()
+        let Self { url, namespace, .. } = self;
+        let log = match self.is_on_redis() {
+            true => redis::open_with(redis::Options::new(url, namespace)),
+            false => nats::open_with(nats::Options::new(url, namespace)),
+        };
+        log.unwrap()
+    }
+
+    fn is_on_redis(&self) -> bool {
+        self.url.starts_with("redis:")
     }
 
     /// Waits until all of these see these hosts and no others, and each shard is held by one of them.
