@@ -31,6 +31,7 @@ mod trim;
 use self::engine::{Engine, PublishError, Subject};
 use self::entry::Entry;
 use self::replica::Outcome;
+#[cfg(feature = "nats")]
 pub(crate) use self::shared::unreadable;
 use self::shared::{Shared, WriteError};
 use crate::contract::{Batch, Guarantees, Log, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
