@@ -32,12 +32,8 @@ mod watch;
 
 use self::engine::{Engine, PublishError, Subject};
 use self::entry::Entry;
-<<<<<<< HEAD
 use self::replica::{Outcome, Replica};
-=======
-use self::replica::Outcome;
 #[cfg(feature = "nats")]
->>>>>>> redis
 pub(crate) use self::shared::unreadable;
 use self::shared::{Shared, WriteError};
 use crate::contract::{Batch, Guarantees, Log, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
