@@ -1,11 +1,15 @@
 //! Situations of a single shard that the simulation meets rarely.
 
 mod claimed;
+mod intake;
 mod marks;
 mod memory;
 mod now;
 mod orders;
 mod refused;
+mod restart;
+mod room;
+mod states;
 
 use sluicebox::clock::Timestamp;
 use sluicebox::commit::{DeadFilter, DeadQuery, HeadScope, LogId, Record};

@@ -101,3 +101,10 @@ fn a_place_behind_what_was_taken_up_says_nothing_about_marks() {
     assert_eq!((shard.passed(messages[0].offset, late), shard.marks_len()), (0, 2));
     assert_eq!(shard.passed(messages[1].offset, late), 2);
 }
+
+#[test]
+fn marks_go_little_later_than_their_window_and_are_not_looked_for_all_the_time() {
+    let ([shard, _], ..) = two_shards();
+    let slack = shard.marks_slack();
+    assert!(slack > Duration::ZERO && slack <= WINDOW / 10, "{slack:?}");
+}

@@ -4,7 +4,7 @@ use super::*;
 use sluicebox::message::MESSAGE_BYTES_MAX;
 
 /// A shard over a log with messages of these keys, of so many bytes each, offered as long as it wants them.
-fn shard_of(bounds: Bounds, messages: &[(&str, usize)]) -> (Shard, MemoryCore, VecDeque<Routed>, Setup) {
+pub(super) fn shard_of(bounds: Bounds, messages: &[(&str, usize)]) -> (Shard, MemoryCore, VecDeque<Routed>, Setup) {
     let setup = setup(OnFailure::Park, bounds);
     let mut log = MemoryCore::default();
     let message = |(key, bytes): &(&str, usize)| NewMessage {
@@ -168,7 +168,7 @@ fn what_is_kept_to_be_tried_never_failed() {
 }
 
 /// Answers what the shard wants read, states too; how many messages came.
-fn answer_with_states(shard: &mut Shard, log: &MemoryCore, setup: &Setup) -> usize {
+pub(super) fn answer_with_states(shard: &mut Shard, log: &MemoryCore, setup: &Setup) -> usize {
     let needs = shard.take_needs();
     let fetched = log.fetch(&needs.fetch).into_iter().map(|found| found.map(|found| setup.routing.route(&found)));
     shard.fetched(needs.fetch.iter().copied().zip(fetched).collect());

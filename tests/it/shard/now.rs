@@ -96,3 +96,18 @@ fn a_delayed_message_that_is_cancelled_never_comes_and_the_others_do() {
         assert_eq!(shard.stage().unwrap().outputs.len(), 1);
     }
 }
+
+#[test]
+fn a_retry_that_was_made_due_and_failed_again_waits_by_its_new_time() {
+    let (mut shard, _, offset) = waiting(OnFailure::Park);
+    let first_due = shard.next_due().unwrap();
+    retry_now(&mut shard, None, Some(offset));
+    let run = shard.next_run(NOW).unwrap();
+    let again = first_due.after(Duration::from_secs(1));
+    let after = Some(again.since(NOW));
+    shard.finish(run.lane, Err(Failure::Retry { reason: "down".into(), after }), None, 0.5, NOW);
+    // Its earlier time comes first.
+    shard.wake(first_due);
+    assert!(shard.next_run(first_due).is_none() && !shard.expects_message());
+    assert_eq!(shard.next_due(), Some(again));
+}

@@ -129,3 +129,54 @@ fn an_order_in_the_record_about_another_shards_letters_is_over_and_the_next_comm
     let jobs = shard.stage().unwrap().control.unwrap().jobs;
     assert_eq!(jobs.iter().map(|job| job.command).collect::<Vec<_>>(), [2, 3]);
 }
+
+/// A shard whose first message is a dead letter, told to return it, and the message that comes next.
+fn with_a_letter(upto: Offset) -> (Shard, MemoryCore, Routed, u64) {
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let (mut first, mut log, mut messages) = shard(setup.clone(), 2);
+    first.offer(messages.pop_front().unwrap());
+    let run = first.next_run(NOW).unwrap();
+    first.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
+    record(&mut first, &mut log);
+    let number = log.dead(&DeadQuery::newest(DeadFilter::default(), 1))[0].number;
+    let caution = Caution { upto, ..Caution::default() };
+    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), caution);
+    let filter = DeadFilter { upto: Some(number), ..DeadFilter::default() };
+    shard.command(Offset(100), Command::RetryDead { filter, to: None }, NOW);
+    (shard, log, messages.pop_front().unwrap(), number)
+}
+
+#[test]
+fn a_letter_is_to_blame_for_a_refused_commit_only_if_it_was_alone_in_it() {
+    for alone in [true, false] {
+        let (mut shard, log, message, number) = with_a_letter(Offset::START);
+        if !alone {
+            shard.offer(message);
+            let run = shard.next_run(NOW).unwrap();
+            shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+        }
+        let query = shard.take_needs().dead.unwrap();
+        shard.dead_found(log.dead(&query));
+        assert_eq!(shard.stage().unwrap().dead_drop, [number]);
+        let caution = shard.caution_after_refusal("too large");
+        assert_eq!(caution.letters.contains(&number), alone);
+        assert_eq!(caution.uncommittable, None);
+    }
+}
+
+#[test]
+fn letters_that_come_while_a_message_is_committed_alone_are_asked_for_again() {
+    let (mut shard, mut log, message, number) = with_a_letter(Offset(1_000));
+    let query = shard.take_needs().dead.unwrap();
+    shard.offer(message);
+    let run = shard.next_run(NOW).unwrap();
+    shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+    shard.dead_found(log.dead(&query));
+    let commit = shard.stage().unwrap();
+    assert!(commit.dead_drop.is_empty(), "both would share a commit");
+    log.commit(commit, NOW).unwrap();
+    shard.committed();
+    let query = shard.take_needs().dead.expect("the order is under way");
+    shard.dead_found(log.dead(&query));
+    assert_eq!(shard.stage().unwrap().dead_drop, [number]);
+}

@@ -83,9 +83,10 @@ fn after_a_refused_commit_what_is_only_in_the_log_is_committed_one_by_one_too() 
     // A commit of the others was refused: which of them is to blame shows only if each is tried alone.
     let caution = Caution { upto: record.read, ..Caution::default() };
     let bounds = Bounds::default();
-    let mut shard = Shard::new(setup(OnFailure::Park, bounds), log.claim(shard.id(), Offset::START), caution);
+    let mut shard = Shard::new(setup(OnFailure::Park, bounds), log.claim(shard.id(), Offset::START), caution.clone());
     let scan = shard.take_needs().scan.unwrap();
     shard.scanned(scan, messages.into(), record.read);
+    assert_eq!(*shard.caution(), caution, "whoever claims it now is to go on so");
     let second = shard.next_run(NOW).unwrap();
     shard.finish(second.lane, Ok(Effects::default()), None, 0.0, NOW);
     assert!(shard.next_run(NOW).is_none(), "two messages would share a commit");

@@ -156,3 +156,55 @@ impl Held {
         if self.allowed.is_tight { self.limit() } else { self.bytes_max }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::message::{Message, NewMessage, Offset};
+    use crate::topic::Topic;
+    use std::sync::Arc;
+
+    fn item() -> Item {
+        let new = NewMessage::new(Topic::parse("in").unwrap(), "body");
+        let message = Arc::new(Message::from_new(new, Offset(1), Timestamp(1)));
+        Item::new(Routed { message, hash: 0, key: None, id: None, unroutable: None, deaths: None })
+    }
+
+    #[test]
+    fn half_of_the_room_is_left_to_what_is_fetched_and_all_of_it_is_full() {
+        let one = item().held_bytes();
+        let mut held = Held::new(4 * one);
+        let is = |held: &Held| (held.is_full_beside_fetches(), held.is_tight(), held.is_full());
+        let mut seen = vec![is(&held)];
+        for _ in 0..4 {
+            held.take(&item());
+            seen.push(is(&held));
+        }
+        let (free, half, full) = ((false, false, false), (true, true, false), (true, true, true));
+        assert_eq!(seen, [free, free, half, half, full]);
+        held.give(3 * one);
+        assert_eq!(is(&held), free);
+    }
+
+    #[test]
+    fn a_host_that_allows_little_makes_it_tight_at_once() {
+        let one = item().held_bytes();
+        let mut held = Held::new(100 * one);
+        held.allow(Allowance { bytes_max: 4 * one, is_tight: false });
+        (0..2).for_each(|_| held.take(&item()));
+        assert!(held.is_full_beside_fetches() && !held.is_tight(), "it is allowed more in its turn");
+        held.allow(Allowance { bytes_max: 4 * one, is_tight: true });
+        assert!(held.is_tight());
+    }
+
+    #[test]
+    fn lanes_are_looked_through_for_memory_once_for_each_that_is_to_be_kept() {
+        let mut held = Held::new(1 << 20);
+        let looks =
+            [Keep::Nothing, Keep::Nothing, Keep::FirstTry, Keep::FirstTry].map(|keep| held.keeps_more_than(keep));
+        assert_eq!(looks, [true, false, true, false]);
+        held.take(&item());
+        assert!(held.keeps_more_than(Keep::FirstTry), "something came");
+    }
+}

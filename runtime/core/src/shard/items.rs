@@ -179,3 +179,40 @@ impl Items {
         self.rest = VecDeque::new();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_from_the_record_goes_back_there_as_it_was() {
+        let digest = Some(Digest::of(b"module"));
+        let failures = [(0, 0, "", None), (3, 0, "down", digest), (3, 7, "down", None), (0, 7, "no room", digest)];
+        for (attempt, due, error, digest) in failures {
+            for scope in [HeadScope::Lane, HeadScope::Message] {
+                let (key, due, error) = (Key::parse("k").unwrap(), Timestamp(due), error.into());
+                let head = Head { offset: Offset(5), key, attempt, due, error, digest, scope };
+                let item = Item::recorded(&head);
+                assert_eq!(item.head(head.key.clone(), scope).as_ref(), Some(&head));
+                assert_eq!(item.alone, scope == HeadScope::Message);
+                // Most never failed, and there may be as many as may be open.
+                assert_eq!(item.failed.is_some(), attempt > 0 || due > Timestamp(0), "{head:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_log_alone_brings_back_what_never_failed_and_has_its_place() {
+        let plain = Item::in_log(Offset(5));
+        assert!(plain.is_plain());
+        let failed = Item { attempt: 1, ..plain.clone() };
+        // Put off without an attempt.
+        let put_off = Item { due: Timestamp(9), ..plain.clone() };
+        assert!(failed.has_failed() && put_off.has_failed());
+        let alone = Item { alone: true, ..plain.clone() };
+        let request = Item { work: WorkId::Ticket(5), ..plain };
+        for item in [failed, put_off, alone, request] {
+            assert!(!item.is_plain(), "{item:?}");
+        }
+    }
+}

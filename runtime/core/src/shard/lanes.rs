@@ -237,3 +237,68 @@ impl Lanes {
 pub fn spread(hash: u64) -> u64 {
     hash.rotate_left(32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::message::{Message, NewMessage};
+    use crate::routing::Routed;
+    use crate::topic::Topic;
+    use std::sync::Arc;
+
+    /// A lane that holds the messages with these offsets, and the bytes of one.
+    fn lane_of(lanes: &mut Lanes, offsets: std::ops::RangeInclusive<u64>) -> (&mut Lane, usize) {
+        let key = Key::parse("k").unwrap();
+        let hash = Routing::lane_hash(key.as_ref(), Offset::START);
+        let at = lanes.of(hash, key.as_ref(), Offset(1).into());
+        let lane = lanes.get_mut(at).unwrap();
+        for offset in offsets {
+            let new = NewMessage::new(Topic::parse("in").unwrap(), "body");
+            let message = Arc::new(Message::from_new(new, Offset(offset), Timestamp(1)));
+            let key = key.clone();
+            lane.items.push_back(Item::new(Routed { message, hash, key, id: None, unroutable: None, deaths: None }));
+        }
+        let one = lane.items.front().unwrap().held_bytes();
+        (lane, one)
+    }
+
+    #[test]
+    fn what_waits_behind_the_first_is_left_in_the_log_however_much_it_is() {
+        for last in [2, 3, 9] {
+            let mut lanes = Lanes::default();
+            let (lane, one) = lane_of(&mut lanes, 1..=last);
+            assert_eq!(lane.shed_behind(), (last as usize - 1) * one);
+            let more = More { after: Offset(1), last: Offset(last), own: Offset(1) };
+            assert_eq!((lane.items.len(), lane.more), (1, Some(more)));
+            assert_eq!(lane.shed_behind(), 0, "it is given back once");
+            assert_eq!(lane.more, Some(more));
+        }
+    }
+
+    #[test]
+    fn a_lane_with_one_message_leaves_nothing_in_the_log() {
+        let mut lanes = Lanes::default();
+        let (lane, _) = lane_of(&mut lanes, 1..=1);
+        assert_eq!((lane.shed_behind(), lane.more), (0, None));
+    }
+
+    #[test]
+    fn behind_one_that_failed_all_keep_their_places() {
+        let mut lanes = Lanes::default();
+        let (lane, one) = lane_of(&mut lanes, 1..=4);
+        lane.items.rest_mut().nth(1).unwrap().attempt = 2;
+        assert_eq!(lane.shed_behind(), 3 * one);
+        assert_eq!((lane.items.len(), lane.more), (4, None));
+    }
+
+    #[test]
+    fn keys_of_one_shard_do_not_share_a_bucket() {
+        let keys = (0..8_000).map(|number| Key::parse(&format!("k{number}")).unwrap());
+        let hashes = keys.map(|key| Routing::lane_hash(key.as_ref(), Offset::START)).filter(|hash| hash % 8 == 3);
+        let hashes: Vec<u64> = hashes.collect();
+        let buckets: std::collections::BTreeSet<u64> = hashes.iter().map(|hash| spread(*hash) % 1024).collect();
+        // At random 1,000 keys take some 640 of 1,024 buckets; with their last three bits in common 128 at most.
+        assert!(hashes.len() > 800 && buckets.len() > 400, "{} in {}", hashes.len(), buckets.len());
+    }
+}

@@ -323,4 +323,22 @@ mod tests {
             assert_eq!(all.count(), shards.iter().map(Marks::len).sum::<usize>());
         }
     }
+
+    #[test]
+    fn marks_from_before_a_change_of_identity_count_for_a_window_after_it() {
+        let marks = marks(100, 10, &[]);
+        let matter = |before, time| marks.has_of_before(Timestamp(before), Timestamp(time));
+        assert!(matter(1000, 1000) && matter(1000, 1099));
+        assert!(!matter(1000, 1100));
+        assert!(!matter(0, 50), "it never changed");
+    }
+
+    #[test]
+    fn ids_do_not_share_a_bucket() {
+        use std::hash::BuildHasher;
+        let hasher = BuildHasherDefault::<FirstWord>::default();
+        let hashes = (0..1_000).map(|number| hasher.hash_one(IdHash::of(None, &number.to_string())));
+        let buckets: std::collections::BTreeSet<u64> = hashes.map(|hash| hash % 1024).collect();
+        assert!(buckets.len() > 400, "{}", buckets.len());
+    }
 }

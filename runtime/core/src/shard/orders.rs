@@ -119,3 +119,44 @@ impl Orders {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handler::HandlerName;
+
+    fn orders() -> (Orders, ShardId) {
+        let mut orders = Orders::new(Control::default(), 2);
+        let filter = DeadFilter { kind: Some("rejected".into()), upto: Some(9), ..DeadFilter::default() };
+        orders.apply(Offset(1), Command::DropDead { filter });
+        (orders, ShardId { handler: HandlerName::parse("h").unwrap(), index: 2 })
+    }
+
+    #[test]
+    fn an_order_about_letters_of_all_shards_is_about_its_own_in_each() {
+        let (mut orders, shard) = orders();
+        let filter = orders.next_letters(&shard, 10).unwrap().filter;
+        let own = (Some(shard.handler), Some(shard.index), Some("rejected"));
+        assert_eq!((filter.handler, filter.shard, filter.kind.as_deref()), own);
+    }
+
+    #[test]
+    fn letters_are_asked_for_once_and_again_when_they_came_at_a_bad_time() {
+        let (mut orders, shard) = orders();
+        assert!(orders.next_letters(&shard, 10).is_some() && orders.next_letters(&shard, 10).is_none());
+        orders.put_off();
+        assert!(orders.next_letters(&shard, 10).is_some());
+    }
+
+    #[test]
+    fn a_letter_whose_removal_is_durable_is_not_remembered_for_ever() {
+        let (mut orders, shard) = orders();
+        orders.removing.extend([7, 8]);
+        orders.removed(&[7]);
+        assert_eq!(orders.removing, HashSet::from([8]));
+        assert!(orders.removed_meanwhile.is_empty(), "nobody asked meanwhile");
+        orders.next_letters(&shard, 10);
+        orders.removed(&[8]);
+        assert!(orders.removing.is_empty() && orders.removed_meanwhile.contains(&8));
+    }
+}

@@ -93,3 +93,21 @@ impl Runs {
         self.ready.push_front(lane);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_is_preferred_is_the_next_and_is_there_once() {
+        let mut runs = Runs::default();
+        [1, 2, 3].into_iter().for_each(|lane| runs.make_ready(lane));
+        let passed = runs.next_not_passed_over().unwrap();
+        runs.pass_over(passed);
+        for lane in [3, 1, 3] {
+            runs.prefer(lane);
+            assert_eq!(runs.ready().count(), 3, "{:?}", runs.ready().collect::<Vec<_>>());
+        }
+        assert_eq!([(); 4].map(|()| runs.next_ready()), [Some(3), Some(1), Some(2), None]);
+    }
+}

@@ -157,4 +157,40 @@ mod tests {
         let mut at = |hash, number, next| cache.write(hash, &key(7), &write("v"), number, next);
         assert_eq!((at(5, 1, 0), at(5, 1, 3), at(5, 2, 4)), (0, 0, 4));
     }
+
+    fn entries(bytes: usize) -> Entries {
+        [("e".into(), vec![0; bytes].into())].into_iter().collect()
+    }
+
+    #[test]
+    fn the_bytes_of_what_is_cached_add_up_and_follow_what_it_takes() {
+        let mut cache = StateCache::new(30_000);
+        for round in 1..5_u64 {
+            for number in 0..20 {
+                cache.loaded(number as u64, key(number), entries(100 * number));
+                let value = vec![0; 1000 * round as usize].into();
+                let write = StateWrite { entry: "other".into(), value: (number % 3 > 0).then_some(value) };
+                cache.write(number as u64, &key(number), &[write], round, 0);
+                let weights = cache.keys.iter().map(|cached| weight(&cached.key, &cached.entries));
+                assert_eq!(cache.bytes, weights.sum::<usize>());
+            }
+            let held: usize = cache.keys.iter().map(|cached| cached.entries.bytes()).sum();
+            // Little besides the entries: some hundred bytes a key.
+            assert!(cache.bytes > held && cache.bytes < held + 20 * 500, "{} for {held}", cache.bytes);
+            cache.trim(round);
+            assert!(cache.bytes <= 30_000 && cache.bytes > 0, "{}", cache.bytes);
+        }
+    }
+
+    #[test]
+    fn as_many_states_are_loaded_at_a_time_as_there_is_memory_for() {
+        let mut cache = StateCache::new(1 << 30);
+        assert_eq!(cache.loads_max(), LOADS_MAX, "nobody knows how large they are");
+        cache.loaded(0, key(0), entries(1 << 20));
+        let few = cache.loads_max();
+        assert!((8..=16).contains(&few), "{few} of 1 MiB");
+        // It was a rare one: others are small.
+        (1..1_000).for_each(|number| cache.loaded(number as u64, key(number), entries(100)));
+        assert!(cache.loads_max() > 16 * few, "{}", cache.loads_max());
+    }
 }
