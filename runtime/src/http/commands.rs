@@ -150,7 +150,7 @@ pub(super) fn refuse_own(name: &str) -> Result<(), ApiError> {
     if !HandlerName::parse(name).is_ok_and(|name| name.is_reserved()) {
         return Ok(());
     }
-    let error = format!("handler `{name}` is the host's own and has no module that could be another one");
+    let error = format!("handler `{name}` is the host's own and has no module to go back to, nor to replace");
     Err(ApiError::new(StatusCode::CONFLICT, error))
 }
 
