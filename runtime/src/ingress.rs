@@ -67,10 +67,16 @@ impl Intake {
 
     /// Works until `stop`, whatever happens. What it has taken up by then is committed.
     pub async fn run(self: Arc<Self>, log: Arc<dyn Log>, committer: Committer, stop: CancellationToken) {
+        self.take_up_until(&*log, &committer, &stop).await;
+        // It is another host's business now, if it is anybody's.
+        self.trouble.send_replace(None);
+    }
+
+    async fn take_up_until(&self, log: &dyn Log, committer: &Committer, stop: &CancellationToken) {
         let mut pause = PAUSE_MIN;
         while !stop.is_cancelled() {
             let mut progressed = false;
-            let work = self.work(&*log, &committer, &stop, &mut progressed);
+            let work = self.work(log, committer, stop, &mut progressed);
             let reason = match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error.to_string(),

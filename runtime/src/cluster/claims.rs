@@ -148,7 +148,7 @@ impl Claims {
     /// Each host can run the hosts' own handler, from when the first of them began to.
     fn follow(&mut self, members: &[Member], runs: &[(HandlerName, u16)]) {
         let is_new = |runs_there: &&Runs| {
-            runs_there.handler.is_reserved() && !runs.iter().any(|(handler, _)| *handler == runs_there.handler)
+            runs_there.handler.is_delay() && !runs.iter().any(|(handler, _)| *handler == runs_there.handler)
         };
         let is_following = self.following.as_ref().is_some_and(|task| !task.is_finished());
         if !is_following && members.iter().any(|member| member.beat.runs.iter().any(|runs| is_new(&runs))) {

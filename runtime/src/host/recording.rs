@@ -123,6 +123,12 @@ impl Host {
         settled.iter_mut().filter(ours).filter(|routing| routing.is_changing()).for_each(|routing| {
             routing.spans.pop();
         });
+        // What goes on here as it was says nothing about its subscription: another host may have changed it since.
+        for wanted in wanted.iter_mut().filter(|wanted| self.read().contains_key(&wanted.handler)) {
+            if let Some(newest) = find(&settled, &wanted.handler).and_then(|routing| routing.spans.last()) {
+                wanted.subscribe.clone_from(&newest.subscribe);
+            }
+        }
         let routings = reconcile(&settled, &wanted, now).map_err(StartError::Routing)?;
         let moves = |routing: &&Routing| {
             let before = find(&settled, &routing.handler);

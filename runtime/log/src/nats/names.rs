@@ -135,9 +135,9 @@ impl Names {
         format!("{}.snapshot.always", self.root())
     }
 
-    /// A piece of the snapshot that was taken at an entry.
-    pub(super) fn snapshot_part(&self, sequence: u64, part: usize) -> String {
-        format!("{}.snapshot.at.{sequence}.{part}", self.root())
+    /// A piece of the snapshot that this writer took at an entry.
+    pub(super) fn snapshot_part(&self, sequence: u64, writer: u64, part: usize) -> String {
+        format!("{}.snapshot.at.{sequence}.{writer:016x}.{part}", self.root())
     }
 
     pub(super) fn snapshot_parts_of_all(&self) -> String {

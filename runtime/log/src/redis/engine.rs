@@ -105,10 +105,16 @@ impl Engine for Server {
     }
 
     async fn ends(&self) -> Result<(u64, u64), LogError> {
+        // The end last: between the two others may write and let entries go, and a first entry behind an older end would look
+        // as if entries were lost.
+        let first = self.entries(1, "+", 1).await?.first().map(|entry| entry.sequence);
         let mut command = redis::cmd("HGET");
         let last = self.ask(command.arg(self.key("meta")).arg("seq")).await?;
         let last = u64::from_redis_value(last).map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
-        let first = self.entries(1, "+", 1).await?.first().map_or(last + 1, |entry| entry.sequence);
+        let first = match first {
+            Some(first) => first,
+            None => self.entries(1, "+", 1).await?.first().map_or(last + 1, |entry| entry.sequence),
+        };
         Ok((first, last))
     }
 
