@@ -30,6 +30,32 @@ fn with_memory_full_what_waits_behind_a_run_gives_its_memory_back_at_the_first_l
 }
 
 #[test]
+fn with_memory_full_messages_that_gave_up_their_place_give_their_memory_back_too() {
+    let bounds = Bounds { held_bytes_max: 16 * BODY, ..Bounds::default() };
+    let keys: Vec<String> = (0..20).map(|key| format!("k{key}")).collect();
+    let messages: Vec<(&str, usize)> = keys.iter().map(|key| (key.as_str(), BODY)).collect();
+    let (_, log, mut waiting, setup) = shard_of(bounds, &messages);
+    let setup = Setup { policy: self::setup(OnFailure::Skip, bounds).policy, ..setup };
+    let mut shard = Shard::new(setup.clone(), log.clone().claim(&setup.id, Offset::START), Caution::default());
+    for number in 0..20 {
+        if !shard.wants_messages() {
+            break;
+        }
+        shard.offer(waiting.pop_front().unwrap());
+        let run = shard.next_run(NOW).unwrap();
+        // The first few wait for a moment, the others run on.
+        if number < 6 {
+            fail(&mut shard, &run);
+        }
+    }
+    assert!(!shard.wants_messages());
+    let full = shard.held_bytes();
+    assert!(shard.next_run(NOW).is_none());
+    assert!(shard.wants_messages() && shard.held_bytes() < full - 5 * BODY, "{} bytes are held", shard.held_bytes());
+    assert!(shard.held_bytes_add_up());
+}
+
+#[test]
 fn what_fits_nowhere_is_fetched_one_by_one_however_often_it_is_asked_for() {
     let keys: Vec<String> = (0..20).map(|key| format!("bad{key}")).collect();
     let messages: Vec<(&str, usize)> = keys.iter().map(|key| (key.as_str(), BODY)).collect();
