@@ -51,6 +51,11 @@ const RELEASE_IDLE: Duration = Duration::from_secs(60);
 /// A host that stops waits for its log so long.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
 
+/// A host that starts waits so long for the first claims of its shards, and looks so often.
+const CLAIMS_WAIT: Duration = Duration::from_secs(5);
+const CLAIMS_PAUSE: Duration = Duration::from_millis(5);
+const CLAIMS_PAUSE_MAX: Duration = Duration::from_millis(200);
+
 /// Why a host does not start. Each says what was tried on what.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -189,6 +194,7 @@ impl Service {
         beside("the look at the log's room", Box::pin(tell));
         let tell = tell_panics([vital.clone(), retention.vital()], readiness.clone());
         tokio::spawn(stop_retention.clone().run_until_cancelled_owned(tell));
+        first_claims(&*log, &host).await;
         readiness.set_ready();
         tracing::info!(%address, handlers = settings.handlers.len(), "the host is ready");
         let (settings, registry_of, host_of) = (settings.clone(), registry.clone(), host.clone());
@@ -295,6 +301,26 @@ fn tell_guarantees(guarantees: &Guarantees) {
 }
 
 /// Says that tasks panicked without which the host goes on, but not as it should.
+/// Waits until each shard of what runs here was claimed by somebody: a shard begins at the commands that come after its first
+/// claim, so until then they are refused, and a host that is ready should not refuse them. Not for ever: a shard that cannot be
+/// claimed is said elsewhere, and others work.
+async fn first_claims(log: &dyn Log, host: &Host) {
+    let are_claimed = async {
+        let mut pause = CLAIMS_PAUSE;
+        loop {
+            let Ok(known) = log.status().await else { return };
+            let claimed = |name: &HandlerName| known.iter().filter(|status| status.shard.handler == *name).count();
+            if host.runs().iter().all(|(name, shards)| claimed(name) >= usize::from(*shards)) {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(CLAIMS_PAUSE_MAX);
+        }
+    };
+    // Safe to cancel: it only looks.
+    let _ = tokio::time::timeout(CLAIMS_WAIT, are_claimed).await;
+}
+
 async fn tell_panics([beside, retention]: [Vital; 2], readiness: Readiness) {
     let reason = tokio::select! {
         // Safe to cancel, both: they only watch.

@@ -258,6 +258,23 @@ async fn a_subscription_that_one_host_changes_holds_from_one_place_on_for_the_sh
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_host_changes_of_a_handler_does_not_take_back_a_subscription_that_another_changed() {
+    let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
+    let (even, odd) =
+        (Working::start(&log, owned([0, 2, 4, 6])).await, Working::start(&log, owned([1, 3, 5, 7])).await);
+    let more = ["in", "more"].map(|pattern| Pattern::parse(pattern).unwrap()).to_vec();
+    odd.host.apply(vec![Handler { subscribe: more.clone(), ..odd.handler.clone() }]).await.unwrap();
+    // Another module, by settings that are still those of before.
+    let module = Native::new(|call| async move { Ok(count(&call, "out")) });
+    even.host.apply(vec![Handler { invoke: module, ..even.handler.clone() }]).await.unwrap();
+    assert_eq!(routing(&*log).await.spans.last().unwrap().subscribe, more);
+    let last = log.append(messages_on("more", KEYS)).await.unwrap();
+    until_done(&*log, &last).await;
+    even.host.stop().await;
+    odd.host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_that_a_host_began_and_did_not_end_is_ended_by_another() {
     let log: Arc<dyn Log> = Arc::new(MemoryLog::new());
     let (even, odd) =
