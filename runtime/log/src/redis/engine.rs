@@ -113,7 +113,14 @@ impl Engine for Server {
         let last = u64::from_redis_value(last).map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
         let first = match first {
             Some(first) => first,
-            None => self.entries(1, "+", 1).await?.first().map_or(last + 1, |entry| entry.sequence),
+            None => match self.entries(1, "+", 1).await?.first() {
+                Some(entry) => entry.sequence,
+                // One that every entry went from is still there.
+                None if last > 0 && self.ask(redis::cmd("EXISTS").arg(self.key("log"))).await? == Answer::Int(0) => {
+                    return Err(LogError::Refused { reason: "its stream is not there any more".into() });
+                }
+                None => last + 1,
+            },
         };
         Ok((first, last))
     }
