@@ -22,8 +22,7 @@ mod hotload;
 mod identity;
 mod nats;
 mod new;
-mod on_nats;
-mod on_redis;
+mod on_servers;
 mod operators;
 #[cfg(debug_assertions)]
 mod oracle;
