@@ -20,7 +20,7 @@ mod records;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "nats", feature = "redis"))]
-mod replicated;
+pub mod replicated;
 mod rerouting;
 mod routings;
 

@@ -31,6 +31,6 @@ impl NatsLog {
     pub async fn open(options: Options) -> Result<Self, LogError> {
         let server = Box::pin(Server::connect(&options)).await?;
         let Options { flush_bytes, snapshot_bytes, .. } = options;
-        Self::open_on(server, Bounds { flush_bytes, snapshot_bytes }).await
+        Self::open_on(server, Bounds { flush_bytes, snapshot_bytes, ..Bounds::default() }).await
     }
 }

@@ -40,6 +40,6 @@ impl RedisLog {
     pub async fn open(options: Options) -> Result<Self, LogError> {
         let server = Server::connect(&options).await?;
         let Options { flush_bytes, snapshot_bytes, .. } = options;
-        Self::open_on(server, Bounds { flush_bytes, snapshot_bytes }).await
+        Self::open_on(server, Bounds { flush_bytes, snapshot_bytes, ..Bounds::default() }).await
     }
 }

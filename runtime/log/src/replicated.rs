@@ -83,6 +83,14 @@ pub struct Bounds {
     pub flush_bytes: usize,
     /// Bytes of entries after which a snapshot is taken.
     pub snapshot_bytes: u64,
+    /// So many entries that nobody needs go together, since the engine is asked each time.
+    pub purge_entries: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { flush_bytes: FLUSH_BYTES, snapshot_bytes: SNAPSHOT_BYTES, purge_entries: 256 }
+    }
 }
 
 /// A log on an engine, as this host has it.
@@ -98,7 +106,7 @@ pub struct Replicated<E> {
 
 impl<E: Engine> Replicated<E> {
     /// Returns when all that is in the log was applied.
-    pub(crate) async fn open_on(engine: E, bounds: Bounds) -> Result<Self, LogError> {
+    pub async fn open_on(engine: E, bounds: Bounds) -> Result<Self, LogError> {
         let replica = newest_intact(&engine).await?;
         if replica.id.is_none() {
             let begin = entry::encode(rand::random(), &Entry::Begin(LogId(rand::random())));
@@ -114,6 +122,8 @@ impl<E: Engine> Replicated<E> {
         let shared = Shared::new(engine, bounds, replica);
         let mut applied = shared.applied.subscribe();
         let follower = AbortOnDropHandle::new(tokio::spawn(follower::follow(shared.clone())));
+        // Entries may cease to come from the first one on.
+        let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(shared.clone())));
         while *applied.borrow_and_update() < last {
             let changed = tokio::select! {
                 changed = applied.changed() => changed.is_ok(),
@@ -126,7 +136,6 @@ impl<E: Engine> Replicated<E> {
             }
         }
         watch::intact(&shared, shared.engine.ends().await?)?;
-        let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(shared.clone())));
         let in_order = Mutex::default();
         Ok(Self { shared, in_order, members, _follower: follower, _watch: watch, _listener: listener })
     }

@@ -1,6 +1,8 @@
-//! A log that answers late and in any order, fails, forgets whether it wrote, and loses its tails.
+//! A log that answers late and in any order, fails, forgets whether it wrote, and loses its tails: one in memory with such
+//! faults before it, or one that several hosts share, each with a handle of its own, on a server with faults of its own.
 
 use super::pass;
+use super::server::{Connection, Counted, Server};
 use super::world::World;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -14,6 +16,7 @@ use sluicebox::commit::{
 use sluicebox::effects::Entries;
 use sluicebox::handler::{Digest, HandlerName, ShardId};
 use sluicebox::log::memory::{MemoryCore, MemoryLog};
+use sluicebox::log::replicated::{Bounds, Replicated};
 use sluicebox::log::{
     Batch, DelayedFacts, DelayedQuery, Guarantees, HeadQuery, Heartbeat, Lagged, Log, LogError, Members, Modules,
     OpenHead, ReadRequest, Rerouting, Routings, ShardStatus, StateKey, StateQuery, Tail, Trim, Trimmed,
@@ -28,10 +31,25 @@ use tokio::sync::watch;
 
 /// Over a log that keeps every promise.
 #[derive(Clone)]
-pub struct FaultyLog(Arc<Inner>);
+pub struct FaultyLog {
+    inner: Arc<Inner>,
+    /// What this handle is one of.
+    log: Arc<dyn Log>,
+}
+
+/// A server that hosts share, and who looks at it past all faults.
+struct Shared {
+    server: Arc<Server>,
+    onlooker: Connection,
+    /// Where the world is that hears of every message.
+    heard: watch::Receiver<Offset>,
+    bounds: Bounds,
+}
 
 struct Inner {
-    log: MemoryLog,
+    /// What is in it past all faults.
+    kept: Arc<dyn Log>,
+    shared: Option<Shared>,
     random: Mutex<StdRng>,
     faulty: AtomicBool,
     tails_end: AtomicBool,
@@ -45,62 +63,133 @@ struct Inner {
 
 impl FaultyLog {
     pub fn new(seed: u64, world: Arc<World>) -> Self {
-        let random = Mutex::new(StdRng::seed_from_u64(seed));
-        Self(Arc::new(Inner {
-            // Dated by the host's time, as every kind of log that is kept.
-            log: MemoryLog::with(MemoryCore::default(), clock::steady),
-            random,
-            faulty: AtomicBool::new(true),
+        // Dated by the host's time, as every kind of log that is kept.
+        let log: Arc<dyn Log> = Arc::new(MemoryLog::with(MemoryCore::default(), clock::steady));
+        Self { inner: Arc::new(Inner::new(seed, world, log.clone(), None)), log }
+    }
+
+    /// On a server that hosts share.
+    pub async fn shared(seed: u64, world: Arc<World>) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let server = Server::new(random.random());
+        // So small that both are often due, or never.
+        let bounds = Bounds {
+            flush_bytes: [1, 500, usize::MAX][random.random_range(0..3)],
+            snapshot_bytes: [2_000, 50_000, u64::MAX][random.random_range(0..3)],
+            purge_entries: [1, 20][random.random_range(0..2)],
+        };
+        let onlooker = Connection::perfect(&server);
+        let kept = Replicated::open_on(onlooker.clone(), bounds).await.unwrap();
+        let kept: Arc<dyn Log> = Arc::new(kept);
+        let mut tail = kept.tail().await.unwrap();
+        let (hears, heard) = watch::channel(Offset::START);
+        let told = world.clone();
+        // It hears everything before anybody can let it go.
+        tokio::spawn(async move {
+            while let Some(batch) = tail.next().await {
+                let batch = batch.expect("an onlooker misses nothing");
+                told.archive(&batch.messages);
+                hears.send_replace(batch.upto);
+            }
+        });
+        let shared = Shared { server, onlooker, heard, bounds };
+        let inner = Arc::new(Inner::new(random.random(), world, kept.clone(), Some(shared)));
+        let log = Self { inner, log: kept };
+        log.handle().await
+    }
+
+    /// As another host has it.
+    pub async fn handle(&self) -> Self {
+        let Some(Shared { server, bounds, .. }) = &self.inner.shared else { return self.clone() };
+        loop {
+            match Replicated::open_on(Connection::new(server), *bounds).await {
+                Ok(log) => return Self { inner: self.inner.clone(), log: Arc::new(log) },
+                Err(LogError::Refused { reason }) => panic!("{reason}"),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// What went wrong on the server, if it is one.
+    pub fn counted(&self) -> Counted {
+        self.inner.shared.as_ref().map(|shared| shared.server.counted()).unwrap_or_default()
+    }
+
+    /// Shows the world what is in the log now.
+    pub async fn keep(&self) {
+        self.inner.keep().await;
+    }
+
+    /// The log below, past all faults.
+    pub fn kept(&self) -> &dyn Log {
+        &*self.inner.kept
+    }
+
+    /// Every tail ends, as when the log is closed.
+    pub fn end_tails(&self) {
+        self.inner.tails_end.store(true, Ordering::Relaxed);
+    }
+
+    /// The next routings are written, and the answer is lost; then the log does not say so many times what is recorded.
+    pub fn lose_next_routing_answer(&self, then_unanswered: usize) {
+        *self.inner.routing_answer_lost.lock().unwrap() = Some(then_unanswered);
+    }
+
+    /// Who asks what operators said gets no answer, until [`FaultyLog::release_commands`].
+    pub fn hold_commands(&self) {
+        self.inner.commands_held.send_replace(true);
+    }
+
+    pub fn release_commands(&self) {
+        self.inner.commands_held.send_replace(false);
+    }
+
+    /// It fails no more and loses nothing more, but still takes its time.
+    pub fn mend(&self) {
+        self.inner.faulty.store(false, Ordering::Relaxed);
+        if let Some(shared) = &self.inner.shared {
+            shared.server.mend();
+        }
+    }
+}
+
+impl Inner {
+    fn new(seed: u64, world: Arc<World>, kept: Arc<dyn Log>, shared: Option<Shared>) -> Self {
+        Self {
+            kept,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            // A server has faults of its own.
+            faulty: AtomicBool::new(shared.is_none()),
             tails_end: AtomicBool::new(false),
             routing_answer_lost: Mutex::default(),
             routings_unanswered: AtomicUsize::new(0),
             commands_held: watch::Sender::new(false),
             world,
-        }))
+            shared,
+        }
     }
 
     /// Shows the world what is in the log now.
-    pub async fn keep(&self) {
-        self.0.world.keep(&self.0.log).await;
+    async fn keep(&self) {
+        let Some(Shared { server, onlooker, heard, .. }) = &self.shared else {
+            return self.world.keep(&*self.kept).await;
+        };
+        let last = server.last();
+        onlooker.applied.subscribe().wait_for(|applied| *applied >= last).await.unwrap();
+        let end = self.kept.end().await.unwrap();
+        heard.clone().wait_for(|heard| *heard >= end).await.unwrap();
+        self.world.routed(&self.kept.routings().await.unwrap().routings);
     }
 
-    /// The log below, which keeps every promise and takes no time.
-    pub fn kept(&self) -> &MemoryLog {
-        &self.0.log
-    }
-
-    /// Every tail ends, as when the log is closed.
-    pub fn end_tails(&self) {
-        self.0.tails_end.store(true, Ordering::Relaxed);
-    }
-
-    /// The next routings are written, and the answer is lost; then the log does not say so many times what is recorded.
-    pub fn lose_next_routing_answer(&self, then_unanswered: usize) {
-        *self.0.routing_answer_lost.lock().unwrap() = Some(then_unanswered);
-    }
-
-    /// Who asks what operators said gets no answer, until [`FaultyLog::release_commands`].
-    pub fn hold_commands(&self) {
-        self.0.commands_held.send_replace(true);
-    }
-
-    pub fn release_commands(&self) {
-        self.0.commands_held.send_replace(false);
-    }
-
-    /// It fails no more and loses nothing more, but still takes its time.
-    pub fn mend(&self) {
-        self.0.faulty.store(false, Ordering::Relaxed);
-    }
-}
-
-impl Inner {
     fn chance(&self, percent: f64) -> bool {
         self.faulty.load(Ordering::Relaxed) && self.random.lock().unwrap().random_bool(percent / 100.0)
     }
 
     /// The time of an answer: mostly short, sometimes very long, so that later ones overtake it.
     async fn takes_time(&self) {
+        if self.shared.is_some() {
+            return;
+        }
         let millis = {
             let mut random = self.random.lock().unwrap();
             match random.random_range(0..100) {
@@ -126,7 +215,7 @@ impl Inner {
         looked
     }
 
-    async fn commit(&self, commit: ShardCommit) -> Result<Committed, CommitError> {
+    async fn commit(&self, log: &dyn Log, commit: ShardCommit) -> Result<Committed, CommitError> {
         let shard = commit.shard.clone();
         self.takes_time().await;
         if commit.outputs.iter().any(|output| output.topic.as_str() == "boom") {
@@ -147,10 +236,13 @@ impl Inner {
         // One whose place another took while it was about to return is no letter any more, and returns.
         let returned = commit.outputs.iter().filter_map(|output| output.headers.get(OFFSET_HEADER)?.parse().ok());
         dropped.extend(returned.map(Offset));
-        self.world.keep(&self.log).await;
-        let (handler, committed) = (commit.shard.handler.clone(), self.log.commit(commit).await);
-        if committed.is_ok() {
-            self.world.removed(&handler, dropped);
+        self.keep().await;
+        let (handler, committed) = (commit.shard.handler.clone(), log.commit(commit).await);
+        match committed {
+            Ok(_) => self.world.removed(&handler, dropped),
+            // It is found out by looking.
+            Err(CommitError::Unknown { .. }) => self.world.perhaps_removed(&handler, dropped),
+            Err(_) => {}
         }
         self.takes_time().await;
         if self.chance(1.0) { Err(unknown) } else { committed }
@@ -161,7 +253,7 @@ impl Inner {
         if commit.dead_drop.is_empty() {
             return vec![];
         }
-        let all = self.log.dead(DeadQuery::newest(DeadFilter::default(), usize::MAX)).await.unwrap();
+        let all = self.kept.dead(DeadQuery::newest(DeadFilter::default(), usize::MAX)).await.unwrap();
         let is_dropped = |letter: &&NumberedDeadLetter| {
             letter.letter.shard == commit.shard && commit.dead_drop.contains(&letter.number)
         };
@@ -175,18 +267,18 @@ fn unavailable() -> LogError {
 
 impl Log for FaultyLog {
     fn guarantees(&self) -> Guarantees {
-        self.0.log.guarantees()
+        self.log.guarantees()
     }
 
     fn append(&self, messages: Vec<NewMessage>) -> BoxFuture<'_, Result<Vec<Offset>, LogError>> {
         Box::pin(async move {
-            self.0.takes_time().await;
-            if self.0.chance(2.0) {
+            self.inner.takes_time().await;
+            if self.inner.chance(2.0) {
                 return Err(unavailable());
             }
-            let appended = self.0.log.append(messages).await;
-            self.0.takes_time().await;
-            match self.0.chance(2.0) {
+            let appended = self.log.append(messages).await;
+            self.inner.takes_time().await;
+            match self.inner.chance(2.0) {
                 true => Err(LogError::Unknown { reason: "the connection was lost".into() }),
                 false => appended,
             }
@@ -199,85 +291,86 @@ impl Log for FaultyLog {
         module: Bytes,
         needed: Vec<Digest>,
     ) -> BoxFuture<'_, Result<Digest, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.put_module(handler, module, needed).await))
+        Box::pin(self.inner.look(async || self.log.put_module(handler, module, needed).await))
     }
 
     fn module(&self, handler: HandlerName, digest: Digest) -> BoxFuture<'_, Result<Option<Bytes>, LogError>> {
-        Box::pin(self.0.look(async move || self.0.log.module(handler, digest).await))
+        Box::pin(self.inner.look(async move || self.log.module(handler, digest).await))
     }
 
     fn modules(&self) -> BoxFuture<'_, Result<Modules, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.modules().await))
+        Box::pin(self.inner.look(async || self.log.modules().await))
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {
-        Box::pin(self.0.look(async || {
+        Box::pin(self.inner.look(async || {
             if request.patterns.iter().any(|pattern| pattern.as_str().starts_with("_control.")) {
-                let _ = self.0.commands_held.subscribe().wait_for(|held| !held).await;
+                let _ = self.inner.commands_held.subscribe().wait_for(|held| !held).await;
             }
-            self.0.log.read(request).await
+            self.log.read(request).await
         }))
     }
 
     fn fetch(&self, offsets: Vec<Offset>) -> BoxFuture<'_, Result<Vec<Option<Arc<Message>>>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.fetch(offsets).await))
+        Box::pin(self.inner.look(async || self.log.fetch(offsets).await))
     }
 
     fn end(&self) -> BoxFuture<'_, Result<Offset, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.end().await))
+        Box::pin(self.inner.look(async || self.log.end().await))
     }
 
     fn offset_before(&self, time: Timestamp) -> BoxFuture<'_, Result<Offset, LogError>> {
-        Box::pin(self.0.look(async move || self.0.log.offset_before(time).await))
+        Box::pin(self.inner.look(async move || self.log.offset_before(time).await))
     }
 
     fn tail(&self) -> BoxFuture<'_, Result<Box<dyn Tail>, LogError>> {
         Box::pin(async {
-            let tail = self.0.log.tail().await?;
-            Ok(Box::new(FaultyTail { tail, log: self.0.clone(), late: true }) as Box<dyn Tail>)
+            let tail = self.log.tail().await?;
+            Ok(Box::new(FaultyTail { tail, log: self.inner.clone(), late: true }) as Box<dyn Tail>)
         })
     }
 
     fn claim(&self, shard: ShardId, start: Offset) -> BoxFuture<'_, Result<Claim, LogError>> {
         Box::pin(async move {
-            self.0.takes_time().await;
-            if self.0.chance(3.0) {
+            self.inner.takes_time().await;
+            if self.inner.chance(3.0) {
                 return Err(unavailable());
             }
-            let claim = self.0.log.claim(shard, start).await;
-            self.0.takes_time().await;
-            if self.0.chance(2.0) { Err(unavailable()) } else { claim }
+            let claim = self.log.claim(shard, start).await;
+            self.inner.takes_time().await;
+            if self.inner.chance(2.0) { Err(unavailable()) } else { claim }
         })
     }
 
     fn load(&self, shard: ShardId, keys: Vec<Key>) -> BoxFuture<'_, Result<Vec<Entries>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.load(shard, keys).await))
+        Box::pin(self.inner.look(async || self.log.load(shard, keys).await))
     }
 
     fn commit(&self, commit: ShardCommit) -> BoxFuture<'_, Result<Committed, CommitError>> {
         Box::pin(async move {
-            let (log, shard) = (self.0.clone(), commit.shard.clone());
+            let (inner, log, shard) = (self.inner.clone(), self.log.clone(), commit.shard.clone());
             // What was sent arrives, also when the host that waits for the answer is gone.
-            let written = tokio::spawn(async move { log.commit(commit).await }).await;
+            let written = tokio::spawn(async move { inner.commit(&*log, commit).await }).await;
             written.unwrap_or_else(|error| Err(CommitError::Unknown { shard, reason: error.to_string() }))
         })
     }
 
     fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>> {
-        Box::pin(self.0.look(async || {
-            let left = self.0.routings_unanswered.load(Ordering::Relaxed);
-            self.0.routings_unanswered.store(left.saturating_sub(1), Ordering::Relaxed);
-            if left > 0 { Err(unavailable()) } else { self.0.log.routings().await }
+        Box::pin(self.inner.look(async || {
+            let left = self.inner.routings_unanswered.load(Ordering::Relaxed);
+            self.inner.routings_unanswered.store(left.saturating_sub(1), Ordering::Relaxed);
+            if left > 0 { Err(unavailable()) } else { self.log.routings().await }
         }))
     }
 
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(self.0.look(async move || {
-            self.0.log.put_routings(version, routings.clone()).await?;
-            self.0.world.routed(&routings);
-            let is_lost = self.0.routing_answer_lost.lock().unwrap().take();
-            self.0.routings_unanswered.fetch_add(is_lost.unwrap_or(0), Ordering::Relaxed);
-            match is_lost.is_some() || self.0.chance(10.0) {
+        Box::pin(self.inner.look(async move || {
+            self.inner.keep().await;
+            self.log.put_routings(version, routings.clone()).await?;
+            self.inner.world.routed(&routings);
+            let is_lost = self.inner.routing_answer_lost.lock().unwrap().take();
+            self.inner.routings_unanswered.fetch_add(is_lost.unwrap_or(0), Ordering::Relaxed);
+            match is_lost.is_some() || self.inner.chance(10.0) {
                 true => Err(LogError::Unknown { reason: "the connection was lost".into() }),
                 false => Ok(()),
             }
@@ -285,54 +378,54 @@ impl Log for FaultyLog {
     }
 
     fn dead(&self, query: DeadQuery) -> BoxFuture<'_, Result<Vec<NumberedDeadLetter>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.dead(query).await))
+        Box::pin(self.inner.look(async || self.log.dead(query).await))
     }
 
     fn dead_count(&self, filter: DeadFilter) -> BoxFuture<'_, Result<DeadCount, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.dead_count(filter).await))
+        Box::pin(self.inner.look(async || self.log.dead_count(filter).await))
     }
 
     fn trim(&self, trim: Trim) -> BoxFuture<'_, Result<Trimmed, LogError>> {
-        Box::pin(self.0.look(async || {
-            self.0.world.keep(&self.0.log).await;
-            self.0.log.trim(trim).await
+        Box::pin(self.inner.look(async || {
+            self.inner.keep().await;
+            self.log.trim(trim).await
         }))
     }
 
     fn gone_after(&self, offset: Offset) -> BoxFuture<'_, Result<u64, LogError>> {
-        Box::pin(self.0.look(async move || self.0.log.gone_after(offset).await))
+        Box::pin(self.inner.look(async move || self.log.gone_after(offset).await))
     }
 
     fn heads(&self, query: HeadQuery) -> BoxFuture<'_, Result<Vec<OpenHead>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.heads(query).await))
+        Box::pin(self.inner.look(async || self.log.heads(query).await))
     }
 
     fn delayed(&self, query: DelayedQuery) -> BoxFuture<'_, Result<Vec<DelayedFacts>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.delayed(query).await))
+        Box::pin(self.inner.look(async || self.log.delayed(query).await))
     }
 
     fn state_keys(&self, query: StateQuery) -> BoxFuture<'_, Result<Vec<StateKey>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.state_keys(query).await))
+        Box::pin(self.inner.look(async || self.log.state_keys(query).await))
     }
 
     fn reroute(&self, rerouting: Rerouting) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(async move { self.0.look(async || self.0.log.reroute(rerouting).await).await })
+        Box::pin(async move { self.inner.look(async || self.log.reroute(rerouting).await).await })
     }
 
     fn forget(&self, handler: HandlerName) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(self.0.look(async || self.0.log.forget(handler).await))
+        Box::pin(self.inner.look(async || self.log.forget(handler).await))
     }
 
     fn status(&self) -> BoxFuture<'_, Result<Vec<ShardStatus>, LogError>> {
-        Box::pin(self.0.look(async || self.0.log.status().await))
+        Box::pin(self.inner.look(async || self.log.status().await))
     }
 
     fn beat(&self, beat: Heartbeat) -> BoxFuture<'_, Result<(), LogError>> {
-        self.0.log.beat(beat)
+        self.log.beat(beat)
     }
 
     fn members(&self) -> &Members {
-        self.0.log.members()
+        self.log.members()
     }
 }
 

@@ -53,7 +53,10 @@ impl Run {
         self.apply().await;
         // What a host that died had sent arrives before: the log's own terms begin anew with the handler.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        while self.log.forget(forgotten.clone()).await.is_err() {}
+        while self.log.forget(forgotten.clone()).await.is_err() {
+            self.look_for_log().await;
+        }
+        self.log.keep().await;
         self.world.forgotten(&forgotten, self.log.kept()).await;
         self.taken_out = None;
         self.apply().await;

@@ -3,8 +3,7 @@
 use crate::checker::{self, History, Life};
 use crate::harness::{after, counts, dead_letters};
 use sluicebox::handler::{HandlerName, OnFailure, Policy};
-use sluicebox::log::Log as _;
-use sluicebox::log::memory::MemoryLog;
+use sluicebox::log::Log;
 use sluicebox::message::{Key, Message, Offset};
 use sluicebox::routing::{Routing, Span};
 use sluicebox::topic::Pattern;
@@ -18,6 +17,8 @@ pub struct World(Mutex<Seen>);
 struct Seen {
     archive: BTreeMap<Offset, Arc<Message>>,
     removed: BTreeSet<(HandlerName, Offset)>,
+    /// Those of commits of which nobody said what came of them.
+    perhaps_removed: BTreeSet<(HandlerName, Offset)>,
     cancelled: BTreeSet<(HandlerName, Offset)>,
     lives: BTreeMap<HandlerName, Life>,
     /// Every subscription that ever held: the log forgets those that no shard needs.
@@ -39,10 +40,14 @@ impl World {
     }
 
     /// Keeps what the log holds now.
-    pub async fn keep(&self, log: &MemoryLog) {
+    pub async fn keep(&self, log: &dyn Log) {
         let last = self.seen().archive.keys().next_back().copied().unwrap_or(Offset::START);
         let (messages, _) = after(log, last).await;
-        self.seen().archive.extend(messages.into_iter().map(|message| (message.offset, message)));
+        self.archive(&messages);
+    }
+
+    pub fn archive(&self, messages: &[Arc<Message>]) {
+        self.seen().archive.extend(messages.iter().map(|message| (message.offset, message.clone())));
     }
 
     pub fn routed(&self, routings: &[Routing]) {
@@ -63,14 +68,17 @@ impl World {
         self.seen().removed.extend(offsets.into_iter().map(|offset| (handler.clone(), offset)));
     }
 
+    pub fn perhaps_removed(&self, handler: &HandlerName, offsets: Vec<Offset>) {
+        self.seen().perhaps_removed.extend(offsets.into_iter().map(|offset| (handler.clone(), offset)));
+    }
+
     /// The delayed message of this input may never come.
     pub fn cancelled(&self, handler: &HandlerName, source: Offset) {
         self.seen().cancelled.insert((handler.clone(), source));
     }
 
     /// A handler was forgotten: what it did is no longer its own, and it begins with the oldest message that is there.
-    pub async fn forgotten(&self, handler: &HandlerName, log: &MemoryLog) {
-        self.keep(log).await;
+    pub async fn forgotten(&self, handler: &HandlerName, log: &dyn Log) {
         let (messages, _) = after(log, Offset::START).await;
         let mut seen = self.seen();
         let born = seen.archive.keys().next_back().copied().unwrap_or(Offset::START);
@@ -79,11 +87,12 @@ impl World {
         seen.spans.remove(handler);
         let others = |(of, _): &(HandlerName, Offset)| of != handler;
         seen.removed.retain(others);
+        seen.perhaps_removed.retain(others);
         seen.cancelled.retain(others);
     }
 
     /// What is in the log now and what was there before, for the checker.
-    pub async fn history(&self, log: &MemoryLog, keys: &[Key], policy: impl Fn(&HandlerName) -> Policy) -> History {
+    pub async fn history(&self, log: &dyn Log, keys: &[Key], policy: impl Fn(&HandlerName) -> Policy) -> History {
         let mut handlers = vec![];
         for routing in log.routings().await.unwrap().routings {
             let policy = policy(&routing.handler);
@@ -99,7 +108,11 @@ impl World {
         }
         let (messages, dead) = (self.messages(), dead_letters(log).await);
         let seen = self.seen();
-        let (removed, cancelled) = (seen.removed.clone(), seen.cancelled.clone());
+        let (mut removed, cancelled) = (seen.removed.clone(), seen.cancelled.clone());
+        let is_there = |(of, offset): &(HandlerName, Offset)| {
+            dead.iter().any(|letter| letter.shard.handler == *of && letter.message.offset == *offset)
+        };
+        removed.extend(seen.perhaps_removed.iter().filter(|letter| !is_there(letter)).cloned());
         History { messages, dead, handlers, removed, cancelled, ..History::default() }
     }
 }

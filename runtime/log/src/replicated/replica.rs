@@ -55,6 +55,8 @@ pub(super) struct Replica {
     /// The place in the engine at which what was flushed is.
     pub(super) state_sequence: u64,
     pub(super) parts: Parts,
+    /// The last entry on the subject of what concerns more than one shard, if one came since the snapshot.
+    pub(super) control: Option<u64>,
 }
 
 /// Entries that others are made of: they stay as long as these.
@@ -122,6 +124,9 @@ impl Replica {
         wanted: bool,
     ) -> (Vec<Arc<Message>>, Outcome) {
         self.applied = sequence;
+        if !matches!(entry, Entry::Frame(_) | Entry::Parts(_) | Entry::Claim { .. }) {
+            self.control = Some(sequence);
+        }
         let outcome = match entry {
             Entry::Frame(Frame::Messages(messages)) => {
                 let messages = self.number(sequence, time, messages);

@@ -1,10 +1,10 @@
 //! Letting old messages go: first out of everyone's sight, by an entry that says up to where, then out of the engine.
 
-use super::engine::{Engine, Subject};
+use super::engine::{Engine, PublishError, Subject};
 use super::entry::Entry;
 use super::reads;
 use super::replica::Outcome;
-use super::shared::Shared;
+use super::shared::{Shared, WriteError};
 use super::{look, snapshot};
 use crate::contract::{ReadRequest, Trim, Trimmed};
 use crate::error::LogError;
@@ -17,13 +17,12 @@ use std::sync::atomic::Ordering;
 
 /// Most bytes looked at by one step.
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// So many entries go together, since the engine is asked each time.
-const PURGE_MIN: u64 = 256;
 
 pub(super) async fn trim<E: Engine>(shared: &Shared<E>, trim: Trim) -> Result<Trimmed, LogError> {
-    let (from, (floor, holder)) = {
+    let (from, (floor, holder), control) = {
         let replica = shared.replica();
-        (replica.trimmed, records::floor(replica.records(), &replica.routings.routings, &trim.holders))
+        let floor = records::floor(replica.records(), &replica.routings.routings, &trim.holders);
+        (replica.trimmed, floor, replica.control)
     };
     let nothing = Trimmed::default();
     let Some(older_than) = trim.older_than else { return Ok(nothing) };
@@ -59,16 +58,35 @@ pub(super) async fn trim<E: Engine>(shared: &Shared<E>, trim: Trim) -> Result<Tr
     let mut trimmed =
         Trimmed { deleted: deleted as u64, more: deleted > 0 && !is_young && held.is_none(), bytes: 0, held };
     if deleted > 0 {
-        let entry = Entry::Trim { from, upto, messages: deleted as u64 };
-        let outcome = shared.write(Subject::Control, entry, None).await?;
-        if matches!(outcome, Outcome::Conflict) {
-            // Another host did it.
-            trimmed.deleted = 0;
+        if write(shared, Entry::Trim { from, upto, messages: deleted as u64 }, control).await? {
+            trimmed.more &= upto < shared.replica().end;
+        } else {
+            (trimmed.deleted, trimmed.more) = (0, true);
         }
-        trimmed.more &= upto < shared.replica().end;
     }
     purge(shared).await?;
     Ok(trimmed)
+}
+
+/// Whether it was done. Only behind the last entry that this host knows of those that concern more than one shard: a handler
+/// that was forgotten and begins anew needs what the one before it had read, and this host may not have heard of it.
+async fn write<E: Engine>(shared: &Shared<E>, entry: Entry, control: Option<u64>) -> Result<bool, LogError> {
+    let Some(control) = control else {
+        // One that does nothing, to know which is the last. The next step comes soon.
+        let from = shared.replica().trimmed;
+        let nothing = Entry::Trim { from, upto: from, messages: 0 };
+        return shared.write(Subject::Control, nothing, None).await.map(|_| false).map_err(Into::into);
+    };
+    match shared.write(Subject::Control, entry, Some(control)).await {
+        // Otherwise another host did it.
+        Ok(outcome) => Ok(!matches!(outcome, Outcome::Conflict)),
+        Err(WriteError::Published(PublishError::Stale)) => {
+            // Whoever wrote it may be no host.
+            shared.replica().control = None;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Entries that nobody needs go out of the engine.
@@ -79,7 +97,7 @@ async fn purge<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
         let sequence = Place::of(replica.trimmed).sequence;
         sequence.min(replica.parts.needed_from(sequence))
     };
-    if due(shared) < first.saturating_add(PURGE_MIN) {
+    if due(shared) < first.saturating_add(shared.bounds.purge_entries) {
         return Ok(());
     }
     // Whoever writes down or takes a snapshot now goes first; the next step comes soon.
