@@ -27,9 +27,9 @@ impl Redis {
         let program = find("redis-server", "SLUICEBOX_REDIS_SERVER", "target/redis-server/usr/bin/redis-server")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
         let arguments = |folder: &Path| {
-            let fixed = ["--bind", "127.0.0.1", "--appendonly", "yes", "--save", "", "--appendfsync", sync.name()];
-            let fixed = fixed.iter().chain(&["--port", &port, "--dir"]).map(Into::into);
-            fixed.chain([folder.into()]).collect()
+            let bound = ["--bind", "127.0.0.1", "--port", &port];
+            let durable = ["--appendonly", "yes", "--save", "", "--appendfsync", sync.name(), "--dir"];
+            bound.iter().chain(&durable).map(Into::into).chain([folder.into()]).collect()
         };
         let server = Server::start(&program, arguments, |line| line.contains("Ready to accept connections"))?;
         let mut redis = Self { server, url: format!("redis://127.0.0.1:{port}"), version: String::new(), sync };

@@ -12,7 +12,7 @@ use sluicebox::invoke::{Call, DelayedRoom, Invoke as _};
 use sluicebox::log::{Log, Member};
 use sluicebox::message::{Key, Message, NewMessage, Offset};
 use sluicebox::sandbox::{Mode, Settings};
-use sluicebox::topic::Topic;
+use sluicebox::topic::{Pattern, Topic};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -70,7 +70,8 @@ pub async fn measure(engine: &impl Engine, modes: &Modes, arguments: &Arguments)
 async fn rounds_of_a_millisecond(modes: &Modes) -> anyhow::Result<u64> {
     const ROUNDS: u64 = 5_000_000;
     let module = modes.sandboxes.load(&guests::bytes("hostile"))?;
-    let settings = Settings { mode: Mode::Warm, ..Settings::new(HandlerName::parse("scale")?) };
+    let publish = vec![Pattern::parse("out.*")?];
+    let settings = Settings { mode: Mode::Warm, publish, ..Settings::new(HandlerName::parse("scale")?) };
     let invoke = modes.sandboxes.handler(&module, settings)?;
     let work = async |rounds: u64| {
         let new = message(0, &format!("work {rounds}"))?;
@@ -207,6 +208,7 @@ listen = "127.0.0.1:0"
 [handlers.scale]
 module = "hostile.wasm"
 subscribe = ["orders.given"]
+publish = ["out.*"]
 start = "earliest"
 shards = {SHARDS}
 sandbox = "warm"
