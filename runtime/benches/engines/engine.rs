@@ -34,6 +34,9 @@ pub trait Engine {
     /// The process of the server.
     fn process(&self) -> u32;
 
+    /// Where it is.
+    fn url(&self) -> &str;
+
     /// Its data on the disk.
     fn bytes(&self) -> u64;
 

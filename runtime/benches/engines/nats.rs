@@ -68,6 +68,10 @@ impl Engine for Nats {
         self.server.bytes()
     }
 
+    fn url(&self) -> &str {
+        &self.url
+    }
+
     async fn log(&self, namespace: &str) -> anyhow::Result<Arc<dyn Log>> {
         Ok(Arc::new(NatsLog::open(Options::new(&self.url, namespace)).await?))
     }

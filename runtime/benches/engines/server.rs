@@ -34,13 +34,17 @@ impl Server {
         arguments: impl Fn(&Path) -> Vec<std::ffi::OsString>,
         mut is_ready: impl FnMut(&str) -> bool,
     ) -> anyhow::Result<Self> {
-        // The shell waits for the end of its input, which is the end of this process.
-        let script = r#""$0" "$@" <&- & echo $!; read -r _; kill -9 $!; wait 2>&-"#;
+        // The shell waits for the end of its input, which is the end of this process. Its own output is the number of the
+        // process, and no other's.
+        let script = r#""$0" "$@" <&- >&2 & echo $!; read -r _; kill -9 $!; wait 2>&-"#;
         let parent = std::env::var_os("SLUICEBOX_BENCH_DIR").map_or_else(std::env::temp_dir, Into::into);
         let folder = tempfile::tempdir_in(parent)?;
+        let libraries = program.parent().and_then(Path::parent).map(|usr| usr.join("lib/x86_64-linux-gnu"));
         let mut shell = Command::new("sh")
             .args([OsStr::new("-c"), OsStr::new(script), program.as_os_str()])
             .args(arguments(folder.path()))
+            // What a package that was unpacked somewhere would have got from others beside it.
+            .envs(libraries.filter(|path| path.exists()).map(|path| ("LD_LIBRARY_PATH", path)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

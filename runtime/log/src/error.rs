@@ -4,7 +4,7 @@ use sluicebox_core::handler::ShardId;
 use sluicebox_core::message::MessageError;
 
 /// Why the log did not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LogError {
     #[error(transparent)]
     Message(#[from] MessageError),

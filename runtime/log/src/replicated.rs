@@ -17,6 +17,7 @@
 //! Rejected: records that only the owner of a shard reads (a claim would read marks back for seconds, and the bound on the
 //! dead letters of a handler would need a second fence); state in the replica (memory would grow with the keys).
 
+mod appends;
 pub mod engine;
 mod entry;
 mod follower;
@@ -30,6 +31,7 @@ mod state;
 mod trim;
 mod watch;
 
+use self::appends::Appends;
 use self::engine::{Engine, PublishError, Subject};
 use self::entry::Entry;
 use self::replica::{Outcome, Replica};
@@ -40,7 +42,7 @@ use crate::contract::{Batch, Guarantees, Log, ReadRequest, Routings, ShardStatus
 use crate::error::LogError;
 use crate::frame::{Frame, Place};
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
-use crate::limits::{check_commit, check_messages};
+use crate::limits::check_commit;
 use crate::members::{self, Heartbeat, Members};
 use crate::modules::Modules;
 use crate::records;
@@ -66,15 +68,11 @@ pub const FLUSH_BYTES: usize = 16 * 1024 * 1024;
 /// Of entries that a host which starts reads behind the last snapshot.
 pub const SNAPSHOT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Messages in one entry of an append; more make readers slower than they make the writer faster.
-const APPENDED_MAX: usize = 1000;
 /// How often a change is tried that met another one.
 const TRIES: usize = 5;
 /// How often, and how long after one another, the newest snapshot is asked for before the entries after it are given up.
 const LATE_MAX: u32 = 5;
 const LATE: Duration = Duration::from_millis(200);
-/// What a message takes in an entry beside its texts and its body, at most.
-const AROUND_BYTES: usize = 64;
 
 /// When a host writes down what it has in memory.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +94,7 @@ impl Default for Bounds {
 /// A log on an engine, as this host has it.
 pub struct Replicated<E> {
     shared: Arc<Shared<E>>,
+    appends: Arc<Appends<E>>,
     /// Commits of one shard follow each other.
     in_order: Mutex<HashMap<ShardId, Arc<tokio::sync::Mutex<()>>>>,
     members: Members,
@@ -136,8 +135,8 @@ impl<E: Engine> Replicated<E> {
             }
         }
         watch::intact(&shared, shared.engine.ends().await?)?;
-        let in_order = Mutex::default();
-        Ok(Self { shared, in_order, members, _follower: follower, _watch: watch, _listener: listener })
+        let (appends, in_order) = (Appends::new(shared.clone()), Mutex::default());
+        Ok(Self { shared, appends, in_order, members, _follower: follower, _watch: watch, _listener: listener })
     }
 
     /// How many entries the engine keeps.
@@ -149,36 +148,6 @@ impl<E: Engine> Replicated<E> {
     fn in_order(&self, shard: &ShardId) -> Arc<tokio::sync::Mutex<()>> {
         let mut in_order = self.in_order.lock().unwrap_or_else(PoisonError::into_inner);
         in_order.entry(shard.clone()).or_default().clone()
-    }
-
-    async fn append(&self, messages: Vec<NewMessage>) -> Result<Vec<Offset>, LogError> {
-        check_messages(&messages)?;
-        let shared = &self.shared;
-        shared.engine.reachable()?;
-        let bytes_max = shared.engine.payload_bytes_max();
-        let mut offsets = Vec::with_capacity(messages.len());
-        let mut messages = messages.into_iter().peekable();
-        while messages.peek().is_some() {
-            let (mut frame, mut bytes) = (vec![], 0);
-            while let Some(next) = messages.next_if(|next| {
-                bytes += bytes_in_entry(next);
-                frame.is_empty() || (frame.len() < APPENDED_MAX && bytes <= bytes_max)
-            }) {
-                frame.push(next);
-            }
-            let entry = Entry::Frame(Frame::Messages(frame));
-            let written = shared.write(Subject::Messages, entry, None).await;
-            match written.map_err(LogError::from) {
-                Ok(Outcome::Appended(appended)) => offsets.extend(appended),
-                Ok(_) => return Err(LogError::Unknown { reason: "another entry came back".into() }),
-                // Those before it are in the log.
-                Err(error) if !offsets.is_empty() => {
-                    return Err(LogError::Unknown { reason: format!("part of the list was appended, then {error}") });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(offsets)
     }
 
     async fn claim(&self, shard: ShardId, start: Offset) -> Result<Claim, LogError> {
@@ -303,16 +272,6 @@ async fn newest_intact<E: Engine>(engine: &E) -> Result<Replica, LogError> {
     }
 }
 
-fn bytes_in_entry(message: &NewMessage) -> usize {
-    let NewMessage { topic, key, id, headers, body, .. } = message;
-    let texts = topic.as_str().len()
-        + key.as_ref().map_or(0, |key| key.as_str().len())
-        + id.as_ref().map_or(0, |id| id.len())
-        + headers.bytes();
-    // A header has two lengths of at most three bytes.
-    AROUND_BYTES + texts + headers.iter().count() * 6 + body.len()
-}
-
 impl<E> Drop for Replicated<E> {
     fn drop(&mut self) {
         self.shared.live.close();
@@ -325,7 +284,7 @@ impl<E: Engine> Log for Replicated<E> {
     }
 
     fn append(&self, messages: Vec<NewMessage>) -> BoxFuture<'_, Result<Vec<Offset>, LogError>> {
-        Box::pin(self.append(messages))
+        Box::pin(self.appends.append(messages))
     }
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {

@@ -269,6 +269,62 @@ on_every_engine! {
         }
     }
 
+    async fn the_state_of_a_key_that_has_none_or_was_just_written_is_known_without_asking_the_server() {
+        let mut server = engine::OwnServer::start();
+        let log = engine::open_own(engine::Options::new(server.url(), "t")).unwrap();
+        let id = shard("h", 0);
+        let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+        let state = vec![write("settled", "n", Some("1"))];
+        assert!(log.commit(ShardCommit { state, ..commit(&id, claim.term, 1) }).await.is_ok());
+        log.settle().await.unwrap();
+        let state = vec![write("k", "n", Some("2"))];
+        assert!(log.commit(ShardCommit { state, ..commit(&id, claim.term, 2) }).await.is_ok());
+        // One host has it from the entries, the other from the snapshot.
+        let hosts = [engine::open_own(engine::Options::new(server.url(), "t")).unwrap(), log];
+        for log in &hosts {
+            assert_eq!(value(&**log, &id, "settled", "n").await.unwrap(), "1");
+        }
+        server.kill();
+        for log in hosts {
+            let loaded = log.load(id.clone(), vec![key("new"), key("k")]);
+            let loaded = tokio::time::timeout(PATIENCE, loaded).await.expect("it waits").unwrap();
+            assert_eq!((loaded[0].len(), loaded[1].get("n").unwrap()), (0, &"2".into()));
+        }
+    }
+
+    async fn appends_that_come_while_others_are_under_way_share_entries_and_each_has_its_own_offsets() {
+        let log = engine::open_own(engine::options(&fresh_namespace())).unwrap();
+        let before = log.entries_kept().await.unwrap();
+        let appends = (0..200u8).map(|number| {
+            let messages = (0..=number % 3).map(|_| message("a", vec![number])).collect();
+            log.append(messages)
+        });
+        let appended = futures_util::future::try_join_all(appends).await.unwrap();
+        let entries = log.entries_kept().await.unwrap() - before;
+        assert!(entries < 20, "{entries} entries");
+        for (number, offsets) in (0u8..).zip(&appended) {
+            assert_eq!(offsets.len(), usize::from(number % 3) + 1);
+            let found = log.fetch(offsets.clone()).await.unwrap();
+            assert!(found.into_iter().all(|message| message.unwrap().body[..] == [number]), "{number}");
+        }
+        assert_eq!(everything(&*log).await.len(), appended.iter().map(Vec::len).sum::<usize>());
+    }
+
+    async fn an_append_whose_caller_goes_away_holds_no_other_up() {
+        let log = engine::open_own(engine::options(&fresh_namespace())).unwrap();
+        let mut appends: Vec<_> = (0..20u8).map(|number| log.append(vec![message("a", vec![number])])).collect();
+        for append in &mut appends {
+            assert!(futures_util::poll!(append).is_pending());
+        }
+        // The first ones are under way, the others wait for them.
+        let others = appends.split_off(10);
+        drop(appends);
+        let others = futures_util::future::try_join_all(others);
+        tokio::time::timeout(PATIENCE, others).await.expect("they hang").unwrap();
+        let found = everything(&*log).await;
+        assert!(found.iter().filter(|message| message.body[0] >= 10).count() == 10);
+    }
+
     async fn a_log_goes_on_when_its_server_was_killed_and_came_back_and_loses_nothing_acknowledged() {
         let mut server = engine::OwnServer::start();
         let log = engine::open_own(engine::Options::new(server.url(), "t")).unwrap();

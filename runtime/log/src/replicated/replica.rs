@@ -7,10 +7,12 @@
 //! letters' bodies and state that was flushed are not held.
 
 mod dead_box;
+mod kept_keys;
 mod shards;
 mod written;
 
 pub(super) use self::dead_box::{DeadBox, Indexed};
+pub(super) use self::kept_keys::KeptKeys;
 pub(super) use self::shards::Shard;
 pub(super) use self::written::{Latest, Written};
 

@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use super::entry::{read_record, read_routings, write_record};
-use super::replica::{Indexed, Latest, Replica, Shard};
+use super::replica::{Indexed, KeptKeys, Latest, Replica, Shard};
 use super::shared::{Shared, unreadable};
 use crate::error::LogError;
 use crate::frame::{FrameError, Reader, Writer, read_key, read_letter, read_shard, write_letter, write_shard};
@@ -17,7 +17,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const VERSION: u8 = 1;
+/// The first one said nothing of the keys that the engine has state of.
+const VERSION: u8 = 2;
 
 /// Begins to take one when enough came since the last.
 pub(super) fn take_when_due<E: Engine>(shared: &Arc<Shared<E>>) {
@@ -110,15 +111,22 @@ fn encode(replica: &Replica) -> Bytes {
             writer.number(*second);
         });
     }
+    writer.option(replica.written.kept().parts(), |writer, parts| {
+        let parts: Vec<_> = parts.collect();
+        writer.list(parts.iter(), |writer, (keys, bits)| {
+            writer.count(*keys);
+            writer.bytes(bits);
+        });
+    });
     writer.finish()
 }
 
 fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
     let mut reader = Reader::new(bytes);
     let reader = &mut reader;
-    match reader.byte()? {
-        VERSION => {}
-        version => return Err(FrameError::Version { version }),
+    let version = reader.byte()?;
+    if !(1..=VERSION).contains(&version) {
+        return Err(FrameError::Version { version });
     }
     let mut replica = Replica { id: Some(LogId(reader.wide()?)), applied: reader.number()?, ..Replica::default() };
     (replica.end, replica.trimmed) = (Offset(reader.number()?), Offset(reader.number()?));
@@ -149,14 +157,49 @@ fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
         let value = reader.option(|reader| reader.bytes().map(|value| Bytes::copy_from_slice(&value)))?;
         Ok((handler, key, entry, Latest { version, value }))
     })?;
-    replica.written.restore(forgotten.into_iter().collect::<HashMap<_, _>>(), written);
     replica.parts.first = reader.list(2, |reader| Ok((reader.number()?, reader.number()?)))?.into_iter().collect();
     let loose = reader.list(2, |reader| Ok((reader.number()?, Timestamp(reader.number()?))))?;
     replica.parts.loose = loose.into_iter().collect();
+    let kept = match version {
+        1 => KeptKeys::unknown(),
+        _ => read_kept_keys(reader)?,
+    };
+    replica.written.restore(forgotten.into_iter().collect::<HashMap<_, _>>(), written, kept);
     reader.end()?;
     Ok(replica)
 }
 
 fn read_handler(reader: &mut Reader) -> Result<HandlerName, FrameError> {
     reader.text(|text| HandlerName::parse(text).ok())
+}
+
+fn read_kept_keys(reader: &mut Reader) -> Result<KeptKeys, FrameError> {
+    let parts = reader.option(|reader| {
+        reader.list(2, |reader| {
+            let keys = usize::try_from(reader.number()?).map_err(|_| FrameError::Invalid("the number of keys"))?;
+            Ok((keys, reader.bytes()?))
+        })
+    })?;
+    KeptKeys::from_parts(parts).ok_or(FrameError::Invalid("the keys that have state"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluicebox_core::message::Key;
+
+    #[test]
+    fn with_a_snapshot_of_the_first_version_every_key_may_have_state() {
+        let may_have_state = |snapshot: Vec<u8>| {
+            let key = Key::parse("k").unwrap().unwrap();
+            decode(snapshot.into()).unwrap().written.may_be_kept(&HandlerName::parse("h").unwrap(), &key)
+        };
+        let newest = encode(&Replica::default()).to_vec();
+        assert!(!may_have_state(newest.clone()));
+        // It ended before what says that there are none.
+        let first = [&[1], &newest[1..newest.len() - 2]].concat();
+        assert!(may_have_state(first.clone()));
+        // And the next snapshot still does not know better.
+        assert!(may_have_state(encode(&decode(first.into()).unwrap()).to_vec()));
+    }
 }

@@ -32,14 +32,15 @@ pub(super) async fn load<E: Engine>(
     keys: Vec<Key>,
 ) -> Result<Vec<Entries>, LogError> {
     // First what is in memory: what is no longer there a moment later is in the engine by then.
-    let (mut loaded, forgotten, place) = {
+    let (mut loaded, wanted, forgotten, place) = {
         let replica = shared.replica();
         let written = |key: &Key| replica.written.of(handler, key).cloned().unwrap_or_default();
         let loaded: HashMap<Key, BTreeMap<Arc<str>, Latest>> =
             keys.iter().map(|key| (key.clone(), written(key))).collect();
-        (loaded, replica.forgotten_before(handler), replica.state_sequence)
+        // Most keys that come for the first time, and those that were written a moment ago, cost no question.
+        let wanted: Vec<Key> = loaded.keys().filter(|key| replica.written.may_be_kept(handler, key)).cloned().collect();
+        (loaded, wanted, replica.forgotten_before(handler), replica.state_sequence)
     };
-    let wanted: Vec<Key> = loaded.keys().cloned().collect();
     for keys in wanted.chunks(KEYS_MAX) {
         for Value { version, key, entry, value } in shared.engine.values(handler, keys, place).await? {
             let Some(entries) = loaded.get_mut(&key).filter(|_| version > forgotten) else { continue };

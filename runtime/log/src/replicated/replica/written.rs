@@ -1,5 +1,6 @@
 //! State that commits wrote and that is not yet in the engine: the newest value of each entry, and since when.
 
+use super::kept_keys::KeptKeys;
 use bytes::Bytes;
 use sluicebox_core::commit::KeyWrites;
 use sluicebox_core::effects::StateWrite;
@@ -32,6 +33,8 @@ pub(in crate::replicated) struct Written {
     bytes: usize,
     /// What is older, in the engine, is of a handler that was forgotten.
     forgotten: HashMap<HandlerName, u64>,
+    /// Keys of which something went from here: only of these does the engine have what is not here.
+    kept: KeptKeys,
 }
 
 impl Written {
@@ -54,14 +57,18 @@ impl Written {
 
     /// What was written up to this sequence is in the engine.
     pub(in crate::replicated) fn flushed(&mut self, upto: u64) {
-        let left = &mut self.bytes;
-        self.handlers.retain(|_, keys| {
-            keys.retain(|_, entries| {
+        let (left, kept) = (&mut self.bytes, &mut self.kept);
+        self.handlers.retain(|handler, keys| {
+            keys.retain(|key, entries| {
+                let held = entries.len();
                 entries.retain(|entry, latest| {
                     let stays = latest.version > upto;
                     *left -= if stays { 0 } else { bytes(entry, latest.value.as_ref()) };
                     stays
                 });
+                if entries.len() < held {
+                    kept.add(handler, key);
+                }
                 !entries.is_empty()
             });
             !keys.is_empty()
@@ -80,8 +87,13 @@ impl Written {
     }
 
     /// As a snapshot had it.
-    pub(in crate::replicated) fn restore(&mut self, forgotten: HashMap<HandlerName, u64>, written: Vec<Restored>) {
-        self.forgotten = forgotten;
+    pub(in crate::replicated) fn restore(
+        &mut self,
+        forgotten: HashMap<HandlerName, u64>,
+        written: Vec<Restored>,
+        kept: KeptKeys,
+    ) {
+        (self.forgotten, self.kept) = (forgotten, kept);
         for (handler, key, entry, latest) in written {
             self.bytes += bytes(&entry, latest.value.as_ref());
             self.handlers.entry(handler).or_default().entry(key).or_default().insert(entry, latest);
@@ -90,6 +102,15 @@ impl Written {
 
     pub(in crate::replicated) fn forgotten(&self) -> &HashMap<HandlerName, u64> {
         &self.forgotten
+    }
+
+    pub(in crate::replicated) fn kept(&self) -> &KeptKeys {
+        &self.kept
+    }
+
+    /// Whether the engine may have state of this key that is not here.
+    pub(in crate::replicated) fn may_be_kept(&self, handler: &HandlerName, key: &Key) -> bool {
+        self.kept.may_have(handler, key)
     }
 
     /// Roughly, in memory.
