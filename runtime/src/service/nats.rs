@@ -35,6 +35,8 @@ pub(super) async fn open(
         },
         ca_file: ca_file.clone(),
         replicas: *replicas,
+        ingress: edges.ingress.clone(),
+        egress: edges.egress.clone(),
         ..Options::new(url.as_str(), namespace.as_str())
     };
     let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
@@ -46,7 +48,7 @@ pub(super) async fn open(
         natives = natives.with_egress(edges.egress.clone(), Arc::new(sink));
     }
     if !edges.ingress.is_empty() {
-        let source = NatsSource::open(&options, &edges.ingress).await.map_err(failed)?;
+        let source = NatsSource::open(&options).await.map_err(failed)?;
         let taking = Arc::new(Intake::new(Arc::new(source), metrics.ingress()));
         natives = natives.with_intake(taking.clone());
         intake = Some(taking);
