@@ -105,10 +105,16 @@ impl Intake {
         stop: &CancellationToken,
     ) -> Option<Loss> {
         let mut pause = PAUSE_MIN;
+        // What the source does says nothing about whose the shard is: it is not claimed again for that.
+        let mut writer = None;
         while !stop.is_cancelled() {
             let mut progressed = false;
-            let work = self.work(log, committer, stop, &mut progressed);
-            let (reason, loss) = match AssertUnwindSafe(work).catch_unwind().await {
+            let work = self.work(log, committer, &mut writer, stop, &mut progressed);
+            let done = AssertUnwindSafe(work).catch_unwind().await;
+            if !matches!(done, Ok(Err(Again::Source(_)))) {
+                writer = None;
+            }
+            let (reason, loss) = match done {
                 Ok(Ok(())) => return None,
                 Ok(Err(error)) => (error.to_string(), error.loss().filter(|_| holding.is_placed())),
                 Err(_) => ("it panicked (a bug: please report it)".to_owned(), None),
@@ -149,23 +155,18 @@ impl Intake {
         &self,
         log: &dyn Log,
         committer: &Committer,
+        writer: &mut Option<Writer>,
         stop: &CancellationToken,
         progressed: &mut bool,
     ) -> Result<(), Again> {
-        let shard = ShardId { handler: HandlerName::intake(), index: 0 };
-        let key = Key::parse(KEY).ok().flatten().ok_or(Again::Unreadable)?;
-        let claim = log.claim(shard.clone(), Offset::START).await.map_err(Again::Claim)?;
-        let state = log.load(shard.clone(), vec![key.clone()]).await.map_err(Again::Claim)?;
-        let position = match state.first().and_then(|entries| entries.get(ENTRY)) {
-            None => None,
-            Some(bytes) => Some(Position(String::from_utf8(bytes.to_vec()).map_err(|_| Again::Unreadable)?)),
+        let writer = match writer {
+            Some(writer) => writer,
+            None => writer.insert(Writer::claim(log).await?),
         };
-        let mut writer = Writer { shard, key, term: claim.term, record: claim.record };
-        let mut arrivals = self.source.read_after(position.clone()).await.map_err(Again::Source)?;
+        let mut arrivals = self.source.read_after(writer.taken.clone()).await.map_err(Again::Source)?;
         self.tell(None);
         let mut tell = tokio::time::interval(TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut taken = position;
         loop {
             let arrived = tokio::select! {
                 biased;
@@ -173,14 +174,14 @@ impl Intake {
                 () = stop.cancelled() => return Ok(()),
                 arrived = arrivals.next() => arrived.map_err(Again::Source)?,
                 _ = tell.tick() => {
-                    self.tell_taken(taken.as_ref()).await;
+                    self.tell_taken(writer.taken.as_ref()).await;
                     continue;
                 }
             };
-            let (fit, unfit) = self.take(committer, &mut writer, arrived.clone()).await?;
+            let waiting = arrived.waiting;
+            let (fit, unfit) = self.take(committer, writer, arrived).await?;
             *progressed = true;
-            self.metrics.took(fit, unfit, arrived.waiting);
-            taken = Some(arrived.upto);
+            self.metrics.took(fit, unfit, waiting);
         }
     }
 
@@ -206,6 +207,7 @@ impl Intake {
         let outputs = outputs.collect();
         committer.commit(writer.commit(outputs, &upto)).await?;
         writer.record.commit_number += 1;
+        writer.taken = Some(upto);
         Ok((fit, unfit))
     }
 
@@ -223,9 +225,23 @@ struct Writer {
     key: Key,
     term: Term,
     record: Record,
+    /// Up to here everything is committed.
+    taken: Option<Position>,
 }
 
 impl Writer {
+    async fn claim(log: &dyn Log) -> Result<Self, Again> {
+        let shard = ShardId { handler: HandlerName::intake(), index: 0 };
+        let key = Key::parse(KEY).ok().flatten().ok_or(Again::Unreadable)?;
+        let claim = log.claim(shard.clone(), Offset::START).await.map_err(Again::Claim)?;
+        let state = log.load(shard.clone(), vec![key.clone()]).await.map_err(Again::Claim)?;
+        let taken = match state.first().and_then(|entries| entries.get(ENTRY)) {
+            None => None,
+            Some(bytes) => Some(Position(String::from_utf8(bytes.to_vec()).map_err(|_| Again::Unreadable)?)),
+        };
+        Ok(Self { shard, key, term: claim.term, record: claim.record, taken })
+    }
+
     /// Messages and the position after them: all of it, or nothing.
     fn commit(&self, outputs: Vec<NewMessage>, upto: &Position) -> ShardCommit {
         let position = StateWrite { entry: ENTRY.into(), value: Some(upto.0.clone().into()) };

@@ -24,6 +24,7 @@ mod look;
 mod modules;
 mod reads;
 mod replica;
+mod room;
 mod shared;
 mod snapshot;
 mod state;
@@ -48,7 +49,7 @@ use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use sluicebox_core::clock::Timestamp;
+use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, LogId, NumberedDeadLetter, ShardCommit,
 };
@@ -126,9 +127,18 @@ impl<E: Engine> Replicated<E> {
             }
         }
         watch::intact(&shared, shared.engine.ends().await?)?;
+        shared.room.look(&shared.engine).await?;
         let watch = AbortOnDropHandle::new(tokio::spawn(watch::watch(shared.clone())));
         let in_order = Mutex::default();
         Ok(Self { shared, in_order, members, _follower: follower, _watch: watch, _listener: listener })
+    }
+
+    /// What the engine's clock says, by which all that is in the log is dated, whoever wrote it.
+    pub async fn time(&self) -> Result<Timestamp, LogError> {
+        let asked = clock::instant();
+        let time = self.shared.engine.time().await?;
+        // Half of the way back is as much as anybody knows.
+        Ok(time.after(clock::instant().saturating_duration_since(asked) / 2))
     }
 
     /// How many entries the engine keeps.

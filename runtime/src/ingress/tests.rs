@@ -111,14 +111,15 @@ async fn who_is_fenced_leaves_to_the_placement_instead_of_taking_turns() {
     let stop = CancellationToken::new();
     let holding = Holding::default();
     holding.leave_to_placement();
-    let source = Arc::new(Double { messages: 30_000, at_once: u64::MAX, told: Default::default() });
+    let source = Arc::new(Double { messages: 300, at_once: 1, told: Default::default() });
     let begin = || {
         let intake = Arc::new(Intake::new(source.clone(), Metrics::new().ingress()));
         tokio::spawn(intake.run(log.clone(), Committer::new(log.clone()), holding.clone(), stop.clone()))
     };
     let first = begin();
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
     while bodies(&log).await.is_empty() {
-        tokio::task::yield_now().await;
+        pace.tick().await;
     }
     let second = begin();
     assert_eq!(first.await.unwrap(), Some(Loss::Fenced));

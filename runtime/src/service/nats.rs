@@ -1,6 +1,7 @@
 //! Opens a log on NATS as the settings say, and the host's own directory beside it.
 
 use super::StartError;
+use super::host_clock;
 use super::host_data::HostData;
 use crate::blocking::blocking;
 use crate::config::{LogSettings, NatsLogin, Settings};
@@ -41,6 +42,7 @@ pub(super) async fn open(
     };
     let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
     let log = NatsLog::open(options.clone()).await.map_err(failed)?;
+    host_clock::begin_with(log.time().await.map_err(failed)?);
     let mut natives = Natives::new(settings.host.delayed);
     let mut intake = None;
     if !edges.egress.is_empty() {

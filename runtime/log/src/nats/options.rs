@@ -3,6 +3,7 @@
 use super::permissions::{self, Uses};
 use super::told::{self, Told};
 use crate::error::LogError;
+use crate::login;
 use crate::replicated::{FLUSH_BYTES, SNAPSHOT_BYTES};
 use async_nats::client::Client;
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
@@ -65,7 +66,7 @@ pub enum Login {
 /// No word of a secret.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Login::None { "nobody" } else { "(redacted)" })
+        login::show(self, f)
     }
 }
 

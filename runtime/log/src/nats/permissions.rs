@@ -14,6 +14,8 @@ use tokio::sync::watch;
 const ANSWER: Duration = Duration::from_secs(10);
 /// Which stream has a subject.
 pub(super) const STREAM_NAMES: &str = "$JS.API.STREAM.NAMES";
+/// What the account has and may have.
+const ACCOUNT: &str = "$JS.API.INFO";
 /// A reader that is not there.
 const NOBODY: &str = "nobody";
 
@@ -44,7 +46,7 @@ fn of_readers(stream: &str) -> [String; 4] {
 /// Where a host publishes, which includes what it asks of JetStream.
 fn publishes(uses: &Uses<'_>) -> Vec<String> {
     let Uses { names, ingress, egress } = uses;
-    let mut subjects = vec![names.all()];
+    let mut subjects = vec![names.all(), ACCOUNT.to_owned()];
     for stream in [names.log_stream(), names.state_stream()] {
         subjects.extend(of_stream(&stream, &["INFO", "CREATE", "PURGE", "MSG.GET"]));
         subjects.push(format!("$JS.API.DIRECT.GET.{stream}"));
@@ -114,6 +116,11 @@ pub(super) async fn ask_for_readers(client: &Client, stream: &str) {
         (format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{NOBODY}"), r#"{"batch":1,"no_wait":true}"#),
     ];
     ask_each(client, questions.map(|(subject, question)| (subject, question.to_owned()))).await;
+}
+
+/// Asks what the account has and may have, as is asked later.
+pub(super) async fn ask_for_account(client: &Client) {
+    ask_each(client, [(ACCOUNT.to_owned(), String::new())]).await;
 }
 
 /// Asks which stream has a subject, as is asked later.

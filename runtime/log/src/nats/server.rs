@@ -5,7 +5,7 @@ use super::options::{Connection, Options, PAYLOAD_BYTES_MIN};
 use super::refusal::Refusal;
 use super::{permissions, setup};
 use crate::error::LogError;
-use crate::replicated::engine::PublishError;
+use crate::replicated::engine::{PublishError, Room};
 use async_nats::client::{Client, Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::jetstream::ErrorCode;
@@ -116,6 +116,7 @@ impl Server {
             permissions::ask_for_stream(&self.client, &self.names, name).await;
         }
         permissions::ask_for_readers(&self.client, &self.names.log_stream()).await;
+        permissions::ask_for_account(&self.client).await;
         // Hosts hear each other so. Without the right to it nothing comes back.
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
         let echo = self.names.echo(rand::random());
@@ -343,6 +344,10 @@ impl Server {
 
     /// First and last sequence of a stream; an error if it is not the stream that this host began with.
     pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
+        if self.too_small().is_some() {
+            // Only another connection hears that it was raised again.
+            drop(self.client.force_reconnect().await);
+        }
         let mut connections = self.connections.clone();
         connections.mark_unchanged();
         let asked = stream.get_info().await;
@@ -372,6 +377,38 @@ impl Server {
             Err(error) => drop(self.in_the_way().insert(name.clone(), error.to_string())),
         }
         asked
+    }
+
+    /// What the clock of the server says that leads the stream of entries, as it dates them.
+    pub(super) async fn time(&self) -> Result<Timestamp, LogError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            ts: Option<jiff::Timestamp>,
+        }
+        let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.names.log_stream());
+        let answer = self.client.request(subject, Bytes::new()).await.map_err(|error| unavailable(&error))?;
+        let Answer { ts } = serde_json::from_slice(&answer.payload).map_err(|error| unavailable(&error))?;
+        let time = ts.ok_or_else(|| unavailable(&"the server does not say what time it is"))?;
+        Ok(Timestamp(u64::try_from(time.as_millisecond()).unwrap_or(0)))
+    }
+
+    /// How full the stream of entries is, or the account, whichever is nearer to its bound. What a server may store in all it
+    /// tells nobody.
+    pub(super) async fn room(&self) -> Result<Option<Room>, LogError> {
+        let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
+        let info = self.log.get_info().await.map_err(|error| unavailable(&error))?;
+        let account = jetstream::new(self.client.clone()).query_account().await.map_err(|error| unavailable(&error))?;
+        let copies = info.config.num_replicas.max(1) as u64;
+        let tier = account.tiers.get(&format!("R{copies}"));
+        let (storage, limits) = tier.map_or((account.storage, &account.limits), |tier| (tier.storage, &tier.limits));
+        let of = |bytes, max: i64, copies| {
+            let bytes_max = u64::try_from(max).ok().filter(|max| *max > 0)?;
+            Some(Room { bytes, bytes_max, upto: info.state.last_sequence, copies, advice: MAKE_ROOM })
+        };
+        let rooms =
+            [of(info.state.bytes, info.config.max_bytes, 1), of(storage, limits.max_storage.unwrap_or(-1), copies)];
+        Ok(rooms.into_iter().flatten().min_by_key(|room| room.bytes_max.saturating_sub(room.bytes)))
     }
 
     fn in_the_way(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
