@@ -2,11 +2,13 @@
 //!
 //! One task of one host reads the [`Source`] in its order and commits messages and the new position together, under a shard
 //! of its own, `_intake/0`. Whoever claims that shard goes on from the position in its state, and fences whoever had it:
-//! what is delivered twice, or to two hosts, is committed once.
+//! what is delivered twice, or to two hosts, is committed once. Where a placement decides who that is, whoever is fenced leaves
+//! it to the placement, as a shard does.
 //!
 //! What no message of the log can be does not stop the others and is not lost: a word of it is committed in its place, on a
 //! topic of the host's own, and the host's own handler [`Refusing`] gives that up, so it is a dead letter of `_ingress`.
 
+use crate::actor::{Holding, Loss};
 use crate::chance;
 use crate::commit::{CommitError, Record, ShardCommit, Term};
 use crate::committer::Committer;
@@ -44,15 +46,30 @@ pub struct Intake {
     trouble: watch::Sender<Option<String>>,
 }
 
-/// Why it begins again.
+/// Why it begins again, or leaves.
 #[derive(Debug, thiserror::Error)]
 enum Again {
-    #[error(transparent)]
-    Log(#[from] LogError),
+    #[error("{0}")]
+    Claim(LogError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+    #[error("{0}")]
+    Source(LogError),
     #[error("the state of the position cannot be read")]
     Unreadable,
+}
+
+impl Again {
+    /// What it says about whose the shard is.
+    fn loss(&self) -> Option<Loss> {
+        match self {
+            Self::Commit(CommitError::Fenced { .. }) => Some(Loss::Fenced),
+            Self::Claim(_) | Self::Commit(CommitError::Unknown { .. } | CommitError::Unavailable { .. }) => {
+                Some(Loss::Doubt)
+            }
+            Self::Commit(CommitError::Refused { .. }) | Self::Source(_) | Self::Unreadable => None,
+        }
+    }
 }
 
 impl Intake {
@@ -65,24 +82,48 @@ impl Intake {
         self.trouble.subscribe()
     }
 
-    /// Works until `stop`, whatever happens. What it has taken up by then is committed.
-    pub async fn run(self: Arc<Self>, log: Arc<dyn Log>, committer: Committer, stop: CancellationToken) {
-        self.take_up_until(&*log, &committer, &stop).await;
+    /// Works until `stop`, whatever happens; what it has taken up by then is committed. Where a placement decides who works, it
+    /// ends when another host may have the shard, and says why.
+    pub async fn run(
+        self: Arc<Self>,
+        log: Arc<dyn Log>,
+        committer: Committer,
+        holding: Holding,
+        stop: CancellationToken,
+    ) -> Option<Loss> {
+        let loss = self.take_up_until(&*log, &committer, &holding, &stop).await;
         // It is another host's business now, if it is anybody's.
         self.trouble.send_replace(None);
+        loss
     }
 
-    async fn take_up_until(&self, log: &dyn Log, committer: &Committer, stop: &CancellationToken) {
+    async fn take_up_until(
+        &self,
+        log: &dyn Log,
+        committer: &Committer,
+        holding: &Holding,
+        stop: &CancellationToken,
+    ) -> Option<Loss> {
         let mut pause = PAUSE_MIN;
+        // What the source does says nothing about whose the shard is: it is not claimed again for that.
+        let mut writer = None;
         while !stop.is_cancelled() {
             let mut progressed = false;
-            let work = self.work(log, committer, stop, &mut progressed);
-            let reason = match AssertUnwindSafe(work).catch_unwind().await {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "it panicked (a bug: please report it)".to_owned(),
+            let work = self.work(log, committer, &mut writer, stop, &mut progressed);
+            let done = AssertUnwindSafe(work).catch_unwind().await;
+            if !matches!(done, Ok(Err(Again::Source(_)))) {
+                writer = None;
+            }
+            let (reason, loss) = match done {
+                Ok(Ok(())) => return None,
+                Ok(Err(error)) => (error.to_string(), error.loss().filter(|_| holding.is_placed())),
+                Err(_) => ("it panicked (a bug: please report it)".to_owned(), None),
             };
             let name = self.source.name();
+            if loss == Some(Loss::Fenced) {
+                tracing::warn!("leaving what plain clients sent to {name} to whoever takes it up now: {reason}");
+                return loss;
+            }
             self.tell(Some(format!("what plain clients sent to {name} is not taken up now: {reason}")));
             if progressed {
                 pause = PAUSE_MIN;
@@ -90,7 +131,11 @@ impl Intake {
             // Safe to cancel: a sleep holds nothing.
             let _ = tokio::time::timeout(pause.mul_f64(0.5 + chance::fraction() / 2.0), stop.cancelled()).await;
             pause = (pause * 2).min(PAUSE_MAX);
+            if loss.is_some() {
+                return loss;
+            }
         }
+        None
     }
 
     fn tell(&self, trouble: Option<String>) {
@@ -110,38 +155,33 @@ impl Intake {
         &self,
         log: &dyn Log,
         committer: &Committer,
+        writer: &mut Option<Writer>,
         stop: &CancellationToken,
         progressed: &mut bool,
     ) -> Result<(), Again> {
-        let shard = ShardId { handler: HandlerName::intake(), index: 0 };
-        let key = Key::parse(KEY).ok().flatten().ok_or(Again::Unreadable)?;
-        let claim = log.claim(shard.clone(), Offset::START).await?;
-        let state = log.load(shard.clone(), vec![key.clone()]).await?;
-        let position = match state.first().and_then(|entries| entries.get(ENTRY)) {
-            None => None,
-            Some(bytes) => Some(Position(String::from_utf8(bytes.to_vec()).map_err(|_| Again::Unreadable)?)),
+        let writer = match writer {
+            Some(writer) => writer,
+            None => writer.insert(Writer::claim(log).await?),
         };
-        let mut writer = Writer { shard, key, term: claim.term, record: claim.record };
-        let mut arrivals = self.source.read_after(position.clone()).await?;
+        let mut arrivals = self.source.read_after(writer.taken.clone()).await.map_err(Again::Source)?;
         self.tell(None);
         let mut tell = tokio::time::interval(TELL_EVERY);
         tell.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut taken = position;
         loop {
             let arrived = tokio::select! {
                 biased;
                 // Safe to cancel, all: what was not taken up stays in the source.
                 () = stop.cancelled() => return Ok(()),
-                arrived = arrivals.next() => arrived?,
+                arrived = arrivals.next() => arrived.map_err(Again::Source)?,
                 _ = tell.tick() => {
-                    self.tell_taken(taken.as_ref()).await;
+                    self.tell_taken(writer.taken.as_ref()).await;
                     continue;
                 }
             };
-            let (fit, unfit) = self.take(committer, &mut writer, arrived.clone()).await?;
+            let waiting = arrived.waiting;
+            let (fit, unfit) = self.take(committer, writer, arrived).await?;
             *progressed = true;
-            self.metrics.took(fit, unfit, arrived.waiting);
-            taken = Some(arrived.upto);
+            self.metrics.took(fit, unfit, waiting);
         }
     }
 
@@ -167,6 +207,7 @@ impl Intake {
         let outputs = outputs.collect();
         committer.commit(writer.commit(outputs, &upto)).await?;
         writer.record.commit_number += 1;
+        writer.taken = Some(upto);
         Ok((fit, unfit))
     }
 
@@ -184,9 +225,23 @@ struct Writer {
     key: Key,
     term: Term,
     record: Record,
+    /// Up to here everything is committed.
+    taken: Option<Position>,
 }
 
 impl Writer {
+    async fn claim(log: &dyn Log) -> Result<Self, Again> {
+        let shard = ShardId { handler: HandlerName::intake(), index: 0 };
+        let key = Key::parse(KEY).ok().flatten().ok_or(Again::Unreadable)?;
+        let claim = log.claim(shard.clone(), Offset::START).await.map_err(Again::Claim)?;
+        let state = log.load(shard.clone(), vec![key.clone()]).await.map_err(Again::Claim)?;
+        let taken = match state.first().and_then(|entries| entries.get(ENTRY)) {
+            None => None,
+            Some(bytes) => Some(Position(String::from_utf8(bytes.to_vec()).map_err(|_| Again::Unreadable)?)),
+        };
+        Ok(Self { shard, key, term: claim.term, record: claim.record, taken })
+    }
+
     /// Messages and the position after them: all of it, or nothing.
     fn commit(&self, outputs: Vec<NewMessage>, upto: &Position) -> ShardCommit {
         let position = StateWrite { entry: ENTRY.into(), value: Some(upto.0.clone().into()) };

@@ -176,7 +176,8 @@ impl Service {
             tokio::spawn(stop_retention.clone().run_until_cancelled_owned(guarded));
         };
         beside("the care for sandboxes", Box::pin(care_for_sandboxes(idle, readiness.clone())));
-        beside("the watch of the clock", Box::pin(host_clock::watch(metrics.clock(), readiness.clone())));
+        let goes_on = if guarantees.several_hosts { host_clock::GOES_BY_THE_LOG } else { host_clock::GOES_ON };
+        beside("the watch of the clock", Box::pin(host_clock::watch(metrics.clock(), readiness.clone(), goes_on)));
         if let Some(intake) = intake {
             beside("the word of what is not taken up", Box::pin(tell_intake(intake, readiness.clone())));
         }

@@ -1,6 +1,7 @@
 //! Plain NATS clients on both sides of the real program: what they publish is in the log once, and what was committed they
 //! get, whatever is killed meanwhile. The clients know nothing of the product.
 
+mod denied;
 mod egress;
 mod ingress;
 mod rates;

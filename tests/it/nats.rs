@@ -3,6 +3,7 @@
 
 mod answers;
 mod checks;
+mod clocks;
 mod cluster;
 mod foreign;
 mod login;

@@ -232,12 +232,12 @@ impl NewMessage {
         if headers_bytes > HEADERS_BYTES_MAX + own.1 {
             return Err(MessageError::HeadersTooLarge { bytes: headers_bytes });
         }
-        if let Some(id) = &self.id
-            && id.len() > ID_BYTES_MAX
-        {
-            return Err(MessageError::IdTooLong { bytes: id.len() });
+        match self.id.as_deref() {
+            // All messages with it would be the same one.
+            Some("") => Err(MessageError::EmptyId),
+            Some(id) if id.len() > ID_BYTES_MAX => Err(MessageError::IdTooLong { bytes: id.len() }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Bytes it takes in the log, roughly: for bounds on memory and batches.
@@ -284,6 +284,8 @@ pub enum MessageError {
     TooManyHeaders { headers: usize },
     #[error("the key has {bytes} bytes, at most {KEY_BYTES_MAX} are allowed")]
     KeyTooLong { bytes: usize },
+    #[error("the id is empty: leave it out, a message without one is never taken for another's twin")]
+    EmptyId,
     #[error("the id has {bytes} bytes, at most {ID_BYTES_MAX} are allowed")]
     IdTooLong { bytes: usize },
 }

@@ -11,6 +11,8 @@ pub mod frame;
 mod inspect;
 mod limits;
 mod live;
+#[cfg(any(feature = "nats", feature = "redis"))]
+mod login;
 mod members;
 pub mod memory;
 mod modules;

@@ -12,9 +12,11 @@ mod modules;
 mod names;
 mod options;
 mod permissions;
+mod refusal;
 mod server;
 mod setup;
 mod snapshots;
+mod told;
 mod values;
 
 pub use self::options::{Login, Options};

@@ -25,6 +25,7 @@ mod look;
 mod modules;
 mod reads;
 mod replica;
+mod room;
 mod shared;
 mod snapshot;
 mod state;
@@ -50,7 +51,7 @@ use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use sluicebox_core::clock::Timestamp;
+use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::commit::{
     Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, LogId, NumberedDeadLetter, ShardCommit,
 };
@@ -135,8 +136,17 @@ impl<E: Engine> Replicated<E> {
             }
         }
         watch::intact(&shared, shared.engine.ends().await?)?;
+        shared.room.look(&shared.engine).await?;
         let (appends, in_order) = (Appends::new(shared.clone()), Mutex::default());
         Ok(Self { shared, appends, in_order, members, _follower: follower, _watch: watch, _listener: listener })
+    }
+
+    /// What the engine's clock says, by which all that is in the log is dated, whoever wrote it.
+    pub async fn time(&self) -> Result<Timestamp, LogError> {
+        let asked = clock::instant();
+        let time = self.shared.engine.time().await?;
+        // Half of the way back is as much as anybody knows.
+        Ok(time.after(clock::instant().saturating_duration_since(asked) / 2))
     }
 
     /// How many entries the engine keeps.

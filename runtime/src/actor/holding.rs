@@ -45,7 +45,7 @@ impl Holding {
         self.0.is_placed.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_placed(&self) -> bool {
+    pub fn is_placed(&self) -> bool {
         self.0.is_placed.load(Ordering::Acquire)
     }
 
@@ -68,6 +68,11 @@ impl Holding {
     pub fn hold(&self, shard: &ShardId) -> Held {
         self.change(|state| state.held.insert(shard.clone(), None));
         Held { holding: self.clone(), shard: shard.clone() }
+    }
+
+    /// A shard leaves by itself.
+    pub fn lose(&self, shard: &ShardId, loss: Loss) {
+        self.change(|state| state.lost.insert(shard.clone(), loss));
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) {
@@ -94,7 +99,7 @@ impl Held {
 
     /// It leaves by itself.
     pub(super) fn lose(&self, loss: Loss) {
-        self.holding.change(|state| state.lost.insert(self.shard.clone(), loss));
+        self.holding.lose(&self.shard, loss);
     }
 }
 

@@ -76,7 +76,14 @@ impl Natives {
     pub(super) fn beside(&self, shard: &ShardId, works: &Works, stop: CancellationToken) -> BoxFuture<'static, ()> {
         match &self.intake {
             Some(intake) if shard.handler == HandlerName::ingress() && shard.index == 0 => {
-                intake.clone().run(works.log.clone(), works.committer.clone(), stop).boxed()
+                let (holding, shard) = (works.holding.clone(), shard.clone());
+                let intake = intake.clone().run(works.log.clone(), works.committer.clone(), holding.clone(), stop);
+                async move {
+                    if let Some(loss) = intake.await {
+                        holding.lose(&shard, loss);
+                    }
+                }
+                .boxed()
             }
             _ => std::future::ready(()).boxed(),
         }

@@ -61,7 +61,9 @@ impl From<MessageError> for ApiError {
             MessageError::BodyTooLarge { .. }
             | MessageError::HeadersTooLarge { .. }
             | MessageError::TooManyHeaders { .. } => Self::too_large(error),
-            MessageError::KeyTooLong { .. } | MessageError::IdTooLong { .. } => Self::bad_request(error),
+            MessageError::KeyTooLong { .. } | MessageError::IdTooLong { .. } | MessageError::EmptyId => {
+                Self::bad_request(error)
+            }
         }
     }
 }

@@ -82,7 +82,7 @@ async fn two_who_take_one_source_up_commit_each_message_once_in_its_order() {
     let both: Vec<_> = (0..2)
         .map(|_| {
             let intake = Arc::new(Intake::new(source.clone(), Metrics::new().ingress()));
-            tokio::spawn(intake.run(log.clone(), Committer::new(log.clone()), stop.clone()))
+            tokio::spawn(intake.run(log.clone(), Committer::new(log.clone()), Holding::default(), stop.clone()))
         })
         .collect();
     let mut pace = tokio::time::interval(Duration::from_millis(10));
@@ -106,12 +106,36 @@ async fn two_who_take_one_source_up_commit_each_message_once_in_its_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_fenced_leaves_to_the_placement_instead_of_taking_turns() {
+    let log = Arc::new(MemoryLog::new());
+    let stop = CancellationToken::new();
+    let holding = Holding::default();
+    holding.leave_to_placement();
+    let source = Arc::new(Double { messages: 300, at_once: 1, told: Default::default() });
+    let begin = || {
+        let intake = Arc::new(Intake::new(source.clone(), Metrics::new().ingress()));
+        tokio::spawn(intake.run(log.clone(), Committer::new(log.clone()), holding.clone(), stop.clone()))
+    };
+    let first = begin();
+    let mut pace = tokio::time::interval(Duration::from_millis(10));
+    while bodies(&log).await.is_empty() {
+        pace.tick().await;
+    }
+    let second = begin();
+    assert_eq!(first.await.unwrap(), Some(Loss::Fenced));
+    stop.cancel();
+    assert_eq!(second.await.unwrap(), None);
+    let terms: Vec<_> = log.status().await.unwrap().iter().map(|status| status.term).collect();
+    assert_eq!(terms, [Term(2)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_source_is_told_how_far_it_was_taken_up_also_while_nothing_comes() {
     let log = Arc::new(MemoryLog::new());
     let stop = CancellationToken::new();
     let source = Arc::new(Double { messages: 5, at_once: u64::MAX, told: Default::default() });
     let intake = Arc::new(Intake::new(source.clone(), Metrics::new().ingress()));
-    let runs = tokio::spawn(intake.run(log.clone(), Committer::new(log), stop.clone()));
+    let runs = tokio::spawn(intake.run(log.clone(), Committer::new(log), Holding::default(), stop.clone()));
     let mut pace = tokio::time::interval(Duration::from_secs(1));
     while source.told.lock().unwrap().as_ref() != Some(&Position("4".into())) {
         pace.tick().await;

@@ -71,14 +71,27 @@ pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSett
     Ok(())
 }
 
+/// Where hosts share a log, the host's time is that of the log, before anything is dated: so what one of them dates is the same
+/// time for another one that takes it over, whatever their machines' clocks say.
+pub(super) fn begin_with(log: Timestamp) {
+    shift_for_tests();
+    let wall = clock::now();
+    let skew = Skew::of(wall, log);
+    if skew != Skew::None {
+        tracing::warn!("the machine's clock says {wall}, {} the log's: {GOES_BY_THE_LOG}", way(skew));
+    }
+    clock::begin_at(log);
+}
+
 /// The host's time when the machine booted, as far as it is known of this boot.
 fn boot_of(known: Option<&HostBoot>, boot_id: &str) -> Option<Timestamp> {
     // Where the machine does not name its boots no two are known to be the same.
     known.filter(|known| !boot_id.is_empty() && known.boot_id == boot_id).map(|known| known.boot)
 }
 
-const GOES_ON: &str = "the host goes on by its own time; to take the clock as it is, restart with \
-                       `sluicebox run --accept-clock`";
+pub(super) const GOES_ON: &str = "the host goes on by its own time; to take the clock as it is, restart with \
+                                  `sluicebox run --accept-clock`";
+pub(super) const GOES_BY_THE_LOG: &str = "the host goes by the log's time: put the machine's clock right";
 
 fn read(file: &Path) -> Option<HostBoot> {
     let Note { boot_id, boot_ms } = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
@@ -91,8 +104,8 @@ fn write(file: &Path, host: &HostBoot) -> std::io::Result<()> {
     atomic_file::write(file, &temporary, &serde_json::to_vec(&note)?)
 }
 
-/// Tells people about the machine's clock, as it changes. Ends when it is dropped.
-pub(super) async fn watch(metrics: ClockMetrics, readiness: Readiness) {
+/// Tells people about the machine's clock, as it changes, and what they can do. Ends when it is dropped.
+pub(super) async fn watch(metrics: ClockMetrics, readiness: Readiness, goes_on: &'static str) {
     let mut looks = tokio::time::interval(LOOK);
     let mut told = Skew::None;
     loop {
@@ -104,7 +117,7 @@ pub(super) async fn watch(metrics: ClockMetrics, readiness: Readiness) {
         // A clock that is off and stays so is said once.
         if changed(told, skew) {
             told = skew;
-            let described = (skew != Skew::None).then(|| format!("{}: {GOES_ON}", describe(wall, skew)));
+            let described = (skew != Skew::None).then(|| format!("{}: {goes_on}", describe(wall, skew)));
             events::clock(described.as_deref());
             readiness.notice("clock", described);
         }
@@ -122,8 +135,11 @@ fn changed(told: Skew, found: Skew) -> bool {
 }
 
 fn describe(wall: Timestamp, skew: Skew) -> String {
-    let way = if matches!(skew, Skew::Ahead(_)) { "ahead of" } else { "behind" };
-    format!("the machine's clock says {wall}, {} {way} the host's time", about(skew.by()))
+    format!("the machine's clock says {wall}, {} the host's time", way(skew))
+}
+
+fn way(skew: Skew) -> String {
+    format!("{} {}", about(skew.by()), if matches!(skew, Skew::Ahead(_)) { "ahead of" } else { "behind" })
 }
 
 /// A duration for people, in the unit that fits.

@@ -1,6 +1,7 @@
 //! Opens a log on NATS as the settings say, and the host's own directory beside it.
 
 use super::StartError;
+use super::host_clock;
 use super::host_data::HostData;
 use crate::blocking::blocking;
 use crate::config::{LogSettings, NatsLogin, Settings};
@@ -35,10 +36,13 @@ pub(super) async fn open(
         },
         ca_file: ca_file.clone(),
         replicas: *replicas,
+        ingress: edges.ingress.clone(),
+        egress: edges.egress.clone(),
         ..Options::new(url.as_str(), namespace.as_str())
     };
     let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
     let log = NatsLog::open(options.clone()).await.map_err(failed)?;
+    host_clock::begin_with(log.time().await.map_err(failed)?);
     let mut natives = Natives::new(settings.host.delayed);
     let mut intake = None;
     if !edges.egress.is_empty() {
@@ -46,7 +50,7 @@ pub(super) async fn open(
         natives = natives.with_egress(edges.egress.clone(), Arc::new(sink));
     }
     if !edges.ingress.is_empty() {
-        let source = NatsSource::open(&options, &edges.ingress).await.map_err(failed)?;
+        let source = NatsSource::open(&options).await.map_err(failed)?;
         let taking = Arc::new(Intake::new(Arc::new(source), metrics.ingress()));
         natives = natives.with_intake(taking.clone());
         intake = Some(taking);

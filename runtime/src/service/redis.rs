@@ -1,6 +1,7 @@
 //! Opens a log on Redis as the settings say, and the host's own directory beside it.
 
 use super::StartError;
+use super::host_clock;
 use super::host_data::HostData;
 use crate::blocking::blocking;
 use crate::config::{LogSettings, RedisLogin, Settings};
@@ -27,7 +28,8 @@ pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData,
         ca_file: ca_file.clone(),
         ..Options::new(url.as_str(), namespace.as_str())
     };
-    let log = RedisLog::open(options).await;
-    let log = log.map_err(|source| StartError::OnServer { url: url.clone(), namespace, source })?;
+    let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
+    let log = RedisLog::open(options).await.map_err(failed)?;
+    host_clock::begin_with(log.time().await.map_err(failed)?);
     Ok((Arc::new(log), host_data, Natives::new(settings.host.delayed)))
 }

@@ -55,7 +55,8 @@ pub type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Starts diagnostics for the whole process. `filter`: as in [`FILTER_VARIABLE`].
 pub fn start(filter: &str, format: Format) -> Result<Diagnostics, StartError> {
-    let parsed = EnvFilter::try_new(filter).map_err(|source| StartError::Filter { filter: filter.into(), source })?;
+    let parsed =
+        EnvFilter::try_new(quiet(filter)).map_err(|source| StartError::Filter { filter: filter.into(), source })?;
     let (buffer, diagnostics) = buffer(std::io::stderr());
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer().with_writer(buffer).with_ansi(colour);
@@ -64,6 +65,12 @@ pub fn start(filter: &str, format: Format) -> Result<Diagnostics, StartError> {
         Format::Json => lines.json().flatten_event(true).with_ansi(false).with_filter(parsed).boxed(),
     };
     subscriber(vec![lines]).try_init().map(|()| diagnostics).map_err(|_| StartError::Twice)
+}
+
+/// The client of NATS writes each event of its connection, of which there are many where the log uses them; the log tells of those
+/// that matter. Who names it means it.
+fn quiet(filter: &str) -> String {
+    if filter.contains("async_nats") { filter.to_owned() } else { format!("async_nats=warn,{filter}") }
 }
 
 /// One subscriber of all these layers.

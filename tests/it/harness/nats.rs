@@ -16,6 +16,7 @@ pub use self::open_nats as open_own;
 
 /// Of a server, in its folder.
 const SETTINGS: &str = "server.conf";
+const PROCESS: &str = "process";
 
 /// A log of this name.
 pub fn open(namespace: &str) -> Result<Arc<dyn Log>, LogError> {
@@ -53,7 +54,12 @@ pub fn url() -> String {
 /// Starts a server with its data in a folder, and says on which port.
 fn start_in<S: AsRef<OsStr>>(folder: &Path, port: &str, arguments: &[S]) -> (Server, String) {
     let mut command = Command::new(servers::program("SLUICEBOX_NATS_SERVER", "target/nats-server/bin/nats-server"));
-    command.args(["-a", "127.0.0.1", "-p", port, "-sd"]).arg(folder.join("data")).args(arguments);
+    command
+        .args(["-a", "127.0.0.1", "-p", port, "-sd"])
+        .arg(folder.join("data"))
+        .arg("-P")
+        .arg(folder.join(PROCESS))
+        .args(arguments);
     // The data of one that is started again stays.
     let temporary = (port == "-1").then_some(folder);
     let mut found = None;
@@ -114,6 +120,13 @@ impl OwnServer {
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.server = None;
+    }
+
+    /// One that was [`OwnServer::configured`] reads other settings while it runs; it takes a moment.
+    pub fn reconfigure(&self, settings: &str) {
+        std::fs::write(self.folder.path().join(SETTINGS), settings).unwrap();
+        let process = std::fs::read_to_string(self.folder.path().join(PROCESS)).unwrap();
+        assert!(Command::new("kill").args(["-HUP", process.trim()]).status().unwrap().success());
     }
 
     /// With the same data, at the same place.

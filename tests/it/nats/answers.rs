@@ -8,10 +8,11 @@ use crate::harness::nats::{OwnServer, fresh_namespace, open_nats, options, url};
 use crate::harness::nats_cluster::until;
 use crate::harness::proxy::{Direction, Proxy};
 use async_nats::jetstream::{self, Context, stream};
+use sluicebox::clock::Timestamp;
 use sluicebox::commit::{CommitError, Committed, ShardCommit};
 use sluicebox::effects::EFFECTS_BYTES_MAX;
 use sluicebox::log::nats::{Login, NatsLog, Options};
-use sluicebox::log::{Log, LogError};
+use sluicebox::log::{Log, LogError, Trim};
 use sluicebox::message::{BODY_BYTES_MAX, Offset};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,83 @@ async fn a_full_stream_takes_nothing_says_how_to_make_room_and_goes_on_when_ther
     assert_eq!(log.commit(large).await, Ok(Committed::default()));
     log.append(vec![message("a", "x")]).await.unwrap();
     assert_eq!(everything(&*log).await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_full_stream_goes_on_settling_hears_operators_and_lets_old_messages_go() {
+    let namespace = fresh_namespace();
+    let log = open_nats(options(&namespace)).unwrap();
+    let id = shard("h", 0);
+    let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+    let mut stream = context(&url()).await.get_stream(format!("sluicebox-{namespace}")).await.unwrap();
+    let config = stream.info().await.unwrap().config.clone();
+    let discard = stream::DiscardPolicy::New;
+    let limited = stream::Config { max_bytes: 4_000_000, discard, ..config };
+    context(&url()).await.update_stream(limited).await.unwrap();
+    // As many writers at once as fill the reserve, if each looked for itself.
+    let writers = (0..8).map(|_| {
+        let log = log.clone();
+        tokio::spawn(async move { fill(&log).await })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        says(&writer.await.unwrap(), &["kept for the work under way", "raise `max_bytes`"]);
+    }
+    let mut number = 0;
+    let mut settle = async |more: u64| {
+        for _ in 0..more {
+            number += 1;
+            let outputs = vec![message("b", vec![2; 10_000])];
+            let settled = log.commit(ShardCommit { outputs, ..commit(&id, claim.term, number) }).await;
+            assert_eq!(settled, Ok(Committed::default()), "{number}");
+        }
+    };
+    settle(20).await;
+    log.append(vec![message("_control.h", "resume")]).await.unwrap();
+    assert!(matches!(log.append(vec![message("a", "x")]).await, Err(LogError::Full { .. })));
+    // Until nothing is left but what makes room.
+    loop {
+        number += 1;
+        let outputs = vec![message("b", vec![2; 10_000])];
+        match log.commit(ShardCommit { outputs, ..commit(&id, claim.term, number) }).await {
+            Ok(_) => {}
+            Err(CommitError::Unavailable { reason, .. }) => break says(&reason, &["raise `max_bytes`"]),
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    number -= 1;
+    let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+    let older_than = Some(Timestamp(u64::MAX));
+    let trim = Trim { older_than, bytes_max: None, holders: vec![], messages_max: 10_000 };
+    assert!(log.trim(trim).await.unwrap().deleted > 0);
+    log.append(vec![message("a", "x")]).await.unwrap();
+    assert_eq!(log.commit(commit(&id, claim.term, number + 1)).await, Ok(Committed::default()));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_smaller_messages_from_now_on_is_not_ready_until_it_takes_larger_ones_again() {
+    let settings = |bytes: usize| format!("jetstream: enabled\nmax_payload: {bytes}");
+    let server = OwnServer::configured(&settings(1_048_576));
+    let log = open_nats(Options::new(server.url(), "t")).unwrap();
+    let id = shard("h", 0);
+    let claim = log.claim(id.clone(), Offset::START).await.unwrap();
+    server.reconfigure(&settings(4096));
+    let large = || vec![message("a", vec![1; 100_000])];
+    until("it is refused", async || log.append(large()).await.is_err()).await;
+    says(&until_it_says(&log, "raise `max_payload`").await, &["takes messages of 4096 bytes", "589824 are needed"]);
+    let before = log.entries_kept().await.unwrap();
+    match log.append(large()).await {
+        Err(LogError::Unavailable { reason }) => says(&reason, &["raise `max_payload`"]),
+        other => panic!("{other:?}"),
+    }
+    let outputs = large();
+    match log.commit(ShardCommit { outputs, ..commit(&id, claim.term, 1) }).await {
+        Err(CommitError::Unavailable { reason, .. }) => says(&reason, &["raise `max_payload`"]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(log.entries_kept().await.unwrap(), before, "it writes what nobody can use");
+    server.reconfigure(&settings(1_048_576));
+    until("it is ready", async || log.end().await.is_ok()).await;
+    until("it is taken", async || log.append(large()).await.is_ok()).await;
 }
 
 #[tokio::test]

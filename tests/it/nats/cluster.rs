@@ -8,6 +8,8 @@ use crate::harness::logs::{commit, message, shard};
 use crate::harness::nats::open_nats;
 use crate::harness::nats_cluster::{Cluster, until};
 use crate::harness::process::Place;
+use async_nats::jetstream::stream;
+use futures_util::future::join_all;
 use sluicebox::commit::{CommitError, ShardCommit};
 use sluicebox::log::Log;
 use sluicebox::log::nats::{NatsLog, Options};
@@ -25,6 +27,7 @@ async fn three_copies_keep_the_contract_and_outlive_the_loss_of_any_server() {
     let mut cluster = Cluster::start().await;
     contract_holds(&cluster).await;
     writes_at_once_are_all_answered(&cluster).await;
+    a_write_that_meets_another_one_is_tried_again(&cluster).await;
     outlives_kills(&mut cluster).await;
     program_outlives_kills(&mut cluster).await;
 }
@@ -94,6 +97,58 @@ async fn writes_at_once_are_all_answered(cluster: &Cluster) {
         *counts.entry(String::from_utf8(message.body.to_vec()).unwrap()).or_default() += 1;
     }
     assert_eq!((counts.len(), counts.values().copied().max()), (40, Some(1)));
+}
+
+/// The server refuses a second write behind the same fence while the first is on its way to the copies, with another word than
+/// that of the fence (10164): nobody knows yet whether it is stale.
+async fn a_write_that_meets_another_one_is_tried_again(cluster: &Cluster) {
+    let context = cluster.context().await;
+    let subjects = vec!["meets".into()];
+    let config = stream::Config { name: "meets".into(), subjects, num_replicas: 3, ..Default::default() };
+    context.create_stream(config).await.unwrap();
+    let mut codes: BTreeMap<u64, usize> = BTreeMap::new();
+    let mut last = 0;
+    while codes.get(&10164).is_none_or(|met| *met < 10) && codes.values().sum::<usize>() < 10_000 {
+        let writes = (0..8).map(|_| {
+            let mut headers = async_nats::HeaderMap::new();
+            headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
+            let request = async_nats::Request::new().headers(headers).payload("x".into());
+            context.client().send_request("meets", request)
+        });
+        for answer in join_all(writes).await {
+            let answer: serde_json::Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();
+            *codes.entry(answer["error"]["err_code"].as_u64().unwrap_or(0)).or_default() += 1;
+            last = last.max(answer["seq"].as_u64().unwrap_or(0));
+        }
+    }
+    println!("answers to writes that meet, by code: {codes:?}");
+    assert!(
+        codes.get(&10164).is_some_and(|met| *met >= 10) && codes.keys().all(|code| [0, 10071, 10164].contains(code))
+    );
+
+    // Two hosts with the same claim: of two commits at once one is there, and the other one is fenced and nothing else.
+    let (logs, id) = ([open(cluster, "meets"), open(cluster, "meets")], shard("h", 0));
+    let claim = logs[0].claim(id.clone(), Offset::START).await.unwrap();
+    for number in 1..=30 {
+        until("both know the last", async || {
+            let known = join_all(logs.iter().map(|log| log.status())).await;
+            known.iter().all(|known| {
+                known.as_ref().is_ok_and(|known| {
+                    known.first().is_some_and(|known| known.term == claim.term && known.commit_number == number - 1)
+                })
+            })
+        })
+        .await;
+        let commits = logs.iter().zip(["first", "second"]).map(|(log, body)| {
+            let outputs = vec![message("a", format!("{number} {body}"))];
+            log.commit(ShardCommit { outputs, ..commit(&id, claim.term, number) })
+        });
+        let answers = join_all(commits).await;
+        let fenced = |answer: &Result<_, _>| matches!(answer, Err(CommitError::Fenced { .. }));
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1, "{answers:?}");
+        assert_eq!(answers.iter().filter(|answer| fenced(answer)).count(), 1, "{answers:?}");
+    }
+    assert_eq!(everything(&*logs[0]).await.len(), 30);
 }
 
 /// Appends and commits while each server is killed, the leader first, then whoever leads next, then any.

@@ -8,6 +8,7 @@ mod plain;
 mod sink;
 mod source;
 mod stream;
+mod wire;
 
 pub use self::sink::NatsSink;
 pub use self::source::NatsSource;

@@ -7,7 +7,7 @@ use crate::contract::Guarantees;
 use crate::error::LogError;
 use crate::inspect::StateQuery;
 use crate::members::Members;
-use crate::replicated::engine::{Engine, Holds, Page, PublishError, Stored, Subject, Value, ValueSize};
+use crate::replicated::engine::{Engine, Holds, Page, PublishError, Room, Stored, Subject, Value, ValueSize};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sluicebox_core::clock::Timestamp;
@@ -123,6 +123,14 @@ impl Engine for Server {
 
     async fn ends(&self) -> Result<(u64, u64), LogError> {
         self.ends(&self.log).await
+    }
+
+    async fn time(&self) -> Result<Timestamp, LogError> {
+        self.time().await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, LogError> {
+        self.room().await
     }
 
     async fn purge_before(&self, sequence: u64) -> Result<(), LogError> {

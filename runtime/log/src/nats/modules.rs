@@ -104,7 +104,7 @@ async fn drop_loose(server: &Server) -> Result<(), LogError> {
     let pieces: HashSet<(HandlerName, Digest)> = pieces.iter().filter_map(module_of).collect();
     let whole = server.subjects(&server.state, &server.names.all_modules()).await?;
     let whole: HashSet<(HandlerName, Digest)> = whole.iter().filter_map(module_of).collect();
-    let now: Timestamp = clock::now();
+    let now: Timestamp = clock::steady();
     for (handler, digest) in pieces.difference(&whole) {
         let first = server.last(&server.state, &server.names.piece(handler, *digest, 0)).await?;
         if first.is_none_or(|first| first.time.after(LOOSE) < now) {

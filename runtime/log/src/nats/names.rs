@@ -58,6 +58,11 @@ impl Names {
         format!("{}.members", self.root())
     }
 
+    /// What a connection sends to itself; no stream takes it.
+    pub(super) fn echo(&self, number: u64) -> String {
+        format!("{}.echo.{number:016x}", self.root())
+    }
+
     /// Claims and commits of a shard.
     pub(super) fn journal(&self, shard: &ShardId) -> String {
         format!("{}.journal.{}.{}", self.root(), shard.handler, shard.index)

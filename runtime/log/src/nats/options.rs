@@ -1,15 +1,20 @@
 //! Where the server is, and what is checked before anything is done there.
 
+use super::permissions::{self, Uses};
+use super::told::{self, Told};
 use crate::error::LogError;
+use crate::login;
 use crate::replicated::{FLUSH_BYTES, SNAPSHOT_BYTES};
 use async_nats::client::Client;
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use sluicebox_core::message::BODY_BYTES_MAX;
+use sluicebox_core::topic::Pattern;
 use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 /// The oldest server that is known to keep what is asked of it: it answers many gets at once since then.
 const VERSION_MIN: (u64, u64) = (2, 11);
@@ -17,6 +22,8 @@ const VERSION_MIN: (u64, u64) = (2, 11);
 pub(super) const PAYLOAD_BYTES_MIN: usize = BODY_BYTES_MAX + 64 * 1024;
 /// How often a server that says nothing is asked whether it is there; the third time without an answer it is left.
 const PING: Duration = Duration::from_secs(3);
+/// After a subscription was not permitted.
+const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(5);
 
 /// Where and how to connect.
 #[derive(Clone, Debug)]
@@ -31,6 +38,9 @@ pub struct Options {
     pub ca_file: Option<PathBuf>,
     /// How many servers keep a copy, when the streams are made.
     pub replicas: usize,
+    /// What plain clients send in and get with this login, for the word of what it must be permitted.
+    pub ingress: Vec<Pattern>,
+    pub egress: Vec<Pattern>,
     /// Bytes of state in memory at which they go into the stream of state.
     pub flush_bytes: usize,
     /// Bytes of entries after which a snapshot is taken.
@@ -56,7 +66,7 @@ pub enum Login {
 /// No word of a secret.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Login::None { "nobody" } else { "(redacted)" })
+        login::show(self, f)
     }
 }
 
@@ -68,14 +78,30 @@ impl Options {
             login: Login::None,
             ca_file: None,
             replicas: 1,
+            ingress: vec![],
+            egress: vec![],
             flush_bytes: FLUSH_BYTES,
             snapshot_bytes: SNAPSHOT_BYTES,
         }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, LogError> {
+        self.connect_with(|options| options).await
+    }
+
+    /// A connection with subscriptions that hold one message until it is read.
+    pub(super) async fn connect_unread(&self) -> Result<Connection, LogError> {
+        self.connect_with(|options| options.subscription_capacity(1)).await
+    }
+
+    /// What to say when the server does not permit something.
+    pub(super) fn advice(&self) -> String {
+        permissions::advice(&Uses::of(self))
+    }
+
+    async fn connect_with(&self, with: impl FnOnce(ConnectOptions) -> ConnectOptions) -> Result<Connection, LogError> {
         let refused = |reason: String| LogError::Refused { reason };
-        let options = ConnectOptions::new().name(format!("sluicebox {}", self.namespace)).ping_interval(PING);
+        let options = with(ConnectOptions::new()).name(format!("sluicebox {}", self.namespace)).ping_interval(PING);
         let options = match self.login.clone() {
             Login::None => options,
             Login::User { user, password } => options.user_and_password(user, password),
@@ -91,17 +117,15 @@ impl Options {
             Some(path) => options.add_root_certificates(path).require_tls(true),
             None => options,
         };
-        let (connected, made) = watch::channel(0);
-        let (denies, denied) = watch::channel(None);
+        let (teller, told) = told::channel();
         let options = options.event_callback(move |event| {
+            teller.hear(&event);
             match &event {
-                Event::Connected => connected.send_modify(|made| *made += 1),
-                Event::ServerError(ServerError::Other(reason)) if is_denied(reason) => {
+                Event::ServerError(ServerError::Other(reason)) if told::is_denied(reason) => {
                     tracing::error!(reason, "the log's server does not permit it");
-                    denies.send_replace(Some(reason.clone()));
                 }
-                // While it tries to connect it says so each time.
-                Event::ClientError(_) => tracing::debug!(%event, "the connection to the log"),
+                // While it tries to connect it says so each time, and echoes are told so.
+                Event::ClientError(_) | Event::SlowConsumer(_) => tracing::debug!(%event, "the connection to the log"),
                 _ => tracing::info!(%event, "the connection to the log"),
             }
             std::future::ready(())
@@ -124,7 +148,8 @@ impl Options {
         if !info.jetstream {
             return Err(refused(format!("the server at {} has no JetStream: start it with `-js`", self.url)));
         }
-        Ok(Connection { client, made, denied })
+        let again = AbortOnDropHandle::new(tokio::spawn(subscribe_again(client.clone(), told.clone())));
+        Ok(Connection { client, told, _again: Arc::new(again) })
     }
 
     /// Why there is no connection, and what mends it. What the library says holds no secret.
@@ -155,16 +180,24 @@ impl Options {
 }
 
 /// A connection, and what becomes of it.
+#[derive(Clone)]
 pub(super) struct Connection {
     pub(super) client: Client,
-    /// How often it was made.
-    pub(super) made: watch::Receiver<u64>,
-    /// What the server did not permit last. It answers such a request with nothing else.
-    pub(super) denied: watch::Receiver<Option<String>>,
+    pub(super) told: Told,
+    _again: Arc<AbortOnDropHandle<()>>,
 }
 
-fn is_denied(reason: &str) -> bool {
-    reason.to_ascii_lowercase().contains("permissions violation")
+/// A subscription that the server did not permit, or ended, is asked for again only over another connection: when it is
+/// permitted again, whoever waits for answers gets them.
+async fn subscribe_again(client: Client, mut told: Told) {
+    while told.subscriptions.changed().await.is_ok() {
+        tokio::time::sleep(SUBSCRIBE_AGAIN).await;
+        told.subscriptions.mark_unchanged();
+        if let Err(error) = client.force_reconnect().await {
+            tracing::debug!(%error, "the connection to the log ended");
+            return;
+        }
+    }
 }
 
 fn version(text: &str) -> Option<(u64, u64)> {

@@ -1,14 +1,14 @@
 //! What is asked of the server: publish behind a fence, get entries, and the streams they are in.
 
 use super::names::Names;
-use super::options::{Connection, Options};
+use super::options::{Connection, Options, PAYLOAD_BYTES_MIN};
+use super::refusal::Refusal;
 use super::{permissions, setup};
 use crate::error::LogError;
-use crate::replicated::engine::PublishError;
+use crate::replicated::engine::{PublishError, Room};
 use async_nats::client::{Client, Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{self, Stream};
 use async_nats::{HeaderMap, StatusCode, jetstream};
 use bytes::Bytes;
@@ -68,8 +68,7 @@ pub struct Server {
     pub(super) client: Client,
     /// Changes with each connection that is made.
     pub(super) connections: watch::Receiver<u64>,
-    /// What the server did not permit last.
-    denied: watch::Receiver<Option<String>>,
+    connection: Connection,
     /// What is in the way of which stream, as it was asked last.
     in_the_way: Arc<Mutex<BTreeMap<String, String>>>,
     pub(super) names: Names,
@@ -81,26 +80,16 @@ impl Server {
     /// Connects, checks what the server offers and permits, and makes the streams if they are not there.
     pub(super) async fn connect(options: &Options) -> Result<Self, LogError> {
         let connection = options.connect().await?;
-        let names = Names::new(&options.namespace);
-        let mut denied = connection.denied.clone();
-        let mut denial = std::pin::pin!(denied.wait_for(Option::is_some));
-        let prepared = tokio::select! {
-            // Safe to cancel, both: a start that failed leaves streams, which the next one finds.
-            prepared = Self::prepare(connection, names.clone(), options) => prepared?,
-            // The server answers what it does not permit with nothing but this.
-            Ok(reason) = &mut denial => {
-                let reason = reason.clone().unwrap_or_default();
-                return Err(LogError::Refused { reason: format!("{reason}: {}", permissions::advice(&names)) });
-            }
-        };
-        Ok(prepared)
+        let denied = connection.told.denied.clone();
+        let prepared = Self::prepare(connection, Names::new(&options.namespace), options);
+        permissions::permitted(denied, options, prepared).await
     }
 
     async fn prepare(connection: Connection, names: Names, options: &Options) -> Result<Self, LogError> {
-        let Connection { client, made, denied } = connection;
+        let (client, connections) = (connection.client.clone(), connection.told.made.clone());
         let context = jetstream::new(client.clone());
         let (log, state) = setup::streams(&context, &names, options.replicas).await?;
-        let server = Self { log, state, client, connections: made, denied, in_the_way: Arc::default(), names };
+        let server = Self { log, state, client, connections, connection, in_the_way: Arc::default(), names };
         match server.publish(server.names.always(), Bytes::new(), Some(0)).await {
             // It is there already.
             Ok(_) | Err(PublishError::Stale) => {}
@@ -124,31 +113,40 @@ impl Server {
         for stream in [&self.log, &self.state] {
             let name = &stream.cached_info().config.name;
             self.get_many(name, r#"{"seq":1,"batch":1,"max_bytes":1}"#).await?;
-            self.last(stream, &self.names.nothing()).await?;
-            // Here and below: what it answers does not matter, since what is not permitted shows elsewhere.
-            drop(stream.purge().filter(self.names.nothing()).await);
+            permissions::ask_for_stream(&self.client, &self.names, name).await;
         }
-        let config = pull::OrderedConfig { deliver_policy: DeliverPolicy::New, ..pull::OrderedConfig::default() };
-        let consumer = self.log.create_consumer(config).await;
-        let consumer = consumer.map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
-        let name = &consumer.cached_info().name;
-        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", self.names.log_stream());
-        drop(self.client.request(subject, r#"{"batch":1,"no_wait":true}"#.into()).await);
-        drop(self.log.delete_consumer(name).await);
-        Ok(())
+        permissions::ask_for_readers(&self.client, &self.names.log_stream()).await;
+        permissions::ask_for_account(&self.client).await;
+        // Hosts hear each other so. Without the right to it nothing comes back.
+        let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
+        let echo = self.names.echo(rand::random());
+        let mut back = self.client.subscribe(echo.clone()).await.map_err(|error| unavailable(&error))?;
+        self.client.publish(echo, Bytes::new()).await.map_err(|error| unavailable(&error))?;
+        match tokio::time::timeout(ANSWER, back.next()).await {
+            Ok(Some(_)) => Ok(()),
+            _ => Err(unavailable(&"the server does not answer")),
+        }
     }
 
     /// An error while there is no connection: what is sent then waits for one, and nobody knows how long.
     pub(super) fn reachable(&self) -> Result<(), LogError> {
         match self.client.connection_state() {
-            State::Connected => match self.in_the_way().values().next() {
+            State::Connected => match self.in_the_way().values().next().cloned().or_else(|| self.too_small()) {
                 None => Ok(()),
-                Some(reason) => Err(LogError::Unavailable { reason: reason.clone() }),
+                Some(reason) => Err(LogError::Unavailable { reason }),
             },
             State::Pending | State::Disconnected => {
                 Err(LogError::Unavailable { reason: "there is no connection to its servers now".into() })
             }
         }
+    }
+
+    /// Somebody lowered what the server takes while this host runs: then not even the parts of an entry fit.
+    fn too_small(&self) -> Option<String> {
+        let max = self.client.server_info().max_payload;
+        let reason =
+            || format!("the server takes messages of {max} bytes, {PAYLOAD_BYTES_MIN} are needed: raise `max_payload`");
+        (max < PAYLOAD_BYTES_MIN).then(reason)
     }
 
     /// Most bytes of a payload.
@@ -180,12 +178,8 @@ impl Server {
             seq: u64,
             error: Option<Refusal>,
         }
-        #[derive(Deserialize)]
-        struct Refusal {
-            #[serde(default)]
-            err_code: u64,
-            #[serde(default)]
-            description: String,
+        if let Some(reason) = self.too_small() {
+            return Err(PublishError::Unavailable(reason));
         }
         for _ in 0..TRIES {
             let mut request = Request::new().payload(payload.clone()).timeout(Some(ANSWER));
@@ -211,7 +205,13 @@ impl Server {
             let answer = match answer {
                 Ok(answer) => answer,
                 Err(error) => {
-                    let denied = self.denied.borrow().as_ref().map_or(String::new(), |denied| format!(": {denied}"));
+                    let denied = self
+                        .connection
+                        .told
+                        .denied
+                        .borrow()
+                        .as_ref()
+                        .map_or(String::new(), |denied| format!(": {denied}"));
                     let reason = format!("publishing to {subject}: {error}{denied}");
                     return Err(match error.kind() {
                         RequestErrorKind::NoResponders | RequestErrorKind::MaxPayloadExceeded => {
@@ -223,15 +223,15 @@ impl Server {
             };
             let answer: Answer = serde_json::from_slice(&answer.payload)
                 .map_err(|error| PublishError::Unknown(format!("the server answered {subject} with {error}")))?;
-            let Some(Refusal { err_code, description }) = answer.error else { return Ok(answer.seq) };
-            match err_code {
+            let Some(refusal) = answer.error else { return Ok(answer.seq) };
+            match refusal.err_code {
                 STALE => return Err(PublishError::Stale),
                 // Nothing was written, so the same may be sent again.
                 UNDER_WAY => tokio::time::sleep(Duration::from_millis(2)).await,
                 code if FULL.contains(&code) => {
-                    return Err(PublishError::Full(format!("{description} ({code}): {MAKE_ROOM}")));
+                    return Err(PublishError::Full(format!("{refusal}: {MAKE_ROOM}")));
                 }
-                code => return Err(PublishError::Unavailable(format!("{subject}: {description} ({code})"))),
+                _ => return Err(PublishError::Unavailable(format!("{subject}: {refusal}"))),
             }
         }
         Err(PublishError::Unavailable(format!("{subject}: another write is under way")))
@@ -344,6 +344,10 @@ impl Server {
 
     /// First and last sequence of a stream; an error if it is not the stream that this host began with.
     pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
+        if self.too_small().is_some() {
+            // Only another connection hears that it was raised again.
+            drop(self.client.force_reconnect().await);
+        }
         let mut connections = self.connections.clone();
         connections.mark_unchanged();
         let asked = stream.get_info().await;
@@ -373,6 +377,38 @@ impl Server {
             Err(error) => drop(self.in_the_way().insert(name.clone(), error.to_string())),
         }
         asked
+    }
+
+    /// What the clock of the server says that leads the stream of entries, as it dates them.
+    pub(super) async fn time(&self) -> Result<Timestamp, LogError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            ts: Option<jiff::Timestamp>,
+        }
+        let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
+        let subject = format!("$JS.API.STREAM.INFO.{}", self.names.log_stream());
+        let answer = self.client.request(subject, Bytes::new()).await.map_err(|error| unavailable(&error))?;
+        let Answer { ts } = serde_json::from_slice(&answer.payload).map_err(|error| unavailable(&error))?;
+        let time = ts.ok_or_else(|| unavailable(&"the server does not say what time it is"))?;
+        Ok(Timestamp(u64::try_from(time.as_millisecond()).unwrap_or(0)))
+    }
+
+    /// How full the stream of entries is, or the account, whichever is nearer to its bound. What a server may store in all it
+    /// tells nobody.
+    pub(super) async fn room(&self) -> Result<Option<Room>, LogError> {
+        let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
+        let info = self.log.get_info().await.map_err(|error| unavailable(&error))?;
+        let account = jetstream::new(self.client.clone()).query_account().await.map_err(|error| unavailable(&error))?;
+        let copies = info.config.num_replicas.max(1) as u64;
+        let tier = account.tiers.get(&format!("R{copies}"));
+        let (storage, limits) = tier.map_or((account.storage, &account.limits), |tier| (tier.storage, &tier.limits));
+        let of = |bytes, max: i64, copies| {
+            let bytes_max = u64::try_from(max).ok().filter(|max| *max > 0)?;
+            Some(Room { bytes, bytes_max, upto: info.state.last_sequence, copies, advice: MAKE_ROOM })
+        };
+        let rooms =
+            [of(info.state.bytes, info.config.max_bytes, 1), of(storage, limits.max_storage.unwrap_or(-1), copies)];
+        Ok(rooms.into_iter().flatten().min_by_key(|room| room.bytes_max.saturating_sub(room.bytes)))
     }
 
     fn in_the_way(&self) -> MutexGuard<'_, BTreeMap<String, String>> {

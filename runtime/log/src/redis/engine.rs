@@ -7,7 +7,7 @@ use crate::contract::Guarantees;
 use crate::error::LogError;
 use crate::inspect::StateQuery;
 use crate::members::Members;
-use crate::replicated::engine::{Engine, Page, PublishError, Stored, Subject, Value, ValueSize};
+use crate::replicated::engine::{Engine, Page, PublishError, Room, Stored, Subject, Value, ValueSize};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use redis::{FromRedisValue as _, Value as Answer};
@@ -123,6 +123,30 @@ impl Engine for Server {
             },
         };
         Ok((first, last))
+    }
+
+    async fn time(&self) -> Result<Timestamp, LogError> {
+        let told = self.ask(&redis::cmd("TIME")).await?;
+        let (seconds, micros) = <(u64, u64)>::from_redis_value(told)
+            .map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        Ok(Timestamp(seconds.saturating_mul(1000).saturating_add(micros / 1000)))
+    }
+
+    /// Of all that the server has in memory.
+    async fn room(&self) -> Result<Option<Room>, LogError> {
+        // Entries that come between both are counted twice.
+        let (_, upto) = self.ends().await?;
+        let told = self.ask(redis::cmd("INFO").arg("memory")).await?;
+        let told =
+            String::from_redis_value(told).map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        let number = |name: &str| {
+            let line = told.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|number| number.parse::<u64>().ok())
+        };
+        let (Some(bytes), Some(bytes_max @ 1..)) = (number("used_memory"), number("maxmemory")) else {
+            return Ok(None);
+        };
+        Ok(Some(Room { bytes, bytes_max, upto, copies: 1, advice: "raise `maxmemory` of the server" }))
     }
 
     async fn purge_before(&self, sequence: u64) -> Result<(), LogError> {

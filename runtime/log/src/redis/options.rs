@@ -1,6 +1,7 @@
 //! Where the server is, and who connects.
 
 use crate::error::LogError;
+use crate::login;
 use crate::replicated::{FLUSH_BYTES, SNAPSHOT_BYTES};
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, TlsCertificates};
 use std::fmt;
@@ -38,7 +39,7 @@ pub enum Login {
 /// No word of a secret.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Login::None { "nobody" } else { "(redacted)" })
+        login::show(self, f)
     }
 }
 

@@ -52,6 +52,20 @@ pub struct Page {
     pub next: u64,
 }
 
+/// How full an engine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub bytes: u64,
+    /// It takes nothing more at.
+    pub bytes_max: u64,
+    /// Entries up to this sequence are counted.
+    pub upto: u64,
+    /// How often an entry is counted.
+    pub copies: u64,
+    /// What makes room.
+    pub advice: &'static str,
+}
+
 /// Why something was not published.
 #[derive(Debug)]
 pub enum PublishError {
@@ -134,6 +148,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// The sequences of the first entry that is kept and of the last that there was.
     fn ends(&self) -> impl Future<Output = Result<(u64, u64), LogError>> + Send;
+
+    /// What its clock says, by which entries are dated.
+    fn time(&self) -> impl Future<Output = Result<Timestamp, LogError>> + Send;
+
+    /// How full it is, where there is a bound that is known.
+    fn room(&self) -> impl Future<Output = Result<Option<Room>, LogError>> + Send;
 
     /// Every entry before this one goes.
     fn purge_before(&self, sequence: u64) -> impl Future<Output = Result<(), LogError>> + Send;

@@ -85,6 +85,7 @@ async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) 
             ),
         });
     }
+    shared.room.came(sequence, payload.len());
     if holds == Holds::Part {
         let mut replica = shared.replica();
         replica.applied = sequence;

@@ -4,6 +4,7 @@ use super::Bounds;
 use super::engine::{Engine, PublishError, Subject};
 use super::entry::{self, Entry, Nonce};
 use super::replica::{Outcome, Replica};
+use super::room::{Room, Writes};
 use crate::error::LogError;
 use crate::live::Live;
 use bytes::Bytes;
@@ -24,6 +25,7 @@ pub(super) struct Shared<E> {
     pub(super) engine: E,
     pub(super) bounds: Bounds,
     pub(super) live: Live,
+    pub(super) room: Room,
     replica: Mutex<Replica>,
     waiting: Waiting,
     /// The sequence up to which entries are applied.
@@ -71,6 +73,7 @@ impl<E: Engine> Shared<E> {
             engine,
             bounds,
             live: Live::new(replica.end),
+            room: Room::default(),
             replica: Mutex::new(replica),
             waiting: Mutex::default(),
             applied,
@@ -133,6 +136,9 @@ impl<E: Engine> Shared<E> {
         self.check().map_err(|error| published(PublishError::Unavailable(error.to_string())))?;
         let nonce = rand::random();
         let payload = entry::encode(nonce, &entry);
+        // Until it came back: from then on it is counted as what is there.
+        let room = self.room.take(&self.engine, Writes::of(&entry), payload.len()).await;
+        let _room = room.map_err(|reason| published(PublishError::Full(reason)))?;
         let (answer, mut receiver) = oneshot::channel();
         let written =
             (payload.len() <= self.engine.payload_bytes_max()).then(|| Written { payload: payload.clone(), entry });

@@ -39,6 +39,7 @@ impl Seen {
         let before = shared.replica().applied;
         let ends = shared.engine.ends().await?;
         shared.engine.values_end().await?;
+        shared.room.look(&shared.engine).await?;
         self.behind = if ends.1 < before { self.behind + 1 } else { 0 };
         if self.behind > BEHIND_MAX {
             return Err(older(ends.1, before));

@@ -1,29 +1,29 @@
 //! Publishes to plain NATS clients. Where a stream of the user's has the subject, its answer is waited for; elsewhere,
-//! until the server has passed the message on.
+//! until it is known that the server passed the message on.
+//!
+//! What the login may not publish is told beside what is published, and not answered; it counts as published nowhere. That
+//! may begin and end while the host runs, as a server reads its settings anew.
 
 use super::stream;
+use super::wire::{ANSWER, Passed, Wire};
 use crate::edges::{Sink, SinkError};
 use crate::error::LogError;
+use crate::nats::names::Names;
 use crate::nats::options::Options;
-use async_nats::client::{Client, Request, RequestErrorKind};
-use async_nats::connection::State;
+use crate::nats::permissions::{self, STREAM_NAMES};
+use crate::nats::refusal::Refusal;
+use async_nats::client::{PublishErrorKind, Request, RequestErrorKind};
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
-use async_nats::jetstream::{self, Context};
-use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use sluicebox_core::clock;
 use sluicebox_core::message::Message;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex as AsyncMutex;
 
-/// How long the server may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
-/// How long it is believed that a subject has a stream, or none.
+/// How long it is believed that a subject has a stream, or none, or may not be published to.
 const BELIEVED: Duration = Duration::from_secs(10);
 /// Subjects of which that is remembered.
 const SUBJECTS_MAX: usize = 10_000;
@@ -36,22 +36,58 @@ const RESERVED: [&str; 2] = ["nats-", "sluicebox-"];
 pub struct NatsSink(Arc<Inner>);
 
 struct Inner {
-    client: Client,
-    context: Context,
-    namespace: String,
-    streams: Mutex<HashMap<String, (bool, Instant)>>,
+    options: Options,
+    /// The one in use; it is replaced by one at a time.
+    wire: AsyncMutex<(Arc<Wire>, Failed)>,
+    subjects: Mutex<HashMap<String, (Subject, Instant)>>,
     /// One asks the server at a time: the others find its answer.
-    asks: AsyncMutex<()>,
-    passed: Passed,
+    asks: AsyncMutex<Failed>,
+}
+
+/// Why one failed, and when: for those who waited meanwhile.
+#[derive(Default)]
+struct Failed(Option<(SinkError, Instant)>);
+
+impl Failed {
+    fn since(&self, begun: Instant) -> Result<(), SinkError> {
+        match &self.0 {
+            Some((error, at)) if *at >= begun => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    fn note<T>(&mut self, done: Result<T, SinkError>) -> Result<T, SinkError> {
+        done.inspect_err(|error| self.0 = Some((error.clone(), clock::instant())))
+    }
+}
+
+/// What is known of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    OfStream,
+    Plain,
+    Denied,
 }
 
 impl NatsSink {
+    /// Connects, and asks whether the login may publish to the subjects of `egress`.
     pub async fn open(options: &Options) -> Result<Self, LogError> {
-        let client = options.connect().await?.client;
-        let context = jetstream::new(client.clone());
-        let (streams, asks, passed) = (Mutex::default(), AsyncMutex::default(), Passed::default());
-        let namespace = options.namespace.clone();
-        Ok(Self(Arc::new(Inner { client, context, namespace, streams, asks, passed })))
+        let wire = Wire::open(options).await?;
+        let names = Names::new(&options.namespace);
+        let asked = async {
+            permissions::ask_for_streams_of(&wire.client, &names).await;
+            Ok(())
+        };
+        permissions::permitted(wire.denied(), options, asked).await?;
+        let denied = wire.first_denied(&names, &options.egress).await;
+        if let Some(pattern) = denied.map_err(|error| LogError::Unavailable { reason: error.to_string() })? {
+            let advice = options.advice();
+            let reason = format!("the server does not permit to publish to `{pattern}` of `egress`: {advice}");
+            return Err(LogError::Refused { reason });
+        }
+        let (subjects, asks) = Default::default();
+        let wire = AsyncMutex::new((Arc::new(wire), Failed::default()));
+        Ok(Self(Arc::new(Inner { options: options.clone(), wire, subjects, asks })))
     }
 }
 
@@ -64,107 +100,114 @@ impl Sink for NatsSink {
 
 impl Inner {
     async fn publish(&self, message: &Message) -> Result<(), SinkError> {
-        let headers = headers(message, &self.namespace)?;
+        let headers = headers(message, &self.options.namespace)?;
         let subject = message.topic.as_str();
-        if self.client.connection_state() != State::Connected {
-            return Err(away("there is no connection to its servers now"));
+        if self.believed(subject) == Some(Subject::Denied) {
+            return Err(denied(subject));
         }
-        if self.has_stream(subject).await? {
+        let wire = self.wire().await?;
+        if self.has_stream(&wire, subject).await? {
+            let place = wire.place();
             let request = Request::new().headers(headers.clone()).payload(message.body.clone()).timeout(Some(ANSWER));
-            match self.client.send_request(subject.to_owned(), request).await {
+            let answer = tokio::select! {
+                // Safe to cancel, both: without an answer it is published again.
+                answer = wire.client.send_request(subject.to_owned(), request) => answer,
+                () = wire.refused(subject, place) => {
+                    self.believe(subject, Subject::Denied);
+                    return Err(denied(subject));
+                }
+            };
+            match answer {
                 Ok(answer) => return answered(&answer.payload),
                 // Nobody got it: the stream is gone, or has no leader.
                 Err(error) if error.kind() == RequestErrorKind::NoResponders => self.forget(subject),
                 Err(error) => return Err(SinkError::Refused(format!("{subject}: {error}"))),
             }
-            if self.has_stream(subject).await? {
+            if self.has_stream(&wire, subject).await? {
                 return Err(SinkError::Refused(format!("the stream that has {subject} does not answer")));
             }
         }
-        let on = connection(&self.client);
-        let sent = self.client.publish_with_headers(subject.to_owned(), headers, message.body.clone());
-        sent.await.map_err(away)?;
-        self.passed.wait(&self.client, &on).await
+        let place = wire.place();
+        let sent = wire.client.publish_with_headers(subject.to_owned(), headers, message.body.clone());
+        sent.await.map_err(|error| match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => {
+                SinkError::Refused(format!("the server takes smaller messages: raise its `max_payload` ({error})"))
+            }
+            _ => away(error),
+        })?;
+        match wire.passed(subject, place).await? {
+            Passed::Yes => Ok(()),
+            Passed::Refused => {
+                // Not tried for a while: the server writes down each try.
+                self.believe(subject, Subject::Denied);
+                Err(denied(subject))
+            }
+            Passed::Unsure => Err(SinkError::Refused("the server refused so much that this may be among it".into())),
+        }
     }
 
-    async fn has_stream(&self, subject: &str) -> Result<bool, SinkError> {
+    /// The connection in use.
+    async fn wire(&self) -> Result<Arc<Wire>, SinkError> {
+        let begun = clock::instant();
+        let mut wire = self.wire.lock().await;
+        let (wire, failed) = &mut *wire;
+        if !wire.is_connected() {
+            return Err(away("there is no connection to its servers now"));
+        }
+        if wire.is_left() {
+            failed.since(begun)?;
+            *wire = Arc::new(failed.note(Wire::open(&self.options).await.map_err(away))?);
+        }
+        Ok(wire.clone())
+    }
+
+    async fn has_stream(&self, wire: &Wire, subject: &str) -> Result<bool, SinkError> {
         if let Some(known) = self.believed(subject) {
-            return Ok(known);
+            return Ok(known == Subject::OfStream);
         }
-        let _one = self.asks.lock().await;
+        let begun = clock::instant();
+        let mut failed = self.asks.lock().await;
         if let Some(known) = self.believed(subject) {
-            return Ok(known);
+            return Ok(known == Subject::OfStream);
         }
-        let found = stream::has(&self.context, subject).await.map_err(away)?;
-        let mut streams = self.streams();
-        if streams.len() >= SUBJECTS_MAX {
-            streams.clear();
-        }
-        streams.insert(subject.to_owned(), (found, clock::instant()));
+        failed.since(begun)?;
+        let place = wire.place();
+        let found = tokio::select! {
+            // Safe to cancel, both: a question changes nothing.
+            found = stream::has(&wire.context, subject) => found.map_err(|reason| {
+                // Whoever may not hear answers hears them over another connection, once that is permitted.
+                wire.leave();
+                away(reason)
+            }),
+            () = wire.refused(STREAM_NAMES, place) => {
+                Err(away(format!("the server does not permit this login to publish to `{STREAM_NAMES}`: permit it")))
+            }
+        };
+        let found = failed.note(found)?;
+        self.believe(subject, if found { Subject::OfStream } else { Subject::Plain });
         Ok(found)
     }
 
-    fn believed(&self, subject: &str) -> Option<bool> {
-        let found = self.streams().get(subject).copied();
+    fn believed(&self, subject: &str) -> Option<Subject> {
+        let found = self.subjects().get(subject).copied();
         let now = clock::instant();
         found.filter(|(_, since)| now.saturating_duration_since(*since) < BELIEVED).map(|(found, _)| found)
     }
 
+    fn believe(&self, subject: &str, found: Subject) {
+        let mut subjects = self.subjects();
+        if subjects.len() >= SUBJECTS_MAX {
+            subjects.clear();
+        }
+        subjects.insert(subject.to_owned(), (found, clock::instant()));
+    }
+
     fn forget(&self, subject: &str) {
-        self.streams().remove(subject);
+        self.subjects().remove(subject);
     }
 
-    fn streams(&self) -> std::sync::MutexGuard<'_, HashMap<String, (bool, Instant)>> {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether the server has passed on what was published to it. It takes what comes over a connection in order, so once a
-/// message to ourselves came back, all before it was passed on; one of them answers for all who wait.
-#[derive(Default)]
-struct Passed {
-    asked: AtomicU64,
-    last: AsyncMutex<Last>,
-}
-
-#[derive(Default)]
-struct Last {
-    /// Who asked up to here was answered.
-    upto: u64,
-    on: Option<Connection>,
-}
-
-/// Another one after each time that a connection is made.
-type Connection = (String, u64);
-
-fn connection(client: &Client) -> Connection {
-    let info = client.server_info();
-    (info.server_id, info.client_id)
-}
-
-impl Passed {
-    /// What was published before, when this connection was there.
-    async fn wait(&self, client: &Client, on: &Connection) -> Result<(), SinkError> {
-        let asked = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
-        let mut last = self.last.lock().await;
-        if last.upto < asked {
-            let upto = self.asked.load(Ordering::Acquire);
-            let (before, inbox) = (connection(client), client.new_inbox());
-            let echo = async {
-                let mut back = client.subscribe(inbox.clone()).await.map_err(away)?;
-                client.publish(inbox, Bytes::new()).await.map_err(away)?;
-                back.next().await.map(drop).ok_or_else(|| away("the connection ended"))
-            };
-            tokio::time::timeout(ANSWER, echo).await.map_err(|_| away("the server does not answer"))??;
-            if connection(client) != before {
-                return Err(away("the connection was cut, and what was sent may be lost"));
-            }
-            (last.upto, last.on) = (upto, Some(before));
-        }
-        match last.on.as_ref() == Some(on) {
-            true => Ok(()),
-            false => Err(away("the connection was cut, and what was sent may be lost")),
-        }
+    fn subjects(&self) -> MutexGuard<'_, HashMap<String, (Subject, Instant)>> {
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,24 +243,21 @@ fn headers(message: &Message, namespace: &str) -> Result<HeaderMap, SinkError> {
 fn answered(answer: &[u8]) -> Result<(), SinkError> {
     #[derive(Deserialize)]
     struct Answer {
-        error: Option<Problem>,
-    }
-    #[derive(Deserialize)]
-    struct Problem {
-        #[serde(default)]
-        err_code: u64,
-        #[serde(default)]
-        description: String,
+        error: Option<Refusal>,
     }
     // Any other answer is of a client that got it too, and the stream has it as it has what is published without a wish
     // for an answer.
     match serde_json::from_slice(answer) {
-        Ok(Answer { error: Some(Problem { err_code, description }) }) if err_code > 0 => {
-            let reason = format!("{description} ({err_code})");
-            Err(if err_code == TOO_LARGE { SinkError::Impossible(reason) } else { SinkError::Refused(reason) })
+        Ok(Answer { error: Some(refusal) }) if refusal.err_code == TOO_LARGE => {
+            Err(SinkError::Impossible(refusal.to_string()))
         }
+        Ok(Answer { error: Some(refusal) }) if refusal.err_code > 0 => Err(SinkError::Refused(refusal.to_string())),
         _ => Ok(()),
     }
+}
+
+fn denied(subject: &str) -> SinkError {
+    SinkError::Refused(format!("the server does not permit this login to publish to `{subject}`: permit it"))
 }
 
 fn away(reason: impl std::fmt::Display) -> SinkError {

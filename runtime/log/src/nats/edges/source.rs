@@ -5,13 +5,14 @@
 //! and would again after it connected. One that looks like a word of the server is not delivered. So the first messages after
 //! a position are asked for one by one, and read here; each time the stream is read anew it is so much further at least.
 
-use super::super::options::Connection;
 use super::plain;
 use super::stream;
 use crate::edges::{Arrivals, Arrived, Position, Source, Unfit};
 use crate::error::LogError;
 use crate::nats::names::Names;
-use crate::nats::options::Options;
+use crate::nats::options::{Connection, Options};
+use crate::nats::permissions;
+use crate::nats::refusal::Refusal;
 use async_nats::client::Client;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
@@ -25,7 +26,6 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::message::NewMessage;
-use sluicebox_core::topic::Pattern;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -45,38 +45,52 @@ const NOT_FOUND: u64 = 10037;
 
 /// The stream that plain NATS clients publish to.
 pub struct NatsSource {
+    connection: Connection,
     client: Client,
-    connections: watch::Receiver<u64>,
     name: String,
-    subjects: Vec<Pattern>,
-    replicas: usize,
+    options: Options,
     kept: Duration,
 }
 
 impl NatsSource {
-    /// Connects, and makes or checks the stream of these subjects.
-    pub async fn open(options: &Options, subjects: &[Pattern]) -> Result<Self, LogError> {
-        let Connection { client, made: connections, .. } = options.connect().await?;
-        let name = Names::new(&options.namespace).ingress_stream();
-        let (subjects, replicas) = (subjects.to_vec(), options.replicas);
-        let source = Self { client, connections, name, subjects, replicas, kept: KEPT };
-        source.stream().await?;
+    /// Connects, and makes or checks the stream of the subjects of `ingress`.
+    pub async fn open(options: &Options) -> Result<Self, LogError> {
+        let connection = options.connect().await?;
+        let (client, denied) = (connection.client.clone(), connection.told.denied.clone());
+        let names = Names::new(&options.namespace);
+        let name = names.ingress_stream();
+        let source = Self { connection, client, name, options: options.clone(), kept: KEPT };
+        let prepare = async {
+            source.stream().await?;
+            permissions::ask_for_stream(&source.client, &names, &source.name).await;
+            permissions::ask_for_readers(&source.client, &source.name).await;
+            permissions::ask_for_streams_of(&source.client, &names).await;
+            Ok(())
+        };
+        permissions::permitted(denied, options, prepare).await?;
         Ok(source)
     }
 
     /// As [`NatsSource::open`]; what was taken up stays this long.
-    pub async fn open_keeping(options: &Options, subjects: &[Pattern], kept: Duration) -> Result<Self, LogError> {
-        Ok(Self { kept, ..Self::open(options, subjects).await? })
+    pub async fn open_keeping(options: &Options, kept: Duration) -> Result<Self, LogError> {
+        Ok(Self { kept, ..Self::open(options).await? })
+    }
+
+    /// What the server ceased to permit is said instead of a silence.
+    async fn permitted<T>(&self, work: impl Future<Output = Result<T, LogError>>) -> Result<T, LogError> {
+        let mut denied = self.connection.told.denied.clone();
+        denied.mark_unchanged();
+        permissions::permitted(denied, &self.options, work).await
     }
 
     /// The stream as it is now: somebody may have changed or removed it.
     async fn stream(&self) -> Result<Stream, LogError> {
         let context = jetstream::new(self.client.clone());
-        stream::opened(&context, &self.name, &self.subjects, self.replicas).await
+        stream::opened(&context, &self.name, &self.options.ingress, self.options.replicas).await
     }
 
     async fn read_after(&self, position: Option<Position>) -> Result<Box<dyn Arrivals>, LogError> {
-        let mut connections = self.connections.clone();
+        let mut connections = self.connection.told.made.clone();
         connections.mark_unchanged();
         let stream = self.stream().await?;
         let info = stream.cached_info();
@@ -118,9 +132,13 @@ impl NatsSource {
     }
 
     async fn taken(&self, position: &Position) -> Result<(), LogError> {
-        let upto = At::parse(position)?.sequence;
+        let At { made, sequence: upto } = At::parse(position)?;
         let stream = self.stream().await?;
         let info = stream.cached_info();
+        if info.created.unix_timestamp_nanos() != made {
+            // The place is one in a stream that is gone, and what is in this one was not taken up.
+            return Ok(());
+        }
         let old = clock::steady().before(self.kept);
         // By the server's times: the first message that is not old stays, and all after it.
         let (first, mut from, mut keep) = (info.state.first_sequence, info.state.first_sequence, upto + 1);
@@ -145,11 +163,11 @@ impl Source for NatsSource {
     }
 
     fn read_after(&self, position: Option<Position>) -> BoxFuture<'_, Result<Box<dyn Arrivals>, LogError>> {
-        Box::pin(self.read_after(position))
+        Box::pin(self.permitted(self.read_after(position)))
     }
 
     fn taken(&self, position: Position) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(async move { self.taken(&position).await })
+        Box::pin(async move { self.permitted(self.taken(&position)).await })
     }
 }
 
@@ -276,7 +294,7 @@ async fn first_after(client: &Client, stream: &str, sequence: u64) -> Result<Opt
     #[derive(Deserialize)]
     struct Answer {
         message: Option<Stored>,
-        error: Option<Problem>,
+        error: Option<Refusal>,
     }
     #[derive(Deserialize)]
     struct Stored {
@@ -288,22 +306,15 @@ async fn first_after(client: &Client, stream: &str, sequence: u64) -> Result<Opt
         data: String,
         time: String,
     }
-    #[derive(Deserialize)]
-    struct Problem {
-        #[serde(default)]
-        err_code: u64,
-        #[serde(default)]
-        description: String,
-    }
     let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
     let question = format!(r#"{{"seq":{},"next_by_subj":">"}}"#, sequence + 1);
     let answer = client.request(subject, question.into()).await.map_err(|error| unavailable(&error))?;
     let answer: Answer = serde_json::from_slice(&answer.payload).map_err(|error| unavailable(&error))?;
     let stored = match answer {
         Answer { message: Some(stored), .. } => stored,
-        Answer { error: Some(Problem { err_code: NOT_FOUND, .. }), .. } => return Ok(None),
+        Answer { error: Some(Refusal { err_code: NOT_FOUND, .. }), .. } => return Ok(None),
         Answer { error, .. } => {
-            let reason = error.map_or_else(|| "no answer".to_owned(), |error| error.description);
+            let reason = error.map_or_else(|| "no answer".to_owned(), |error| error.to_string());
             return Err(unavailable(&format!("stream {stream}: {reason}")));
         }
     };
