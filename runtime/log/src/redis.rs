@@ -15,6 +15,7 @@
 //! of which one takes over).
 
 mod check;
+pub mod edges;
 mod engine;
 mod failure;
 mod following;

@@ -131,6 +131,12 @@ impl<E: Engine> Replicated<E> {
         Ok(Self { shared, in_order, members, _follower: follower, _watch: watch, _listener: listener })
     }
 
+    /// What the log is on.
+    #[cfg(feature = "redis")]
+    pub(crate) fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
     /// How many entries the engine keeps.
     pub async fn entries_kept(&self) -> Result<u64, LogError> {
         let (first, last) = self.shared.engine.ends().await?;

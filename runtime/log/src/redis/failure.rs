@@ -28,7 +28,7 @@ impl Failure {
         matches!(self, Failure::Gone(_) | Failure::Anew(_) | Failure::Lost(_))
     }
 
-    fn reason(self) -> String {
+    pub(super) fn reason(self) -> String {
         match self {
             Failure::Stale => "something else is the last entry".into(),
             Failure::Gone(reason)

@@ -1,4 +1,4 @@
-#!lua name=sluicebox_1
+#!lua name=sluicebox_2
 -- What the log on Redis writes, and reads that want more than one command. Redis runs one function at a time and does not
 -- roll back: each checks everything before it writes anything.
 --
@@ -11,6 +11,7 @@
 --   :deleted  sorted set, by version: which entries were deleted
 --   :letters  hash: dead letters whose entries are gone
 --   :snapshot:SEQ:WRITER  hash: the pieces of a snapshot;  :snapshots  sorted set of these keys by sequence
+--   :in       stream: what plain clients add, with ids and fields of theirs
 --
 -- Every write names the log (its id) and the life of the server (the epoch): data that went away, wholly or at its end, with
 -- a server that was started again or replaced is never written on by a host that had more of it.
@@ -268,8 +269,59 @@ local function snapshot(keys, args)
   return newest
 end
 
+local function is_before(id, other)
+  local function compare(a, b)
+    if #a ~= #b then return #a < #b and -1 or 1 end
+    if a == b then return 0 end
+    return a < b and -1 or 1
+  end
+  -- As text: they may be larger than a number can be here.
+  local ms, number = string.match(id, '^(%d+)-(%d+)$')
+  local other_ms, other_number = string.match(other, '^(%d+)-(%d+)$')
+  local by_ms = compare(ms, other_ms)
+  return by_ms < 0 or (by_ms == 0 and compare(number, other_number) < 0)
+end
+
+-- id, epoch, id of an entry of plain clients, most entries, most bytes, most bytes of an entry. Returns whether the stream is
+-- another one than that which had this entry, how many entries were ever added, whether there are more, and entries after
+-- it, of another stream all: id and fields, or id, topic and size of one that is too large.
+local function arrived(keys, args)
+  local refused = check(keys[1], args[1], args[2])
+  if refused then return refused end
+  local stream, after, is_anew = keys[1] .. ':in', args[3], 0
+  if redis.call('EXISTS', stream) == 0 then return { 0, 0, 0, {} } end
+  local info, known = redis.call('XINFO', 'STREAM', stream), {}
+  for i = 1, #info, 2 do known[info[i]] = info[i + 1] end
+  local last = known['last-generated-id']
+  if is_before(last, after) then
+    after, is_anew = '0-0', 1
+  end
+  local found, bytes = {}, 0
+  while after ~= last do
+    local page = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 10)
+    if #page == 0 then
+      after = last
+    end
+    for _, entry in ipairs(page) do
+      if #found == tonumber(args[4]) or bytes >= tonumber(args[5]) then
+        return { is_anew, known['entries-added'], 1, found }
+      end
+      local size = 0
+      for _, text in ipairs(entry[2]) do size = size + #text end
+      if size > tonumber(args[6]) then
+        found[#found + 1] = { entry[1], string.sub(field(entry, 'topic') or '', 1, 200), size }
+      else
+        found[#found + 1] = entry
+        bytes = bytes + size
+      end
+      after = entry[1]
+    end
+  end
+  return { is_anew, known['entries-added'], 0, found }
+end
+
 local function register(name, callback, ...)
-  redis.register_function({ function_name = 'sluicebox_1_' .. name, callback = callback, flags = { ... } })
+  redis.register_function({ function_name = 'sluicebox_2_' .. name, callback = callback, flags = { ... } })
 end
 
 register('since', since, 'no-writes')
@@ -283,5 +335,6 @@ register('purge', purge, 'allow-oom')
 register('written', written, 'allow-oom')
 register('forget', forget, 'allow-oom')
 register('letter', letter, 'allow-oom')
+register('arrived', arrived, 'allow-oom')
 register('piece', piece, 'allow-oom')
 register('snapshot', snapshot, 'allow-oom')

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The functions, and what they are called: the number rises with each change that another version of the program could
-/// not go on with.
+/// The functions, and what they are called: the number rises with each change, so that hosts of two versions do not replace
+/// each other's.
 const LIBRARY: &str = include_str!("functions.lua");
-const LIBRARY_NAME: &str = "sluicebox_1";
+const LIBRARY_NAME: &str = "sluicebox_2";
 
 /// The functions of the library by name.
 pub(super) fn function(name: &str) -> String {

@@ -7,7 +7,7 @@ use super::options::Options;
 use crate::error::LogError;
 use crate::replicated::engine::{Holds, Stored};
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{Client, Cmd, ToRedisArgs, Value as Answer};
 use sluicebox_core::clock::Timestamp;
 use std::sync::atomic::AtomicU64;
@@ -94,6 +94,12 @@ impl Server {
     pub(super) async fn connection(&self) -> Result<MultiplexedConnection, LogError> {
         let connection = link::connect(&self.client, &self.address).await;
         connection.map_err(|error| LogError::Unavailable { reason: error.to_string() })
+    }
+
+    /// A connection for what is published to channels.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, LogError> {
+        let unavailable = |error: redis::RedisError| LogError::Unavailable { reason: error.to_string() };
+        self.client.get_async_pubsub().await.map_err(unavailable)
     }
 
     /// A function of the library that writes: it is told which log, and which life of the server, is meant.

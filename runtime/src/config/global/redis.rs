@@ -1,7 +1,8 @@
 //! What `[log]` says for kind = "redis": where the server is, and who connects.
 
+use super::edges;
 use super::server::{ca_file, refuse_path, retain_by_age, url, user_and_password};
-use crate::config::declared::host::{LOG_EGRESS, LOG_INGRESS, LOG_LOGIN, LOG_REPLICAS, LOG_URL};
+use crate::config::declared::host::{LOG_LOGIN, LOG_REPLICAS, LOG_URL};
 use crate::config::findings::Findings;
 use crate::config::item::Item;
 use crate::config::section::Section;
@@ -26,13 +27,10 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
         let problem = findings.error(item.span(), "`replicas` belongs to kind = \"nats\"");
         problem.expected("no `replicas`").hint("remove it: who copies a Redis server is said there");
     }
-    for item in [section.item(&LOG_INGRESS), section.item(&LOG_EGRESS)].into_iter().flatten() {
-        let problem = findings.error(item.span(), format!("{} belongs to kind = \"nats\"", item.name));
-        problem.expected("a log on NATS").hint("remove it: plain clients of Redis publish by HTTP, as all do");
-    }
+    let edges = edges::read(findings, &mut section);
     section.finish(findings, &[]);
     let url = url.unwrap_or_else(|| URL.to_owned());
-    LogSettings::Redis { url, login: login.unwrap_or(RedisLogin::None), ca_file, retain }
+    LogSettings::Redis { url, login: login.unwrap_or(RedisLogin::None), ca_file, retain, edges }
 }
 
 fn login(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<RedisLogin> {
