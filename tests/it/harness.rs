@@ -1,6 +1,7 @@
 //! What integration tests stand on: handlers, logs, real processes.
 
 pub mod again;
+pub mod certificates;
 pub mod disk;
 pub mod guests;
 pub mod logs;

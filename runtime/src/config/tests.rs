@@ -183,6 +183,7 @@ fn bad_settings_of_a_log_on_redis_are_refused() {
     check_redis("path = \"x\"", "3:8", &["`path` belongs to kind = \"embedded\"", "`data` in [host]"]);
     check_redis("url = \"nats://a\"", "3:7", &["`nats://a` is not the address", "begin with redis://"]);
     check_redis("url = \"redis://:secret@a\"", "3:7", &["a name or a password in it", "password_file"]);
+    check_redis("url = \"redis+sentinel://a,b\"", "3:7", &["does not name a master", "/mymaster"]);
     check_redis("replicas = 3", "3:12", &["`replicas` belongs to kind = \"nats\""]);
     check_redis("retain = { max_bytes = \"1GiB\" }", "3:10", &["does not count its bytes", "`maxmemory`"]);
     check_redis("login = { user = \"me\" }", "3:9", &["does not say how to connect", "password_file"]);

@@ -56,7 +56,7 @@ impl From<RedisError> for Failure {
             "OOM" => Failure::Full(format!("the server has no memory left: {detail}")),
             "MISCONF" => Failure::Full(format!("the server cannot write to its disk: {detail}")),
             "NOAUTH" | "WRONGPASS" | "NOPERM" => Failure::Denied(text),
-            "READONLY" => Failure::Anew(format!("the server is a replica now: {detail}")),
+            "READONLY" | "MASTERDOWN" => Failure::Anew(format!("the server is a replica now: {detail}")),
             "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => {
                 Failure::Unavailable(format!("the server is part of a cluster, which is not supported: {detail}"))
             }

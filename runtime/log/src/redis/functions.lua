@@ -11,6 +11,8 @@
 --   :deleted  sorted set, by version: which entries were deleted
 --   :letters  hash: dead letters whose entries are gone
 --   :snapshot:SEQ:WRITER  hash: the pieces of a snapshot;  :snapshots  sorted set of these keys by sequence
+--   :modules  hash: of each module HANDLER/DIGEST how many pieces it has, and what is said of it
+--   :module:HANDLER/DIGEST  hash: its pieces;  :begun  sorted set, by time in ms: modules that are not whole yet
 --   :in       stream: what plain clients add, with ids and fields of theirs
 --
 -- Every write names the log (its id) and the life of the server (the epoch): data that went away, wholly or at its end, with
@@ -35,9 +37,22 @@ local function check(root, id, known)
   end
 end
 
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
 local function field(entry, name)
   for i = 1, #entry[2], 2 do
     if entry[2][i] == name then return entry[2][i + 1] end
+  end
+end
+
+-- Pieces of modules go that nobody made whole for an hour: whoever put them died meanwhile.
+local function drop_loose(root)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', root .. ':begun', '-inf', now_ms() - 3600 * 1000, 'LIMIT', 0, 100)) do
+    if redis.call('HEXISTS', root .. ':modules', name) == 0 then redis.call('UNLINK', root .. ':module:' .. name) end
+    redis.call('ZREM', root .. ':begun', name)
   end
 end
 
@@ -73,6 +88,7 @@ local function hello(keys, args)
   if last > 0 and redis.call('EXISTS', keys[1] .. ':log') == 0 then
     return redis.error_reply('SBGONE its stream is not there any more')
   end
+  drop_loose(keys[1])
   return { id, life(), last }
 end
 
@@ -85,10 +101,13 @@ local function publish(keys, args)
   if args[5] ~= '' and args[5] ~= last then
     return redis.error_reply('SBSTALE ' .. last .. ' is the last entry on ' .. args[3])
   end
+  -- The entry comes first: who may not do what follows must not do that either.
+  if not redis.acl_check_cmd('HSET', root .. ':last', 'a', 'b') then
+    return redis.error_reply('NOPERM this user may not write to the hashes of the log')
+  end
   local known = redis.call('HMGET', root .. ':meta', 'seq', 'time')
   local seq, time = tonumber(known[1]) + 1, tonumber(known[2])
-  local now = redis.call('TIME')
-  time = math.max(time, now[1] * 1000 + math.floor(now[2] / 1000))
+  time = math.max(time, now_ms())
   local add = { 'XADD', root .. ':log' }
   -- A stream that somebody deleted is not begun anew.
   if seq > 1 then add[#add + 1] = 'NOMKSTREAM' end
@@ -269,6 +288,39 @@ local function snapshot(keys, args)
   return newest
 end
 
+-- id, epoch, module, number of a piece, piece.
+local function module_piece(keys, args)
+  local root = keys[1]
+  local refused = check(root, args[1], args[2])
+  if refused then return refused end
+  redis.call('ZADD', root .. ':begun', now_ms(), args[3])
+  return redis.call('HSET', root .. ':module:' .. args[3], args[4], args[5])
+end
+
+-- id, epoch, module, number of its pieces, what is said of it: it is whole from here on.
+local function module_whole(keys, args)
+  local root = keys[1]
+  local refused = check(root, args[1], args[2])
+  if refused then return refused end
+  if redis.call('HLEN', root .. ':module:' .. args[3]) < tonumber(args[4]) then
+    return redis.error_reply('SBPIECES pieces of the module are not there any more: put it again')
+  end
+  redis.call('HSET', root .. ':modules', args[3], args[5])
+  redis.call('ZREM', root .. ':begun', args[3])
+  drop_loose(root)
+  return 0
+end
+
+-- id, epoch, module: it goes.
+local function module_drop(keys, args)
+  local root = keys[1]
+  local refused = check(root, args[1], args[2])
+  if refused then return refused end
+  redis.call('HDEL', root .. ':modules', args[3])
+  redis.call('ZREM', root .. ':begun', args[3])
+  return redis.call('UNLINK', root .. ':module:' .. args[3])
+end
+
 local function is_before(id, other)
   local function compare(a, b)
     if #a ~= #b then return #a < #b and -1 or 1 end
@@ -328,6 +380,8 @@ register('since', since, 'no-writes')
 register('sizes', sizes, 'no-writes')
 register('publish', publish)
 register('write', write)
+register('module_piece', module_piece)
+register('module_whole', module_whole)
 -- What hosts need to make room is allowed when there is none.
 register('hello', hello, 'allow-oom')
 register('publish_anyway', publish, 'allow-oom')
@@ -335,6 +389,7 @@ register('purge', purge, 'allow-oom')
 register('written', written, 'allow-oom')
 register('forget', forget, 'allow-oom')
 register('letter', letter, 'allow-oom')
+register('module_drop', module_drop, 'allow-oom')
 register('arrived', arrived, 'allow-oom')
 register('piece', piece, 'allow-oom')
 register('snapshot', snapshot, 'allow-oom')

@@ -61,7 +61,10 @@ settings! {
                  `sluicebox-NAMESPACE-state`, which are made if they are not there; nothing else may publish to their subjects, \
                  `sb.NAMESPACE.>`. For `redis`, `rediss://` demands encryption, `unix:///path` is a socket of this machine, \
                  `redis://host:port/2` another database, and the log is in the keys that begin with `sb:{NAMESPACE}`; nothing \
-                 else may write there.",
+                 else may write there but entries to `sb:{NAMESPACE}:in`. `redis+sentinel://a.example,b.example/mymaster` (or \
+                 `rediss+sentinel://`) asks sentinels, on port 26379 unless it is said, which server is the master, and \
+                 follows a failover: what the new master has not got is lost, and hosts that had more of the log say so and \
+                 stop.",
         example: "kind = \"nats\"\nurl = \"nats://a.example:4222,nats://b.example:4222\"",
         above: None,
     };
@@ -70,7 +73,9 @@ settings! {
         kind: Form("a table such as { credentials_file = \"shop.creds\" }"),
         default: Means("none: whoever reaches the server may use it"),
         effect: "Who connects. For `nats`: one of a file of credentials, a token, the seed of an nkey, or a user with a \
-                 password. For `redis`: a password, alone or of a user. What is in the files is never shown.",
+                 password. For `redis`: a password, alone or of a user, who needs `~sb:* &sb:* +@all -@dangerous +info +config|get \
+                 +function|list +function|load`, and `&CHANNEL` for what `egress` and `ingress_channels` name; sentinels that ask \
+                 for a login get the same. What is in the files is never shown.",
         example: "login = { credentials_file = \"shop.creds\" }",
         above: None,
     };

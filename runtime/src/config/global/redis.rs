@@ -9,15 +9,26 @@ use crate::config::section::Section;
 use crate::config::setting::Kind as _;
 use crate::config::settings::{LogSettings, RedisLogin};
 use crate::config::values;
+use crate::log::redis::check_url;
 use std::path::Path;
 use toml::de::DeValue;
 
 const URL: &str = "redis://127.0.0.1:6379";
-const HINT_URL: &str = "begin with redis://, with rediss:// for encryption, or with unix:// for a socket";
+const SCHEMES: [&str; 5] = ["redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://"];
+const HINT_URL: &str =
+    "begin with redis://, with rediss:// for encryption, with unix:// for a socket, or with redis+sentinel://";
 
 pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, directory: &Path) -> LogSettings {
     let url = section.read(findings, &LOG_URL, |findings, item| {
-        url(findings, item, &["redis://", "rediss://", "unix://"], HINT_URL, false)
+        let text = url(findings, item, &SCHEMES, HINT_URL, false)?;
+        if let Err(reason) = check_url(&text) {
+            let problem = findings.error(item.span(), reason);
+            problem
+                .expected(LOG_URL.kind.expected())
+                .hint("sentinels say where a master is, by the name they have for it");
+            return None;
+        }
+        Some(text)
     });
     let login = section.read(findings, &LOG_LOGIN, |findings, item| login(findings, item, directory));
     let ca_file = ca_file(findings, &mut section, directory);

@@ -222,3 +222,23 @@ async fn another_log_of_the_server_has_a_stream_of_its_own() {
     assert!(host.stop().success());
     assert_eq!(events_in(&edge.log(), ">").await, ["ours"]);
 }
+
+#[tokio::test]
+async fn a_client_without_more_rights_than_are_told_adds_entries_and_harms_nothing() {
+    let edge = Edge::without_handlers("ingress = [\"events.*\"]");
+    let told = sluicebox::log::redis::edges::rights("t");
+    let rights = told.rsplit('`').nth(1).unwrap();
+    let user = [&["ACL", "SETUSER", "other", "on", ">pass"], &rights.split(' ').collect::<Vec<_>>()[..]].concat();
+    assert_eq!(edge.server.ask(&user), "+OK\r\n");
+    let host = edge.place.start();
+    let mut wire = edge.wire();
+    wire.asked(&["AUTH", "other", "pass"]).unwrap();
+    for words in
+        [&["XADD", "sb:{t}:log", "*", "a", "b"][..], &["DEL", IN], &["HSET", "sb:{t}:meta", "id", "x"], &["FLUSHALL"]]
+    {
+        assert!(wire.asked(words).unwrap().starts_with("-NOPERM"), "{words:?}");
+    }
+    add(&mut wire, "events.a", "1");
+    host.until("it is taken", async |host| host.metric(TAKEN).await == 1).await;
+    assert!(host.stop().success());
+}

@@ -4,6 +4,7 @@
 use super::plain::{published, shortened};
 use crate::edges::Unfit;
 use crate::error::LogError;
+use crate::redis::failure::Failure;
 use crate::redis::server::Server;
 use futures_util::StreamExt as _;
 use redis::Msg;
@@ -60,7 +61,10 @@ impl Heard {
         let joined = tokio::time::timeout(JOIN, async {
             let (mut sink, stream) = server.subscriber().await?.split();
             for (glob, _) in patterns.iter() {
-                sink.psubscribe(glob).await.map_err(|error| unavailable(error.to_string()))?;
+                sink.psubscribe(glob).await.map_err(|error| match Failure::from(error) {
+                    Failure::Denied(reason) => unavailable(format!("{reason}: let the user of the host have `&{glob}`")),
+                    other => unavailable(other.reason()),
+                })?;
             }
             Ok::<_, LogError>((sink, stream))
         });
