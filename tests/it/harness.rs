@@ -12,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod recorder;
 pub mod redis;
+pub mod sentinels;
 pub mod servers;
 
 use sluicebox::commit::{DeadFilter, DeadQuery};

@@ -5,6 +5,7 @@
 //! as the log to which it is committed. A value of a client may be any bytes, and cuts no connection.
 
 mod heard;
+mod place;
 mod plain;
 mod sink;
 mod source;

@@ -60,6 +60,10 @@ impl From<RedisError> for Failure {
             "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => {
                 Failure::Unavailable(format!("the server is part of a cluster, which is not supported: {detail}"))
             }
+            // Inside a function, where the server has no word of its own for it.
+            _ if text.contains("executing the script can't run") => {
+                Failure::Denied(format!("a function of the log may not do all that it does: {text}"))
+            }
             _ if text.contains("Function not found") => Failure::Anew("the functions of the log are not there".into()),
             _ if error.kind() == ErrorKind::AuthenticationFailed => Failure::Denied(text),
             _ => Failure::Unavailable(text),

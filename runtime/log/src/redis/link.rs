@@ -42,9 +42,6 @@ pub(super) async fn connect(locator: &Locator, address: &str) -> Result<Multiple
                      certificate does"
                 ),
             },
-            Failure::Lost(said) if said.contains("corrupt message") => {
-                LogError::Refused { reason: format!("{reason}: it does not encrypt there, see its `tls-port`") }
-            }
             _ => LogError::Unavailable { reason },
         }
     })

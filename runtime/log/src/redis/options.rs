@@ -159,8 +159,8 @@ impl<'u> SentinelUrl<'u> {
             if host.is_empty() {
                 return wrong("one of the sentinels has no name");
             }
-            // Colons in brackets are of an address.
-            let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+            // Colons in brackets are of an address, those before an @ of a login.
+            let has_port = host.rsplit(['@', ']']).next().is_some_and(|end| end.contains(':'));
             with_ports.push(if has_port { host.to_owned() } else { format!("{host}:{SENTINEL_PORT}") });
         }
         Ok(Some(Self { begin, scheme, hosts: with_ports, service, database }))

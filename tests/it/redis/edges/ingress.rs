@@ -106,7 +106,7 @@ async fn what_no_message_can_be_is_a_dead_letter_and_stops_nobody() {
     let errors: Vec<String> = dead_letters(&*log).await.into_iter().map(|letter| letter.error.to_string()).collect();
     for told in [
         "530000 bytes",
-        "3000018 bytes",
+        "3000017 bytes",
         "a character other than",
         "`elsewhere` is none of `ingress`",
         "`key` is not UTF-8",

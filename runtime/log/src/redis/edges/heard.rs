@@ -62,7 +62,9 @@ impl Heard {
             let (mut sink, stream) = server.subscriber().await?.split();
             for (glob, _) in patterns.iter() {
                 sink.psubscribe(glob).await.map_err(|error| match Failure::from(error) {
-                    Failure::Denied(reason) => unavailable(format!("{reason}: let the user of the host have `&{glob}`")),
+                    Failure::Denied(reason) => {
+                        unavailable(format!("{reason}: let the user of the host have `&{glob}`"))
+                    }
                     other => unavailable(other.reason()),
                 })?;
             }

@@ -5,6 +5,7 @@
 //! that something came.
 
 use super::heard::Heard;
+use super::place::{At, Id};
 use super::plain::{self, Field, shortened};
 use crate::edges::{Arrivals, Arrived, Position, Source, Unfit};
 use crate::error::LogError;
@@ -107,52 +108,6 @@ impl Source for RedisSource {
 
     fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
-    }
-}
-
-/// Of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Id {
-    ms: u64,
-    number: u64,
-}
-
-impl Id {
-    fn parse(text: &str) -> Option<Self> {
-        let (ms, number) = text.split_once('-')?;
-        Some(Self { ms: ms.parse().ok()?, number: number.parse().ok()? })
-    }
-}
-
-impl std::fmt::Display for Id {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.ms, self.number)
-    }
-}
-
-/// A place in the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct At {
-    id: Id,
-    /// Of the entries that were ever added, about so many are up to here.
-    added: u64,
-}
-
-impl At {
-    fn begin() -> Self {
-        Self { id: Id { ms: 0, number: 0 }, added: 0 }
-    }
-
-    fn parse(position: &Position) -> Result<Self, LogError> {
-        let parsed = position
-            .0
-            .split_once(' ')
-            .and_then(|(id, added)| Some(Self { id: Id::parse(id)?, added: added.parse().ok()? }));
-        parsed.ok_or_else(|| LogError::Refused { reason: format!("`{}` is no place in a stream", position.0) })
-    }
-
-    fn position(self) -> Position {
-        Position(format!("{} {}", self.id, self.added))
     }
 }
 
@@ -310,19 +265,4 @@ impl Arrivals for Arriving {
 
 fn unreadable(reason: &dyn std::fmt::Display) -> LogError {
     LogError::Unavailable { reason: format!("the server answered something else: {reason}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_position_comes_back_and_other_text_is_none() {
-        let at = At { id: Id { ms: 17, number: 3 }, added: 9 };
-        assert_eq!(At::parse(&at.position()).unwrap(), at);
-        for text in ["", "17-3", "17 9", "a-1 2", "1-1 x"] {
-            assert!(At::parse(&Position(text.into())).is_err(), "{text}");
-        }
-        assert!(Id { ms: 9, number: 99 } < Id { ms: 10, number: 0 });
-    }
 }
