@@ -125,6 +125,7 @@ impl Intake {
                 return loss;
             }
             self.tell(Some(format!("what plain clients sent to {name} is not taken up now: {reason}")));
+            self.metrics.lost(self.source.lost());
             if progressed {
                 pause = PAUSE_MIN;
             }
@@ -175,6 +176,7 @@ impl Intake {
                 arrived = arrivals.next() => arrived.map_err(Again::Source)?,
                 _ = tell.tick() => {
                     self.tell_taken(writer.taken.as_ref()).await;
+                    self.metrics.lost(self.source.lost());
                     continue;
                 }
             };
@@ -182,6 +184,7 @@ impl Intake {
             let (fit, unfit) = self.take(committer, writer, arrived).await?;
             *progressed = true;
             self.metrics.took(fit, unfit, waiting);
+            self.metrics.lost(self.source.lost());
         }
     }
 
@@ -274,7 +277,7 @@ impl Writer {
 struct Word {
     source: String,
     subject: String,
-    /// Shows it.
+    /// Shows it, if anything does.
     see: String,
     bytes: usize,
     reason: String,
@@ -306,7 +309,11 @@ impl Invoke for Refusing {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Effects, Failure>> {
         let reason = match serde_json::from_slice::<Word>(&call.message.body) {
             Ok(Word { subject, see, reason, .. }) => {
-                format!("a plain client sent to `{subject}` what no message can be: {reason}; {see} shows it for a day")
+                let shown = match see.as_str() {
+                    "" => "it is kept nowhere".to_owned(),
+                    see => format!("{see} shows it for a while"),
+                };
+                format!("a plain client sent to `{subject}` what no message can be: {reason}; {shown}")
             }
             Err(_) => "this says nothing about a plain client".to_owned(),
         };

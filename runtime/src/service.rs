@@ -116,8 +116,8 @@ impl Service {
                 (log, host_data, retain, natives, intake)
             }
             LogSettings::Redis { retain, .. } => {
-                let (log, host_data, natives) = redis::open(settings).await?;
-                (log, host_data, retain, natives, None)
+                let (log, host_data, natives, intake) = redis::open(settings, &metrics).await?;
+                (log, host_data, retain, natives, intake)
             }
         };
         let guarantees = log.guarantees();

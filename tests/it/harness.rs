@@ -1,6 +1,7 @@
 //! What integration tests stand on: handlers, logs, real processes.
 
 pub mod again;
+pub mod certificates;
 pub mod disk;
 pub mod guests;
 pub mod logs;
@@ -11,6 +12,7 @@ pub mod process;
 pub mod proxy;
 pub mod recorder;
 pub mod redis;
+pub mod sentinels;
 pub mod servers;
 
 use sluicebox::commit::{DeadFilter, DeadQuery};

@@ -28,6 +28,7 @@ mod operators;
 mod oracle;
 mod panics;
 mod pipeline;
+mod redis;
 mod reroute;
 mod retention;
 mod rooms;

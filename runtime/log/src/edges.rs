@@ -24,6 +24,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// What is taken up to here is durable in the log: the source may let go of it when it is old.
     fn taken(&self, position: Position) -> BoxFuture<'_, Result<(), LogError>>;
+
+    /// How many messages it had from who does not wait until they are taken, and could not keep until then; perhaps some of
+    /// them were taken.
+    fn lost(&self) -> u64 {
+        0
+    }
 }
 
 /// What arrives, in the order of the source.
@@ -45,7 +51,7 @@ pub struct Arrived {
 /// Something that no message of the log can be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unfit {
-    /// Where it is: enough to get it from the source.
+    /// Where it is: enough to get it from the source; empty where it is nowhere.
     pub place: String,
     /// Where it was published to, as far as that can be said.
     pub subject: String,

@@ -10,15 +10,20 @@
 //! server that it was made for, and after each new connection the last entry that this host has must be there, or the host
 //! stops and says so.
 //!
+//! Sentinels say which server is the master; they are asked for each connection, so a host follows a failover with what the
+//! new master has.
+//!
 //! Rejected: a transaction with WATCH (two round trips, and writers that hinder each other); ids made by Redis (they are
 //! times, and do not fit beside the place in an entry); WAIT (it says how many replicas have a write, and promises nothing
 //! of which one takes over).
 
 mod check;
+pub mod edges;
 mod engine;
 mod failure;
 mod following;
 mod link;
+mod locator;
 mod members;
 mod modules;
 mod options;
@@ -26,7 +31,7 @@ mod server;
 mod snapshots;
 mod values;
 
-pub use self::options::{Login, Options};
+pub use self::options::{Login, Options, check_url};
 pub use self::server::Server;
 
 use crate::error::LogError;

@@ -149,6 +149,12 @@ impl<E: Engine> Replicated<E> {
         Ok(time.after(clock::instant().saturating_duration_since(asked) / 2))
     }
 
+    /// What the log is on.
+    #[cfg(feature = "redis")]
+    pub(crate) fn engine(&self) -> &E {
+        &self.shared.engine
+    }
+
     /// How many entries the engine keeps.
     pub async fn entries_kept(&self) -> Result<u64, LogError> {
         let (first, last) = self.shared.engine.ends().await?;

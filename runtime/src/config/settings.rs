@@ -70,6 +70,7 @@ pub enum LogSettings {
         login: RedisLogin,
         ca_file: Option<PathBuf>,
         retain: Retain,
+        edges: Edges,
     },
 }
 
@@ -86,6 +87,8 @@ pub enum RedisLogin {
 pub struct Edges {
     /// What they publish there becomes messages.
     pub ingress: Vec<Pattern>,
+    /// Channels of Redis: what is published there becomes messages, if somebody listens.
+    pub channels: Vec<Pattern>,
     /// Messages on these topics are published to them.
     pub egress: Vec<Pattern>,
 }

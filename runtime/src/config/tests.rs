@@ -100,7 +100,8 @@ fn bad_settings_of_the_host_are_refused() {
     check("[log]\nretain = { max_bytes = \"1MiB\" }", "2:24", &["out of range", "from \"64MiB\""]);
     check("[log]\nretain = { bytes = \"1GiB\" }", "2:12", &["unknown setting `bytes` in `retain`", "age, max_bytes"]);
     check("[log]\nurl = \"nats://x\"", "2:7", &["`url` belongs to kind = \"nats\" or \"redis\"", "or remove it"]);
-    check("[log]\negress = []", "2:10", &["`egress` belongs to kind = \"nats\"", "or remove it"]);
+    check("[log]\negress = []", "2:10", &["`egress` belongs to kind = \"nats\" or \"redis\"", "or remove it"]);
+    check("[log]\ningress_channels = []", "2:20", &["`ingress_channels` belongs to kind = \"redis\""]);
     check("[http]\nport = 80", "2:1", &["unknown setting `port` in [http]", "listen, token_file"]);
     check("[http]\nlisten = \"8080\"", "2:10", &["write `127.0.0.1:8080`"]);
     check("[http]\nlisten = \":8080\"", "2:10", &["`0.0.0.0:8080` for every interface"]);
@@ -143,6 +144,15 @@ fn subjects_of_plain_clients_meet_neither_each_other_nor_the_logs() {
     check_nats("egress = [\"sb.shop.messages\"]", "3:11", &["is the host's or the server's own"]);
     check_nats("ingress = [\"_INBOX.>\"]", "3:12", &["is the host's or the server's own"]);
     check_nats("ingress = [\"$JS.>\"]", "3:12", &["a character other than"]);
+    check_nats("ingress_channels = [\"a\"]", "3:20", &["belongs to kind = \"redis\"", "in `ingress`"]);
+    let check_redis =
+        |line: &str, at: &str, said: &[&str]| check(&format!("[log]\nkind = \"redis\"\n{line}"), at, said);
+    check_redis(
+        "ingress_channels = [\"orders.>\"]\negress = [\"orders.accepted\"]",
+        "4:11",
+        &["`orders.accepted` in `egress` has topics in common with `orders.>` in `ingress_channels`"],
+    );
+    check_redis("ingress_channels = [\"a.*\", \"a.>\"]", "3:28", &["`a.*` and `a.>` in `ingress_channels` have"]);
 }
 
 #[test]
@@ -173,6 +183,7 @@ fn bad_settings_of_a_log_on_redis_are_refused() {
     check_redis("path = \"x\"", "3:8", &["`path` belongs to kind = \"embedded\"", "`data` in [host]"]);
     check_redis("url = \"nats://a\"", "3:7", &["`nats://a` is not the address", "begin with redis://"]);
     check_redis("url = \"redis://:secret@a\"", "3:7", &["a name or a password in it", "password_file"]);
+    check_redis("url = \"redis+sentinel://a,b\"", "3:7", &["does not name a master", "/mymaster"]);
     check_redis("replicas = 3", "3:12", &["`replicas` belongs to kind = \"nats\""]);
     check_redis("retain = { max_bytes = \"1GiB\" }", "3:10", &["does not count its bytes", "`maxmemory`"]);
     check_redis("login = { user = \"me\" }", "3:9", &["does not say how to connect", "password_file"]);
@@ -188,9 +199,16 @@ fn a_log_on_redis_is_read_with_its_login() {
         files.parse(&text, &Overrides::default()).unwrap().settings
     };
     let plain = read("");
-    let LogSettings::Redis { url, login, ca_file, retain } = plain.log else { panic!("{:?}", plain.log) };
+    let LogSettings::Redis { url, login, ca_file, retain, edges } = plain.log else { panic!("{:?}", plain.log) };
     assert_eq!((url.as_str(), login, ca_file), ("redis://127.0.0.1:6379", RedisLogin::None, None));
-    assert_eq!((retain, plain.host.data), (Retain::default(), files.path("data")));
+    assert_eq!((retain, edges, plain.host.data), (Retain::default(), Edges::default(), files.path("data")));
+    let LogSettings::Redis { edges, .. } =
+        read("ingress = [\"orders.>\"]\ningress_channels = [\"sensors.*\"]\negress = [\"done\"]").log
+    else {
+        panic!("another kind of log")
+    };
+    let texts = [&edges.ingress, &edges.channels, &edges.egress].map(|patterns| patterns[0].to_string());
+    assert_eq!(texts, ["orders.>", "sensors.*", "done"]);
     let settings = read("url = \"unix:///run/redis.sock\"\nlogin = { user = \"me\", password_file = \"token\" }");
     let LogSettings::Redis { url, login, .. } = settings.log else { panic!("{:?}", settings.log) };
     assert_eq!(url, "unix:///run/redis.sock");

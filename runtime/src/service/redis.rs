@@ -6,12 +6,19 @@ use super::host_data::HostData;
 use crate::blocking::blocking;
 use crate::config::{LogSettings, RedisLogin, Settings};
 use crate::host::Natives;
+use crate::ingress::Intake;
+use crate::log::redis::edges::{self, RedisSink, RedisSource};
 use crate::log::redis::{Login, Options, RedisLog};
 use crate::log::{Log, LogError};
+use crate::telemetry::Metrics;
 use std::sync::Arc;
 
-pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData, Natives), StartError> {
-    let LogSettings::Redis { url, login, ca_file, .. } = &settings.log else {
+/// Beside them, the host's handlers for plain clients; where these send something in, who takes it up.
+pub(super) async fn open(
+    settings: &Settings,
+    metrics: &Metrics,
+) -> Result<(Arc<dyn Log>, HostData, Natives, Option<Arc<Intake>>), StartError> {
+    let LogSettings::Redis { url, login, ca_file, edges, .. } = &settings.log else {
         let source = LogError::Refused { reason: "the settings name another kind of log".into() };
         return Err(StartError::OnServer { url: String::new(), namespace: settings.namespace.to_string(), source });
     };
@@ -31,5 +38,17 @@ pub(super) async fn open(settings: &Settings) -> Result<(Arc<dyn Log>, HostData,
     let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
     let log = RedisLog::open(options).await.map_err(failed)?;
     host_clock::begin_with(log.time().await.map_err(failed)?);
-    Ok((Arc::new(log), host_data, Natives::new(settings.host.delayed)))
+    let mut natives = Natives::new(settings.host.delayed);
+    let mut intake = None;
+    if !edges.egress.is_empty() {
+        natives = natives.with_egress(edges.egress.clone(), Arc::new(RedisSink::beside(&log)));
+    }
+    if !edges.ingress.is_empty() || !edges.channels.is_empty() {
+        let source = RedisSource::beside(&log, &edges.ingress, &edges.channels);
+        let taking = Arc::new(Intake::new(Arc::new(source), metrics.ingress()));
+        natives = natives.with_intake(taking.clone());
+        intake = Some(taking);
+    }
+    tracing::info!("{}", edges::rights(&namespace));
+    Ok((Arc::new(log), host_data, natives, intake))
 }

@@ -129,6 +129,12 @@ impl IngressMetrics {
         self.messages.with_label_values(&["unfit"]).inc_by(unfit);
         self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
     }
+
+    /// Of what came live so much could not be kept until it was taken, since the host began.
+    pub fn lost(&self, messages: u64) {
+        let lost = self.messages.with_label_values(&["lost"]);
+        lost.inc_by(messages.saturating_sub(lost.get()));
+    }
 }
 
 /// Hosts on one log, as this one sees them.
@@ -320,7 +326,8 @@ impl Families {
             ingress: IngressMetrics {
                 messages: r.counters(
                     "sluicebox_ingress_messages_total",
-                    "What plain clients sent, by result: taken into the log, or unfit to be a message",
+                    "What plain clients sent, by result: taken into the log, unfit to be a message, or lost before it was taken (of what \
+                     came live)",
                     &["result"],
                 ),
                 waiting: r.gauge(

@@ -1,15 +1,14 @@
 //! Who connects is who the server knows, by every way to say so, and over TLS; anyone else is told what to do, and no secret
 //! is in what is said.
 
-mod certificates;
 mod operator;
 
 use super::{refused, says};
+use crate::harness::certificates::Authority;
 use crate::harness::guests::handler;
 use crate::harness::logs::message;
 use crate::harness::nats::{OwnServer, open_nats, options};
 use crate::harness::process::Place;
-use certificates::Authority;
 use nkeys::KeyPair;
 use operator::Operator;
 use sluicebox::log::Log;

@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 /// The first version with functions. Valkey began after it.
 const VERSION_MIN: u64 = 7;
+/// What is said of a replica.
+pub(super) const REPLICA: &str = "is a replica";
 
 /// What the server does with what it acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +70,7 @@ fn judge(info: &HashMap<&str, &str>, appendfsync: Option<&str>, address: &str) -
     if is("role", "slave") {
         let master = info.get("master_host").zip(info.get("master_port"));
         let master = master.map(|(host, port)| format!(" of {host}:{port}")).unwrap_or_default();
-        return refused(format!("is a replica{master}, which takes no writes: name that one in `url`"));
+        return refused(format!("{REPLICA}{master}, which takes no writes: name that one in `url`"));
     }
     if is("loading", "1") {
         return Err(LogError::Unavailable { reason: format!("the server at {address} is still loading its data") });
@@ -152,6 +154,13 @@ mod tests {
         refused("role:master", "role:slave\r\nmaster_host:b\r\nmaster_port:7", &["a replica of b:7", "`url`"]);
         refused("loading:0", "loading:1", &["loading"]);
         refused("noeviction", "allkeys-lru", &["allkeys-lru", "CONFIG SET maxmemory-policy noeviction"]);
+    }
+
+    /// What one says of itself, as far as it differs.
+    #[test]
+    fn valkey_is_as_good() {
+        let text = GOOD.replace("7.0.15", "7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.0.1");
+        assert!(judge(&parse(&text), Some("always"), "redis://a").is_ok());
     }
 
     #[test]

@@ -108,16 +108,14 @@ impl Engine for Server {
         // The end last: between the two others may write and let entries go, and a first entry behind an older end would look
         // as if entries were lost.
         let first = self.entries(1, "+", 1).await?.first().map(|entry| entry.sequence);
-        let mut command = redis::cmd("HGET");
-        let last = self.ask(command.arg(self.key("meta")).arg("seq")).await?;
-        let last = u64::from_redis_value(last).map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        let last = self.last().await?;
         let first = match first {
             Some(first) => first,
             None => match self.entries(1, "+", 1).await?.first() {
                 Some(entry) => entry.sequence,
                 // One that every entry went from is still there.
                 None if last > 0 && self.ask(redis::cmd("EXISTS").arg(self.key("log"))).await? == Answer::Int(0) => {
-                    return Err(LogError::Refused { reason: "its stream is not there any more".into() });
+                    return Err(self.gone("its stream is not there any more"));
                 }
                 None => last + 1,
             },

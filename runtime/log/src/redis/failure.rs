@@ -28,7 +28,7 @@ impl Failure {
         matches!(self, Failure::Gone(_) | Failure::Anew(_) | Failure::Lost(_))
     }
 
-    fn reason(self) -> String {
+    pub(super) fn reason(self) -> String {
         match self {
             Failure::Stale => "something else is the last entry".into(),
             Failure::Gone(reason)
@@ -56,9 +56,13 @@ impl From<RedisError> for Failure {
             "OOM" => Failure::Full(format!("the server has no memory left: {detail}")),
             "MISCONF" => Failure::Full(format!("the server cannot write to its disk: {detail}")),
             "NOAUTH" | "WRONGPASS" | "NOPERM" => Failure::Denied(text),
-            "READONLY" => Failure::Anew(format!("the server is a replica now: {detail}")),
+            "READONLY" | "MASTERDOWN" => Failure::Anew(format!("the server is a replica now: {detail}")),
             "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => {
                 Failure::Unavailable(format!("the server is part of a cluster, which is not supported: {detail}"))
+            }
+            // Inside a function, where the server has no word of its own for it.
+            _ if text.contains("executing the script can't run") => {
+                Failure::Denied(format!("a function of the log may not do all that it does: {text}"))
             }
             _ if text.contains("Function not found") => Failure::Anew("the functions of the log are not there".into()),
             _ if error.kind() == ErrorKind::AuthenticationFailed => Failure::Denied(text),

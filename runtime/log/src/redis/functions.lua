@@ -1,4 +1,4 @@
-#!lua name=sluicebox_1
+#!lua name=sluicebox_2
 -- What the log on Redis writes, and reads that want more than one command. Redis runs one function at a time and does not
 -- roll back: each checks everything before it writes anything.
 --
@@ -11,6 +11,9 @@
 --   :deleted  sorted set, by version: which entries were deleted
 --   :letters  hash: dead letters whose entries are gone
 --   :snapshot:SEQ:WRITER  hash: the pieces of a snapshot;  :snapshots  sorted set of these keys by sequence
+--   :modules  hash: of each module HANDLER/DIGEST how many pieces it has, and what is said of it
+--   :module:HANDLER/DIGEST  hash: its pieces;  :begun  sorted set, by time in ms: modules that are not whole yet
+--   :in       stream: what plain clients add, with ids and fields of theirs
 --
 -- Every write names the log (its id) and the life of the server (the epoch): data that went away, wholly or at its end, with
 -- a server that was started again or replaced is never written on by a host that had more of it.
@@ -34,9 +37,22 @@ local function check(root, id, known)
   end
 end
 
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
 local function field(entry, name)
   for i = 1, #entry[2], 2 do
     if entry[2][i] == name then return entry[2][i + 1] end
+  end
+end
+
+-- Pieces of modules go that nobody made whole for an hour: whoever put them died meanwhile.
+local function drop_loose(root)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', root .. ':begun', '-inf', now_ms() - 3600 * 1000, 'LIMIT', 0, 100)) do
+    if redis.call('HEXISTS', root .. ':modules', name) == 0 then redis.call('UNLINK', root .. ':module:' .. name) end
+    redis.call('ZREM', root .. ':begun', name)
   end
 end
 
@@ -72,6 +88,7 @@ local function hello(keys, args)
   if last > 0 and redis.call('EXISTS', keys[1] .. ':log') == 0 then
     return redis.error_reply('SBGONE its stream is not there any more')
   end
+  drop_loose(keys[1])
   return { id, life(), last }
 end
 
@@ -84,10 +101,13 @@ local function publish(keys, args)
   if args[5] ~= '' and args[5] ~= last then
     return redis.error_reply('SBSTALE ' .. last .. ' is the last entry on ' .. args[3])
   end
+  -- The entry comes first: who may not do what follows must not do that either.
+  if not redis.acl_check_cmd('HSET', root .. ':last', 'a', 'b') then
+    return redis.error_reply('NOPERM this user may not write to the hashes of the log')
+  end
   local known = redis.call('HMGET', root .. ':meta', 'seq', 'time')
   local seq, time = tonumber(known[1]) + 1, tonumber(known[2])
-  local now = redis.call('TIME')
-  time = math.max(time, now[1] * 1000 + math.floor(now[2] / 1000))
+  time = math.max(time, now_ms())
   local add = { 'XADD', root .. ':log' }
   -- A stream that somebody deleted is not begun anew.
   if seq > 1 then add[#add + 1] = 'NOMKSTREAM' end
@@ -268,14 +288,100 @@ local function snapshot(keys, args)
   return newest
 end
 
+-- id, epoch, module, number of a piece, piece.
+local function module_piece(keys, args)
+  local root = keys[1]
+  local refused = check(root, args[1], args[2])
+  if refused then return refused end
+  redis.call('ZADD', root .. ':begun', now_ms(), args[3])
+  return redis.call('HSET', root .. ':module:' .. args[3], args[4], args[5])
+end
+
+-- id, epoch, module, number of its pieces, what is said of it: it is whole from here on.
+local function module_whole(keys, args)
+  local root = keys[1]
+  local refused = check(root, args[1], args[2])
+  if refused then return refused end
+  if redis.call('HLEN', root .. ':module:' .. args[3]) < tonumber(args[4]) then
+    return redis.error_reply('SBPIECES pieces of the module are not there any more: put it again')
+  end
+  redis.call('HSET', root .. ':modules', args[3], args[5])
+  redis.call('ZREM', root .. ':begun', args[3])
+  drop_loose(root)
+  return 0
+end
+
+-- id, epoch, module: it goes.
+local function module_drop(keys, args)
+  local root = keys[1]
+  local refused = check(root, args[1], args[2])
+  if refused then return refused end
+  redis.call('HDEL', root .. ':modules', args[3])
+  redis.call('ZREM', root .. ':begun', args[3])
+  return redis.call('UNLINK', root .. ':module:' .. args[3])
+end
+
+local function is_before(id, other)
+  local function compare(a, b)
+    if #a ~= #b then return #a < #b and -1 or 1 end
+    if a == b then return 0 end
+    return a < b and -1 or 1
+  end
+  -- As text: they may be larger than a number can be here.
+  local ms, number = string.match(id, '^(%d+)-(%d+)$')
+  local other_ms, other_number = string.match(other, '^(%d+)-(%d+)$')
+  local by_ms = compare(ms, other_ms)
+  return by_ms < 0 or (by_ms == 0 and compare(number, other_number) < 0)
+end
+
+-- id, epoch, id of an entry of plain clients, most entries, most bytes, most bytes of an entry. Returns whether the stream is
+-- another one than that which had this entry, how many entries were ever added, whether there are more, and entries after
+-- it, of another stream all: id and fields, or id, topic and size of one that is too large.
+local function arrived(keys, args)
+  local refused = check(keys[1], args[1], args[2])
+  if refused then return refused end
+  local stream, after, is_anew = keys[1] .. ':in', args[3], 0
+  if redis.call('EXISTS', stream) == 0 then return { 0, 0, 0, {} } end
+  local info, known = redis.call('XINFO', 'STREAM', stream), {}
+  for i = 1, #info, 2 do known[info[i]] = info[i + 1] end
+  local last = known['last-generated-id']
+  if is_before(last, after) then
+    after, is_anew = '0-0', 1
+  end
+  local found, bytes = {}, 0
+  while after ~= last do
+    local page = redis.call('XRANGE', stream, '(' .. after, '+', 'COUNT', 10)
+    if #page == 0 then
+      after = last
+    end
+    for _, entry in ipairs(page) do
+      if #found == tonumber(args[4]) or bytes >= tonumber(args[5]) then
+        return { is_anew, known['entries-added'], 1, found }
+      end
+      local size = 0
+      for _, text in ipairs(entry[2]) do size = size + #text end
+      if size > tonumber(args[6]) then
+        found[#found + 1] = { entry[1], string.sub(field(entry, 'topic') or '', 1, 200), size }
+      else
+        found[#found + 1] = entry
+        bytes = bytes + size
+      end
+      after = entry[1]
+    end
+  end
+  return { is_anew, known['entries-added'], 0, found }
+end
+
 local function register(name, callback, ...)
-  redis.register_function({ function_name = 'sluicebox_1_' .. name, callback = callback, flags = { ... } })
+  redis.register_function({ function_name = 'sluicebox_2_' .. name, callback = callback, flags = { ... } })
 end
 
 register('since', since, 'no-writes')
 register('sizes', sizes, 'no-writes')
 register('publish', publish)
 register('write', write)
+register('module_piece', module_piece)
+register('module_whole', module_whole)
 -- What hosts need to make room is allowed when there is none.
 register('hello', hello, 'allow-oom')
 register('publish_anyway', publish, 'allow-oom')
@@ -283,5 +389,7 @@ register('purge', purge, 'allow-oom')
 register('written', written, 'allow-oom')
 register('forget', forget, 'allow-oom')
 register('letter', letter, 'allow-oom')
+register('module_drop', module_drop, 'allow-oom')
+register('arrived', arrived, 'allow-oom')
 register('piece', piece, 'allow-oom')
 register('snapshot', snapshot, 'allow-oom')

@@ -2,35 +2,46 @@
 //! anew, after it looked whether the log is still the one that this host has.
 
 use super::failure::Failure;
+use super::locator::{CONNECT, Locator};
 use crate::error::LogError;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Value};
+use redis::{AsyncConnectionConfig, Cmd, Value};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(5);
-/// The functions, and what they are called: the number rises with each change that another version of the program could
-/// not go on with.
+/// The functions, and what they are called: the number rises with each change, so that hosts of two versions do not replace
+/// each other's.
 const LIBRARY: &str = include_str!("functions.lua");
-const LIBRARY_NAME: &str = "sluicebox_1";
+const LIBRARY_NAME: &str = "sluicebox_2";
 
 /// The functions of the library by name.
 pub(super) fn function(name: &str) -> String {
     format!("{LIBRARY_NAME}_{name}")
 }
 
-pub(super) async fn connect(client: &Client, address: &str) -> Result<MultiplexedConnection, LogError> {
+pub(super) async fn connect(locator: &Locator, address: &str) -> Result<MultiplexedConnection, LogError> {
+    let client = locator.client().await?;
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
     let connection = client.get_multiplexed_async_connection_with_config(&config).await;
     connection.map_err(|error| {
-        let reason = format!("no connection to the server at {address}: {error}");
+        let found = match locator.asks() {
+            // The server is the one that they name.
+            true => format!(", of which sentinels say that it is {}", client.get_connection_info().addr()),
+            false => String::new(),
+        };
+        let reason = format!("no connection to the server at {address}{found}: {error}");
         match Failure::from(error) {
             // Waiting does not mend it.
             Failure::Denied(_) => LogError::Refused { reason },
+            Failure::Lost(said) if said.contains("peer certificate") => LogError::Refused {
+                reason: format!(
+                    "{reason}: set `ca_file` in [log] to the certificates of who vouches for it, and name it in `url` as its \
+                     certificate does"
+                ),
+            },
             _ => LogError::Unavailable { reason },
         }
     })

@@ -29,14 +29,16 @@ pub(super) async fn put(
     said: Bytes,
     module: Bytes,
 ) -> Result<(), LogError> {
-    let key = pieces_key(server, handler, digest);
+    let name = field(handler, digest);
+    // All of it in one life of the server: another one may be without the pieces that came first.
+    let established = server.link.established()?;
     let mut pieces = 0_u32;
     for piece in module.chunks(PIECE_BYTES_MAX) {
-        server.ask(redis::cmd("HSET").arg(&key).arg(pieces).arg(piece)).await?;
+        server.call_in(&established, "module_piece", |command| command.arg(&name).arg(pieces).arg(piece)).await?;
         pieces += 1;
     }
     let whole = [&pieces.to_le_bytes()[..], &said].concat();
-    server.ask(redis::cmd("HSET").arg(server.key("modules")).arg(field(handler, digest)).arg(whole)).await?;
+    server.call_in(&established, "module_whole", |command| command.arg(&name).arg(pieces).arg(whole)).await?;
     Ok(())
 }
 
@@ -50,8 +52,12 @@ pub(super) async fn get(server: &Server, handler: &HandlerName, digest: Digest) 
     for piece in 0..pieces {
         match server.ask(redis::cmd("HGET").arg(&key).arg(piece)).await? {
             Value::BulkString(piece) => module.extend_from_slice(&piece),
-            // It went meanwhile.
-            _ => return Ok(None),
+            // It went meanwhile, unless it is damaged, which its digest shows.
+            _ => {
+                let mut said = redis::cmd("HEXISTS");
+                let said = server.ask(said.arg(server.key("modules")).arg(field(handler, digest))).await?;
+                return Ok((said == Value::Int(1)).then(|| module.into()));
+            }
         }
     }
     Ok(Some(module.into()))
@@ -68,9 +74,7 @@ pub(super) async fn all(server: &Server) -> Result<Vec<(HandlerName, Digest, Byt
     Ok(found.into_iter().filter_map(module).collect())
 }
 
-/// Out of everyone's sight first.
 pub(super) async fn delete(server: &Server, handler: &HandlerName, digest: Digest) -> Result<(), LogError> {
-    server.ask(redis::cmd("HDEL").arg(server.key("modules")).arg(field(handler, digest))).await?;
-    server.ask(redis::cmd("DEL").arg(pieces_key(server, handler, digest))).await?;
+    server.call("module_drop", |command| command.arg(field(handler, digest))).await?;
     Ok(())
 }

@@ -2,13 +2,14 @@
 
 use super::check::{self, Durability};
 use super::failure::Failure;
-use super::link::{self, Link};
+use super::link::{self, Established, Link};
+use super::locator::Locator;
 use super::options::Options;
 use crate::error::LogError;
 use crate::replicated::engine::{Holds, Stored};
 use bytes::Bytes;
-use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, ToRedisArgs, Value as Answer};
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{Cmd, ToRedisArgs, Value as Answer};
 use sluicebox_core::clock::Timestamp;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ const TELLS_BYTES: usize = 16;
 /// A log on a server.
 #[derive(Clone, Debug)]
 pub struct Server {
-    pub(super) client: Client,
+    locator: Locator,
     /// For people.
     pub(super) address: String,
     /// What all keys of the log begin with.
@@ -38,11 +39,17 @@ pub struct Server {
 
 impl Server {
     pub(super) async fn connect(options: &Options) -> Result<Self, LogError> {
-        let (client, address) = options.client()?;
-        let mut connection = link::connect(&client, &address).await?;
-        let durability = check::check(&mut connection, &address).await?;
+        let (locator, address) = options.locator()?;
+        let mut connection = link::connect(&locator, &address).await?;
+        let durability = match check::check(&mut connection, &address).await {
+            // They name another one in a moment.
+            Err(LogError::Refused { reason }) if locator.asks() && reason.contains(check::REPLICA) => {
+                return Err(LogError::Unavailable { reason });
+            }
+            checked => checked?,
+        };
         let server = Self {
-            client,
+            locator,
             address,
             root: format!("sb:{{{}}}", options.namespace),
             id: String::new(),
@@ -79,21 +86,45 @@ impl Server {
         };
         match answer {
             Ok((id, epoch, _)) => Ok((id, epoch)),
-            Err(Failure::Gone(reason)) => Err(LogError::Refused {
-                reason: format!(
-                    "the log on the server at {}: {reason}; what this host had of it is kept nowhere else: \
-                                 start it again to go on with what is there",
-                    self.address
-                ),
-            }),
+            Err(Failure::Gone(reason)) => Err(self.gone(&reason)),
             Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// The log, or its end, is lost.
+    pub(super) fn gone(&self, reason: &str) -> LogError {
+        let address = &self.address;
+        LogError::Refused {
+            reason: format!(
+                "the log on the server at {address}: {reason}; what this host had of it is kept nowhere else: start it again to \
+                 go on with what is there"
+            ),
+        }
+    }
+
+    /// The sequence of the last entry, and that the log is still this one.
+    pub(super) async fn last(&self) -> Result<u64, LogError> {
+        let mut command = redis::cmd("HMGET");
+        let found = self.ask(command.arg(self.key("meta")).arg("id").arg("seq")).await?;
+        let found: (Option<String>, Option<u64>) =
+            redis::from_redis_value(found).map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        match found {
+            (Some(id), Some(last)) if id == self.id => Ok(last),
+            (Some(_), _) => Err(self.gone("another log is in its place")),
+            (None, _) => Err(self.gone("the log is not there any more")),
         }
     }
 
     /// Whoever may not connect any more may do so again later: it was let in once.
     pub(super) async fn connection(&self) -> Result<MultiplexedConnection, LogError> {
-        let connection = link::connect(&self.client, &self.address).await;
+        let connection = link::connect(&self.locator, &self.address).await;
         connection.map_err(|error| LogError::Unavailable { reason: error.to_string() })
+    }
+
+    /// A connection for what is published to channels.
+    pub(super) async fn subscriber(&self) -> Result<PubSub, LogError> {
+        let unavailable = |error: redis::RedisError| LogError::Unavailable { reason: error.to_string() };
+        self.locator.client().await?.get_async_pubsub().await.map_err(unavailable)
     }
 
     /// A function of the library that writes: it is told which log, and which life of the server, is meant.
@@ -102,11 +133,20 @@ impl Server {
         name: &str,
         arguments: impl FnOnce(&mut Cmd) -> &mut Cmd,
     ) -> Result<Answer, Failure> {
-        let established = self.link.established()?;
+        self.call_in(&self.link.established()?, name, arguments).await
+    }
+
+    /// The same, in the life of the server that this connection is of.
+    pub(super) async fn call_in(
+        &self,
+        established: &Established,
+        name: &str,
+        arguments: impl FnOnce(&mut Cmd) -> &mut Cmd,
+    ) -> Result<Answer, Failure> {
         let mut command = redis::cmd("FCALL");
         command.arg(link::function(name)).arg(1).arg(&self.root).arg(&self.id).arg(&established.epoch);
         arguments(&mut command);
-        self.link.ask(&established, &command).await
+        self.link.ask(established, &command).await
     }
 
     /// A function that only reads.

@@ -12,6 +12,7 @@ use crate::error::LogError;
 use crate::frame::Frame;
 use crate::limits::check_messages;
 use sluicebox_core::message::{NewMessage, Offset};
+use sluicebox_core::routing::reserved;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::runtime::Handle;
@@ -62,6 +63,10 @@ impl<E: Engine> Appends<E> {
         check_messages(&messages)?;
         self.shared.engine.reachable()?;
         let bytes = messages.iter().map(bytes_in_entry).sum();
+        // Commands pass where messages find no room any more, so they do not wait for any, nor share an entry with them.
+        if reserved::are_commands(&messages) {
+            return write(&self.shared, messages).await;
+        }
         if messages.len() >= ALONE_MESSAGES || bytes >= self.shared.engine.payload_bytes_max() / 4 {
             return write(&self.shared, messages).await;
         }

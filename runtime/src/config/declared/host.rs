@@ -61,7 +61,10 @@ settings! {
                  `sluicebox-NAMESPACE-state`, which are made if they are not there; nothing else may publish to their subjects, \
                  `sb.NAMESPACE.>`. For `redis`, `rediss://` demands encryption, `unix:///path` is a socket of this machine, \
                  `redis://host:port/2` another database, and the log is in the keys that begin with `sb:{NAMESPACE}`; nothing \
-                 else may write there.",
+                 else may write there but entries to `sb:{NAMESPACE}:in`. `redis+sentinel://a.example,b.example/mymaster` (or \
+                 `rediss+sentinel://`) asks sentinels, on port 26379 unless it is said, which server is the master, and \
+                 follows a failover: what the new master has not got is lost, and hosts that had more of the log say so and \
+                 stop.",
         example: "kind = \"nats\"\nurl = \"nats://a.example:4222,nats://b.example:4222\"",
         above: None,
     };
@@ -70,7 +73,9 @@ settings! {
         kind: Form("a table such as { credentials_file = \"shop.creds\" }"),
         default: Means("none: whoever reaches the server may use it"),
         effect: "Who connects. For `nats`: one of a file of credentials, a token, the seed of an nkey, or a user with a \
-                 password. For `redis`: a password, alone or of a user. What is in the files is never shown.",
+                 password. For `redis`: a password, alone or of a user, who needs `~sb:* &sb:* +@all -@dangerous +info +config|get \
+                 +function|list +function|load`, and `&CHANNEL` for what `egress` and `ingress_channels` name; sentinels that ask \
+                 for a login get the same. What is in the files is never shown.",
         example: "login = { credentials_file = \"shop.creds\" }",
         above: None,
     };
@@ -136,21 +141,38 @@ settings! {
         path: "log.ingress",
         kind: Form("a list of patterns, such as [\"orders.>\"]"),
         default: Means("none: messages come in over HTTP"),
-        effect: "Subjects on which any NATS client may publish, for `nats`: each message that the stream `sluicebox-NAMESPACE-in` \
-                 took is a message of the log once, on the topic of that name. The stream is made if it is not there, and \
-                 never changed; a publisher who waits for its answer knows that nothing is lost. `Nats-Msg-Id` is the id, \
-                 `Sluicebox-Key` the key. What no message can be is a dead letter of `_ingress`.",
+        effect: "What any client of the server may send in: each message that a stream beside the log took is a message of the log \
+                 once. For `nats` the patterns are subjects, which the stream `sluicebox-NAMESPACE-in` has: it is made if it is \
+                 not there, and never changed; a publisher who waits for its answer knows that nothing is lost; \
+                 `Nats-Msg-Id` is the id, `Sluicebox-Key` the key. For `redis` they are topics, and clients type `XADD \
+                 sb:{NAMESPACE}:in * topic orders.new body TEXT`, with `key`, `id` and `header:NAME` as further fields if they \
+                 like; what was taken up leaves that stream after an hour, and a `MAXLEN` of theirs would let go of \
+                 more. What no message can be is a dead letter of `_ingress`.",
         example: "kind = \"nats\"\ningress = [\"orders.>\"]",
+        above: None,
+    };
+    LOG_CHANNELS: Form, Means = Setting {
+        path: "log.ingress_channels",
+        kind: Form("a list of patterns, such as [\"sensors.>\"]"),
+        default: Means("none"),
+        effect: "Channels, for `redis`: what any client publishes there (`PUBLISH sensors.hall 21`) is a message on the topic of the \
+                 channel's name, without key and id. At most once: the server keeps nothing of it, so what comes while no \
+                 host listens, while a host takes over from another one, or faster than the log takes it, is gone; \
+                 `ingress_messages_total{result=\"lost\"}` counts what a host had and lost. From the log on it is as \
+                 safe as any message. One host listens for all.",
+        example: "kind = \"redis\"\ningress_channels = [\"sensors.>\"]",
         above: None,
     };
     LOG_EGRESS: Form, Means = Setting {
         path: "log.egress",
         kind: Form("a list of patterns, such as [\"orders.accepted\"]"),
         default: Means("none: messages are read over HTTP"),
-        effect: "Topics whose messages any NATS client may get, for `nats`: after its commit each is published to the subject of \
-                 that name, at least once, those of one key in their order. `Nats-Msg-Id` is `NAMESPACE.OFFSET`, so a stream \
-                 takes it once; `Sluicebox-Key`, `Sluicebox-Id` and `Sluicebox-Offset` are beside it. No pattern may meet \
-                 one of `ingress`. `sluicebox handlers show _egress` says what waits.",
+        effect: "Topics whose messages any client of the server may get: after its commit each is published to the subject, or \
+                 for `redis` the channel, of that name, at least once, those of one key in their order. For `nats` `Nats-Msg-Id` is \
+                 `NAMESPACE.OFFSET`, so a stream takes it once; `Sluicebox-Key`, `Sluicebox-Id` and `Sluicebox-Offset` are \
+                 beside it. For `redis` a subscriber gets the body alone, so what tells two of them apart belongs into the \
+                 body, and who does not listen at that moment does not get it: the server keeps nothing. No pattern \
+                 may meet one of `ingress` or `ingress_channels`. `sluicebox handlers show _egress` says what waits.",
         example: "kind = \"nats\"\negress = [\"orders.accepted\"]",
         above: None,
     };

@@ -3,7 +3,7 @@
 use super::edges;
 use super::server::{ca_file, file, refuse_path, retain_by_age, trimmed, url, user_and_password};
 use crate::config::declared::host::{
-    LOG_LOGIN, LOG_LOGIN_CREDENTIALS, LOG_LOGIN_NKEY, LOG_LOGIN_TOKEN, LOG_REPLICAS, LOG_URL,
+    LOG_CHANNELS, LOG_LOGIN, LOG_LOGIN_CREDENTIALS, LOG_LOGIN_NKEY, LOG_LOGIN_TOKEN, LOG_REPLICAS, LOG_URL,
 };
 use crate::config::findings::Findings;
 use crate::config::item::Item;
@@ -25,6 +25,12 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
     let replicas = section.value(findings, &LOG_REPLICAS);
     let retain = retain_by_age(findings, &mut section, "nats", "bounds of the account on the server");
     refuse_path(findings, &mut section);
+    if let Some(item) = section.item(&LOG_CHANNELS) {
+        let problem = findings.error(item.span(), "`ingress_channels` belongs to kind = \"redis\"");
+        problem
+            .expected("no `ingress_channels`")
+            .hint("name the subjects in `ingress`: a stream keeps what comes there");
+    }
     let edges = edges::read(findings, &mut section);
     section.finish(findings, &[]);
     let url = url.unwrap_or_else(|| URL.to_owned());

@@ -1,22 +1,34 @@
 //! What `[log]` says for kind = "redis": where the server is, and who connects.
 
+use super::edges;
 use super::server::{ca_file, refuse_path, retain_by_age, url, user_and_password};
-use crate::config::declared::host::{LOG_EGRESS, LOG_INGRESS, LOG_LOGIN, LOG_REPLICAS, LOG_URL};
+use crate::config::declared::host::{LOG_LOGIN, LOG_REPLICAS, LOG_URL};
 use crate::config::findings::Findings;
 use crate::config::item::Item;
 use crate::config::section::Section;
 use crate::config::setting::Kind as _;
 use crate::config::settings::{LogSettings, RedisLogin};
 use crate::config::values;
+use crate::log::redis::check_url;
 use std::path::Path;
 use toml::de::DeValue;
 
 const URL: &str = "redis://127.0.0.1:6379";
-const HINT_URL: &str = "begin with redis://, with rediss:// for encryption, or with unix:// for a socket";
+const SCHEMES: [&str; 5] = ["redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://"];
+const HINT_URL: &str =
+    "begin with redis://, with rediss:// for encryption, with unix:// for a socket, or with redis+sentinel://";
 
 pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, directory: &Path) -> LogSettings {
     let url = section.read(findings, &LOG_URL, |findings, item| {
-        url(findings, item, &["redis://", "rediss://", "unix://"], HINT_URL, false)
+        let text = url(findings, item, &SCHEMES, HINT_URL, false)?;
+        if let Err(reason) = check_url(&text) {
+            let problem = findings.error(item.span(), reason);
+            problem
+                .expected(LOG_URL.kind.expected())
+                .hint("sentinels say where a master is, by the name they have for it");
+            return None;
+        }
+        Some(text)
     });
     let login = section.read(findings, &LOG_LOGIN, |findings, item| login(findings, item, directory));
     let ca_file = ca_file(findings, &mut section, directory);
@@ -26,13 +38,10 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
         let problem = findings.error(item.span(), "`replicas` belongs to kind = \"nats\"");
         problem.expected("no `replicas`").hint("remove it: who copies a Redis server is said there");
     }
-    for item in [section.item(&LOG_INGRESS), section.item(&LOG_EGRESS)].into_iter().flatten() {
-        let problem = findings.error(item.span(), format!("{} belongs to kind = \"nats\"", item.name));
-        problem.expected("a log on NATS").hint("remove it: plain clients of Redis publish by HTTP, as all do");
-    }
+    let edges = edges::read(findings, &mut section);
     section.finish(findings, &[]);
     let url = url.unwrap_or_else(|| URL.to_owned());
-    LogSettings::Redis { url, login: login.unwrap_or(RedisLogin::None), ca_file, retain }
+    LogSettings::Redis { url, login: login.unwrap_or(RedisLogin::None), ca_file, retain, edges }
 }
 
 fn login(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<RedisLogin> {

@@ -2,8 +2,8 @@
 
 use super::retain;
 use crate::config::declared::host::{
-    LOG_CA_FILE, LOG_EGRESS, LOG_INGRESS, LOG_LOGIN, LOG_LOGIN_PASSWORD, LOG_LOGIN_USER, LOG_PATH, LOG_REPLICAS,
-    LOG_RETAIN, LOG_URL,
+    LOG_CA_FILE, LOG_CHANNELS, LOG_EGRESS, LOG_INGRESS, LOG_LOGIN, LOG_LOGIN_PASSWORD, LOG_LOGIN_USER, LOG_PATH,
+    LOG_REPLICAS, LOG_RETAIN, LOG_URL,
 };
 use crate::config::findings::Findings;
 use crate::config::item::Item;
@@ -84,8 +84,9 @@ pub(super) fn refuse(findings: &mut Findings<'_>, section: &mut Section<'_>) {
         (section.item(&LOG_LOGIN), both),
         (section.item(&LOG_CA_FILE), both),
         (section.item(&LOG_REPLICAS), "\"nats\""),
-        (section.item(&LOG_INGRESS), "\"nats\""),
-        (section.item(&LOG_EGRESS), "\"nats\""),
+        (section.item(&LOG_INGRESS), both),
+        (section.item(&LOG_CHANNELS), "\"redis\""),
+        (section.item(&LOG_EGRESS), both),
     ];
     for (item, kinds) in items {
         let Some(item) = item else { continue };

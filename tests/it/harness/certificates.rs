@@ -24,14 +24,20 @@ impl Authority {
         self.folder.path().join("ca.pem")
     }
 
-    /// Settings of a server that this one vouches for, by this name.
-    pub fn server(&self, name: &str) -> String {
+    /// A certificate of a server that this one vouches for, by this name, and its key.
+    pub fn files(&self, name: &str) -> [PathBuf; 2] {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let [certificate_file, key_file] = ["server.pem", "server.key"].map(|file| self.folder.path().join(file));
         std::fs::write(&certificate_file, certificate.pem()).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        [certificate_file, key_file]
+    }
+
+    /// Settings of a NATS server that this one vouches for, by this name.
+    pub fn server(&self, name: &str) -> String {
+        let [certificate_file, key_file] = self.files(name);
         format!("tls {{ cert_file: {:?}, key_file: {:?} }}", certificate_file, key_file)
     }
 }
