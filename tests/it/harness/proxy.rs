@@ -46,6 +46,10 @@ impl Proxy {
         Self { port, network, _task: AbortOnDropHandle::new(task) }
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }

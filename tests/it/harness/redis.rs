@@ -82,6 +82,10 @@ impl OwnServer {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn port(&self) -> u16 {
+        self.port.parse().unwrap()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
