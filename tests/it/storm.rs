@@ -6,12 +6,15 @@
 //! made up for by others. `SLUICEBOX_FAULTS` sets how many faults there are, `SLUICEBOX_SEED` which.
 
 mod checker;
+mod deploy;
+mod failover;
 mod faults;
 mod hosts;
 mod lies;
 mod load;
 mod observer;
 mod servers;
+mod upgrade;
 
 use crate::harness::PATIENCE;
 use checker::{Account, check};
@@ -69,7 +72,7 @@ async fn storm(servers: Servers, kinds: &[Fault]) {
         *struck.entry(fault).or_default() += 1;
     }
     load.end().await;
-    let account = storm.settled().await;
+    let account = settled(&storm.observer, &storm.told).await;
     let mut taken_over = 0;
     for host in &mut storm.hosts {
         taken_over += host.taken_over().await;
@@ -87,21 +90,19 @@ async fn storm(servers: Servers, kinds: &[Fault]) {
     lies::check_each_is_caught(&account);
 }
 
-impl Storm {
-    /// What there is when everything that was published came out, and nothing more.
-    async fn settled(&self) -> Account {
-        let mut found = Err("nobody looked".to_owned());
-        let mut account = Account::default();
-        let looks = async {
-            let mut pace = tokio::time::interval(Duration::from_millis(200));
-            while found.is_err() {
-                pace.tick().await;
-                account = self.observer.account(&self.told).await;
-                found = check(&account);
-            }
-        };
-        drop(tokio::time::timeout(PATIENCE, looks).await);
-        assert_eq!(found, Ok(()));
-        account
-    }
+/// What there is when everything that was published came out, and nothing more.
+async fn settled(observer: &Observer, told: &Told) -> Account {
+    let mut found = Err("nobody looked".to_owned());
+    let mut account = Account::default();
+    let looks = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(200));
+        while found.is_err() {
+            pace.tick().await;
+            account = observer.account(told).await;
+            found = check(&account);
+        }
+    };
+    drop(tokio::time::timeout(PATIENCE, looks).await);
+    assert_eq!(found, Ok(()));
+    account
 }

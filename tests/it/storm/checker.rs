@@ -25,6 +25,8 @@ pub struct Entry {
     pub id: String,
     /// Of what a handler made of it: the offset of the input, and what it had counted by then.
     pub fact: Option<(u64, u64)>,
+    /// Of what a handler made of it: the version of its module.
+    pub version: u64,
 }
 
 /// The first broken promise, in words.

@@ -84,6 +84,8 @@ impl Storm {
                 self.hosts[host].start_again().await;
             }
             Fault::ServerKilled | Fault::LeaderKilled => {
+                // A majority must be left.
+                self.servers.until_whole().await;
                 let leader = self.servers.leader().await;
                 let count = self.servers.ports().len();
                 let other = if fault == Fault::LeaderKilled { 0 } else { self.random.random_range(0..count) };
@@ -92,7 +94,7 @@ impl Storm {
                 if self.servers.outlive_one() {
                     self.each_goes_on().await;
                 }
-                self.servers.start_again(server).await;
+                self.servers.start_again(server);
                 self.each_goes_on().await;
             }
             Fault::LeaderSteppedDown => {

@@ -3,7 +3,7 @@
 use super::load::Told;
 use super::servers::{NAMESPACE, Servers};
 use crate::harness::PATIENCE;
-use crate::harness::guests::guest;
+use crate::harness::guests::ledger;
 use crate::harness::process::{Place, Process};
 use crate::harness::proxy::{Direction, Proxy};
 use std::sync::Arc;
@@ -47,7 +47,8 @@ impl Member {
     pub async fn start(at: usize, servers: &Servers, told: Arc<Told>) -> Self {
         let network: Vec<Proxy> = servers.ports().into_iter().map(Proxy::to).collect();
         let ports: Vec<u16> = network.iter().map(Proxy::port).collect();
-        let place = Place::new("", &[&guest("ledger")]);
+        let place = Place::new("", &[]);
+        place.put("ledger.wasm", ledger(0));
         let host = format!("[host]\nname = \"host-{at}\"\nlease = \"1s\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
         let log = servers.settings(&ports);
         place.put("sluicebox.toml", format!("namespace = \"{NAMESPACE}\"\n{log}{host}{HANDLERS}"));
@@ -95,6 +96,21 @@ impl Member {
         let process = self.take_out().await;
         let ended = tokio::task::spawn_blocking(move || process.stop()).await.unwrap();
         assert!(ended.success(), "host {} did not end well: {}", self.at, self.place.heard());
+    }
+
+    /// Waits until it ends by itself, and does not end well; what it said.
+    pub async fn until_failed(&mut self) -> String {
+        self.told.host_is_at(self.at, "");
+        let process = self.process.take().expect("it runs");
+        let ended = tokio::task::spawn_blocking(move || process.ended());
+        let ended = tokio::time::timeout(PATIENCE, ended).await.expect("it goes on").unwrap();
+        assert!(!ended.success());
+        self.place.heard()
+    }
+
+    /// From now on its way leads to this server.
+    pub fn is_led_to(&self, port: u16) {
+        self.network.iter().for_each(|proxy| proxy.lead_to(port));
     }
 
     /// Waits until it says that it is ready.

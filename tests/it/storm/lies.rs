@@ -87,7 +87,7 @@ fn the_checker_catches_every_lie() {
                 let offset = truth.entries.len() as u64 + 1;
                 let fact = (stage > 0).then_some((source, round));
                 let (topic, key, id) = (topic.clone(), key.to_owned(), format!("{key}{round}"));
-                truth.entries.push(Entry { offset, topic, key, id, fact });
+                truth.entries.push(Entry { offset, topic, key, id, fact, version: 0 });
                 source = offset;
             }
             truth.published.entry(key.into()).or_default().push(format!("{key}{round}"));

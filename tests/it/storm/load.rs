@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 const PUBLISHERS: usize = 4;
 const KEYS_OF_EACH: usize = 6;
 /// Between two messages of a publisher.
 const PACE: Duration = Duration::from_millis(20);
+/// Between two tries to send one.
+const AGAIN: Duration = Duration::from_millis(10);
 /// A host that does not answer within this is left for another one.
 const ANSWER: Duration = Duration::from_secs(1);
 
@@ -45,7 +48,8 @@ impl Told {
 
     /// Sends one message until a host says that it is durable; which host did. The first one that is asked is `host`.
     pub async fn publish(&self, client: &reqwest::Client, mut host: usize, key: &str, id: &str) -> usize {
-        let mut pace = tokio::time::interval(Duration::from_millis(5));
+        let mut pace = tokio::time::interval(AGAIN);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
             let url = {
@@ -99,6 +103,8 @@ impl Load {
 async fn publish(told: Arc<Told>, publisher: usize) {
     let client = client();
     let mut pace = tokio::time::interval(PACE);
+    // What was not sent during an outage is not sent all at once after it.
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut host = publisher;
     for number in 0.. {
         pace.tick().await;

@@ -57,6 +57,11 @@ impl Observer {
         self.seen.lock().unwrap().ids.contains(id)
     }
 
+    /// How many came out at the end of the chain.
+    pub fn came_out(&self) -> usize {
+        self.seen.lock().unwrap().out.values().sum()
+    }
+
     pub fn longest_pause(&self) -> Duration {
         self.seen.lock().unwrap().longest
     }
@@ -104,6 +109,7 @@ fn entry(message: &Message) -> Entry {
         topic: message.topic.as_str().to_owned(),
         key: message.key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned()),
         id: message.id.as_ref().map_or_else(String::new, ToString::to_string),
+        version: fact.as_ref().and_then(|fact| fact["version"].as_u64()).unwrap_or(0),
         fact: fact.and_then(|fact| Some((fact["source"].as_u64()?, fact["n"].as_u64()?))),
     }
 }

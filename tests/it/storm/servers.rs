@@ -1,4 +1,4 @@
-//! What the hosts' log is on: three NATS servers that keep three copies, or one Redis that syncs before it answers.
+//! What the hosts' log is on: three NATS servers that keep three copies, one, or one Redis that syncs before it answers.
 
 use crate::harness::nats_cluster::Cluster;
 use crate::harness::{nats, redis};
@@ -10,6 +10,7 @@ const STREAMS: [&str; 2] = ["sluicebox-storm", "sluicebox-storm-state"];
 
 pub enum Servers {
     Nats(Cluster),
+    OneNats(nats::OwnServer),
     Redis(redis::OwnServer),
 }
 
@@ -19,6 +20,10 @@ impl Servers {
         Self::Nats(Cluster::start_with(&["--no_advertise"]).await)
     }
 
+    pub fn one_nats() -> Self {
+        Self::OneNats(nats::OwnServer::start())
+    }
+
     pub fn redis() -> Self {
         Self::Redis(redis::OwnServer::start())
     }
@@ -26,6 +31,7 @@ impl Servers {
     pub fn ports(&self) -> Vec<u16> {
         match self {
             Self::Nats(cluster) => cluster.servers.iter().map(nats::OwnServer::port).collect(),
+            Self::OneNats(server) => vec![server.port()],
             Self::Redis(server) => vec![server.port()],
         }
     }
@@ -34,6 +40,7 @@ impl Servers {
     pub fn settings(&self, ports: &[u16]) -> String {
         let (kind, more) = match self {
             Self::Nats(_) => ("nats", "replicas = 3"),
+            Self::OneNats(_) => ("nats", ""),
             Self::Redis(_) => ("redis", ""),
         };
         let urls: Vec<String> = ports.iter().map(|port| format!("{kind}://127.0.0.1:{port}")).collect();
@@ -46,6 +53,7 @@ impl Servers {
             Self::Nats(cluster) => {
                 nats::open_with(nats::Options { replicas: 3, ..nats::Options::new(cluster.url(), NAMESPACE) })
             }
+            Self::OneNats(server) => nats::open_with(nats::Options::new(server.url(), NAMESPACE)),
             Self::Redis(server) => redis::open_with(redis::Options::new(server.url(), NAMESPACE)),
         }
         .unwrap()
@@ -55,7 +63,7 @@ impl Servers {
     pub async fn leader(&self) -> usize {
         match self {
             Self::Nats(cluster) => cluster.leader_of(STREAMS[0]).await,
-            Self::Redis(_) => 0,
+            Self::OneNats(_) | Self::Redis(_) => 0,
         }
     }
 
@@ -72,20 +80,25 @@ impl Servers {
     pub fn kill(&mut self, server: usize) {
         match self {
             Self::Nats(cluster) => cluster.servers[server].kill(),
+            Self::OneNats(server) => server.kill(),
             Self::Redis(server) => server.kill(),
         }
     }
 
-    /// With the same data, at the same place; returns when the next one may be killed.
-    pub async fn start_again(&mut self, server: usize) {
+    /// With the same data, at the same place.
+    pub fn start_again(&mut self, server: usize) {
         match self {
-            Self::Nats(cluster) => {
-                cluster.servers[server].start_again();
-                for stream in STREAMS {
-                    cluster.until_whole(stream).await;
-                }
-            }
+            Self::Nats(cluster) => cluster.servers[server].start_again(),
+            Self::OneNats(server) => server.start_again(),
             Self::Redis(server) => server.start_again(),
+        }
+    }
+
+    /// Waits until each server has all, so that any may be killed.
+    pub async fn until_whole(&self) {
+        let Self::Nats(cluster) = self else { return };
+        for stream in STREAMS {
+            cluster.until_whole(stream).await;
         }
     }
 
