@@ -100,10 +100,7 @@ impl Followed {
 
     /// The handler that a message is a command for, if it is followed.
     fn commanded(&self, message: &Message) -> Option<HandlerName> {
-        let mut tokens = message.topic.tokens();
-        let is_command = message.topic.is_reserved() && tokens.next() == Some(CONTROL_TOKEN);
-        let handler = HandlerName::parse(tokens.next().filter(|_| is_command)?).ok()?;
-        self.handlers().contains_key(&handler).then_some(handler)
+        commanded(message).filter(|handler| self.handlers().contains_key(handler))
     }
 
     fn note(&self, handler: &HandlerName, message: &Message) {
@@ -156,6 +153,13 @@ impl Commands {
             std::future::pending().await
         }
     }
+}
+
+/// The handler that a message is a command for.
+fn commanded(message: &Message) -> Option<HandlerName> {
+    let mut tokens = message.topic.tokens();
+    let is_command = message.topic.is_reserved() && tokens.next() == Some(CONTROL_TOKEN);
+    HandlerName::parse(tokens.next().filter(|_| is_command)?).ok()
 }
 
 async fn follow(

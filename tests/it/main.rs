@@ -38,6 +38,7 @@ mod settings;
 mod shard;
 mod simulation;
 mod slow;
+mod storm;
 mod tail;
 mod tidy;
 mod trace;

@@ -72,6 +72,8 @@ pub struct ShardStatus {
     pub behind: u64,
     /// What operators asked of it and is in force.
     pub control: Control,
+    /// Their commands up to here are in it.
+    pub controlled: Offset,
 }
 
 /// What `retain` lets go: messages that no holder needs and that are too old, or the oldest while there are too many.

@@ -65,6 +65,7 @@ impl ShardRecord {
             delayed: self.delayed.len() as u64,
             behind,
             control: self.control.clone(),
+            controlled: self.controlled,
         }
     }
 

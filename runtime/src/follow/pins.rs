@@ -1,11 +1,14 @@
 //! What operators went back to, as far as this host knows: told by the tail, by its shards and by records of the log, in
 //! whatever order. The newest command of a handler counts.
 
+use super::{MISSED_BYTES_MAX, MISSED_MESSAGES_MAX, commanded};
 use crate::commit::Pin;
 use crate::control::Command;
 use crate::handler::HandlerName;
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, ReadRequest};
 use crate::message::Offset;
+use crate::routing::reserved::control_topic;
+use crate::topic::Pattern;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
@@ -64,11 +67,16 @@ impl LastPin {
         }
     }
 
-    /// As the shards of all hosts wrote it down: by handler what the shard says that heard the newest command.
+    /// As the log has it: by handler what the shard wrote down that heard the newest command, of whatever host, unless there are
+    /// newer commands that no shard has written down yet. A host that was killed right after it took one must not begin with
+    /// the version of before.
     pub async fn recorded(log: &dyn Log) -> Result<BTreeMap<HandlerName, Self>, LogError> {
         let mut recorded = BTreeMap::<HandlerName, (u16, Self)>::new();
+        let mut applied = BTreeMap::<HandlerName, Offset>::new();
         for status in log.status().await? {
             let (control, index) = (status.control, status.shard.index);
+            let upto = applied.entry(status.shard.handler.clone()).or_default();
+            *upto = status.controlled.max(*upto);
             let this = Self { offset: Offset(control.pin_command), pin: control.pin };
             let known = recorded.entry(status.shard.handler).or_insert((index, this));
             // Records of earlier versions do not say which is newer: there the first shard's word counted.
@@ -76,7 +84,37 @@ impl LastPin {
                 *known = (index, this);
             }
         }
-        Ok(recorded.into_iter().map(|(handler, (_, last))| (handler, last)).collect())
+        let mut newest = recorded.into_iter().map(|(handler, (_, last))| (handler, last)).collect();
+        Self::read_on(log, &applied, &mut newest).await?;
+        Ok(newest)
+    }
+
+    /// Takes what commands say that come after those that were applied.
+    async fn read_on(
+        log: &dyn Log,
+        applied: &BTreeMap<HandlerName, Offset>,
+        newest: &mut BTreeMap<HandlerName, Self>,
+    ) -> Result<(), LogError> {
+        let Some(mut after) = applied.values().min().copied() else { return Ok(()) };
+        let patterns: Vec<Pattern> = applied.keys().map(|handler| Pattern::from(&control_topic(handler))).collect();
+        loop {
+            let (upto, messages_max, bytes_max) = (Offset::END, MISSED_MESSAGES_MAX, MISSED_BYTES_MAX);
+            let request = ReadRequest { after, upto, patterns: patterns.clone(), messages_max, bytes_max };
+            let batch = log.read(request).await?;
+            for message in &batch.messages {
+                let Some(handler) = commanded(message) else { continue };
+                if applied.get(&handler).is_none_or(|applied| message.offset <= *applied) {
+                    continue;
+                }
+                if let Some(last) = Command::read(message).ok().and_then(|command| Self::of(message.offset, &command)) {
+                    newest.insert(handler, last);
+                }
+            }
+            if batch.upto <= after {
+                return Ok(());
+            }
+            after = batch.upto;
+        }
     }
 }
 

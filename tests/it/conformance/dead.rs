@@ -297,8 +297,8 @@ on_every_kind! {
         };
         assert_eq!(log.commit(full).await, Ok(Committed::default()));
         let expected = [
-            ShardStatus { shard: first, term, commit_number: 1, read: offsets[1], open: 1, marks: 2, dead: 1, delayed: 1, behind: 2, control: Control::default() },
-            ShardStatus { shard: second, term: second_term, commit_number: 0, read: offsets[3], open: 0, marks: 0, dead: 0, delayed: 0, behind: 0, control: Control::default() },
+            ShardStatus { shard: first, term, commit_number: 1, read: offsets[1], open: 1, marks: 2, dead: 1, delayed: 1, behind: 2, control: Control::default(), controlled: Offset::END },
+            ShardStatus { shard: second, term: second_term, commit_number: 0, read: offsets[3], open: 0, marks: 0, dead: 0, delayed: 0, behind: 0, control: Control::default(), controlled: offsets[3] },
         ];
         let mut status = log.status().await.unwrap();
         if !log.guarantees().lag_is_exact {

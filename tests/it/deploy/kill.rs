@@ -3,10 +3,17 @@
 
 use super::digest;
 use crate::crash;
-use crate::harness::guests;
+use crate::harness::logs::{key, message};
 use crate::harness::process::{Place, Process};
+use crate::harness::{everything, guests};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use sluicebox::commit::Pin;
+use sluicebox::control::Command;
+use sluicebox::handler::HandlerName;
+use sluicebox::log::Log;
+use sluicebox::log::embedded::{EmbeddedLog, Options};
+use sluicebox::message::NewMessage;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -83,4 +90,35 @@ async fn kill_9_between_deploys_loses_no_message_and_no_deploy() {
         versions.len()
     );
     assert!(acknowledged.len() > 500 && taken > 1 && versions.len() > 3, "too little happened to show anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_was_killed_right_after_the_answer_begins_with_the_version_that_was_deployed() {
+    const MESSAGES: usize = 200;
+    let place = super::place();
+    assert!(place.start().stop().success());
+    {
+        // As it is then: the version and the command are in the log, and no shard has written down that it knows.
+        let log = EmbeddedLog::open(&place.data(), Options::default()).unwrap();
+        let name = HandlerName::parse("first").unwrap();
+        let digest = log.put_module(name.clone(), guests::ledger(2).into(), vec![]).await.unwrap();
+        log.append(vec![Command::Rollback { pin: Pin::deployed(digest) }.message(&name)]).await.unwrap();
+        let new = |at: usize| NewMessage { key: Some(key(&format!("k{}", at % 20))), ..message("in", "ok") };
+        log.append((0..MESSAGES).map(new).collect()).await.unwrap();
+    }
+    let host = place.start();
+    let mut versions = vec![];
+    host.until("all are handled", async |_| {
+        let log = EmbeddedLog::open_read_only(&place.data()).unwrap();
+        let found = everything(&log).await;
+        let outputs = found.iter().filter(|message| message.topic.as_str() == "out");
+        let version =
+            |body: &[u8]| serde_json::from_slice::<serde_json::Value>(body).unwrap()["version"].as_u64().unwrap();
+        versions = outputs.map(|message| version(&message.body)).collect();
+        versions.len() == MESSAGES
+    })
+    .await;
+    let old = versions.iter().filter(|version| **version != 2).count();
+    assert_eq!(old, 0, "were handled by the version of before");
+    assert!(host.stop().success());
 }

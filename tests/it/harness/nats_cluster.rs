@@ -13,6 +13,11 @@ pub struct Cluster {
 impl Cluster {
     /// Returns when it takes streams with three copies.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With these arguments for each server.
+    pub async fn start_with(more: &[&str]) -> Self {
         let routes: Vec<String> = (0..3).map(|_| free_port()).collect();
         let all: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let servers = (0..3).map(|at| {
@@ -27,7 +32,7 @@ impl Cluster {
                 "--routes",
                 &all.join(","),
             ];
-            let arguments: Vec<OsString> = texts.iter().map(OsString::from).collect();
+            let arguments: Vec<OsString> = texts.iter().chain(more).map(OsString::from).collect();
             std::thread::spawn(move || OwnServer::start_at(tempfile::tempdir().unwrap(), &free_port(), arguments))
         });
         let servers: Vec<_> = servers.collect();

@@ -170,6 +170,11 @@ impl Process {
         self.child.wait().unwrap()
     }
 
+    /// Whether it ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for it to end by itself.
     pub fn ended(mut self) -> ExitStatus {
         self.child.wait().unwrap()

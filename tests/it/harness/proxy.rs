@@ -17,6 +17,8 @@ pub enum Direction {
 
 #[derive(Clone, Copy, Default)]
 struct Network {
+    /// Where connections lead that are made from now on.
+    server: u16,
     /// By direction.
     held: [bool; 2],
     delays: [Duration; 2],
@@ -33,17 +35,21 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn to(server: u16) -> Self {
-        let (network, seen) = watch::channel(Network::default());
+        let (network, seen) = watch::channel(Network { server, ..Network::default() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = runtime().spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(connect(client, server, seen.clone()));
+                tokio::spawn(connect(client, seen.clone()));
             }
         });
         Self { port, network, _task: AbortOnDropHandle::new(task) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn url(&self) -> String {
@@ -65,13 +71,19 @@ impl Proxy {
         self.network.send_modify(|network| network.cuts += 1);
     }
 
+    /// Connections that are made from now on lead there.
+    pub fn lead_to(&self, server: u16) {
+        self.network.send_modify(|network| network.server = server);
+    }
+
     /// What comes in this direction comes later.
     pub fn delay(&self, direction: Direction, by: Duration) {
         self.network.send_modify(|network| network.delays[direction as usize] = by);
     }
 }
 
-async fn connect(client: TcpStream, server: u16, mut network: watch::Receiver<Network>) {
+async fn connect(client: TcpStream, mut network: watch::Receiver<Network>) {
+    let server = network.borrow().server;
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let cuts = network.borrow().cuts;

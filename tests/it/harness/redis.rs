@@ -122,6 +122,10 @@ impl OwnServer {
         self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
     }
 
+    pub fn port(&self) -> u16 {
+        self.port.parse().unwrap()
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }

@@ -38,9 +38,12 @@ pub fn program(variable: &str, installed: &str) -> PathBuf {
     }
 }
 
-/// A port that nobody listened on a moment ago.
+/// A port that nobody listened on a moment ago, of those that connections are not given by themselves: a server that is away
+/// for a while finds it free again, whoever tries to reach it meanwhile.
 pub fn free_port() -> String {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string()
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let drawn = std::iter::repeat_with(|| rand::random_range(10_000..32_000));
+    drawn.take(1000).find(is_free).expect("some port is free").to_string()
 }
 
 /// The address of the one server of a kind for this process and its children: started with its data in a folder, if this

@@ -15,7 +15,8 @@ use sluicebox::log::nats::{Login, NatsLog, Options};
 use sluicebox::log::{Log, LogError, Trim};
 use sluicebox::message::{BODY_BYTES_MAX, Offset};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio_util::task::AbortOnDropHandle;
 
 async fn context(url: &str) -> Context {
     jetstream::new(async_nats::connect(url).await.unwrap())
@@ -267,4 +268,24 @@ async fn a_consumer_that_was_deleted_is_made_again_and_nothing_is_missed() {
         told.extend(batch.messages.iter().map(|message| message.offset));
     }
     assert_eq!(told, appended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_others_write_to_is_opened_without_waiting_for_an_answer_that_does_not_come() {
+    const OPENED: u32 = 5;
+    /// What the server may take to answer one question.
+    const ANSWER: Duration = Duration::from_secs(10);
+    let server = OwnServer::start();
+    let busy = open_nats(Options::new(server.url(), "t")).unwrap();
+    let writers = (0..8).map(|_| {
+        let busy = busy.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { while busy.append(vec![message("a", "")]).await.is_ok() {} }))
+    });
+    let writers: Vec<AbortOnDropHandle<()>> = writers.collect();
+    let began = Instant::now();
+    for _ in 0..OPENED {
+        drop(open_nats(Options::new(server.url(), "t")).unwrap());
+    }
+    assert!(began.elapsed() < ANSWER * OPENED / 2, "{:?}", began.elapsed());
+    assert!(writers.iter().all(|writer| !writer.is_finished()));
 }

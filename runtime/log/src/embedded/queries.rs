@@ -235,7 +235,7 @@ impl Reader {
             "SELECT name, shard_index, term, commit_number, read, \
                     (SELECT count(*) FROM open WHERE shard_id = shards.id), marks, \
                     (SELECT count(*) FROM dead WHERE shard_id = shards.id), \
-                    (SELECT count(*) FROM delayed WHERE shard_id = shards.id), control \
+                    (SELECT count(*) FROM delayed WHERE shard_id = shards.id), control, controlled \
              FROM shards JOIN handlers ON handlers.id = handler_id WHERE NOT forgotten ORDER BY name, shard_index",
         )?;
         let mut found = select.query([])?;
@@ -252,6 +252,7 @@ impl Reader {
                 dead: uint(row, 7)?,
                 delayed: uint(row, 8)?,
                 control: rows::control(row, 9)?,
+                controlled: Offset(uint(row, 10)?),
                 behind: end.0.saturating_sub(read.max(before_oldest).0),
             });
         }

@@ -6,10 +6,14 @@ use crate::replicated::engine::{self, Stored};
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::message::Message as Delivered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Most entries that come together. Only those that are there already: nobody waits for more.
 const TOGETHER_MAX: usize = 256;
+
+/// A server that gives its place as the leader up answers nothing; whoever leads then is asked again.
+const MADE: Duration = Duration::from_secs(3);
 
 pub struct Following {
     server: Server,
@@ -27,7 +31,9 @@ impl Following {
         connections.mark_unchanged();
         let policy = DeliverPolicy::ByStartSequence { start_sequence };
         let config = pull::OrderedConfig { deliver_policy: policy, ..pull::OrderedConfig::default() };
-        let consumer = server.log.create_consumer(config).await.map_err(|error| unavailable(error.to_string()))?;
+        let consumer = tokio::time::timeout(MADE, server.log.create_consumer(config)).await;
+        let consumer = consumer.map_err(|_| unavailable("no server made a consumer".into()))?;
+        let consumer = consumer.map_err(|error| unavailable(error.to_string()))?;
         let delivered = consumer.messages().await.map_err(|error| unavailable(error.to_string()))?;
         Ok(Self { server: server.clone(), delivered, connections, failed: None })
     }

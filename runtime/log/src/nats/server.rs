@@ -241,13 +241,20 @@ impl Server {
     pub(super) async fn get_many(&self, stream: &str, question: &str) -> Result<Many, LogError> {
         let unavailable = |reason: String| LogError::Unavailable { reason };
         let inbox = self.client.new_inbox();
+        let mut connections = self.connections.clone();
+        connections.mark_unchanged();
+        let mut lost = std::pin::pin!(answer_lost(connections));
         let mut answers = self.client.subscribe(inbox.clone()).await.map_err(|e| unavailable(e.to_string()))?;
         let subject = format!("$JS.API.DIRECT.GET.{stream}");
         let asked = self.client.publish_with_reply(subject, inbox, question.to_owned().into()).await;
         asked.map_err(|error| unavailable(error.to_string()))?;
         let mut many = Many::default();
         loop {
-            let answer = tokio::time::timeout(ANSWER, answers.next()).await;
+            let answer = tokio::select! {
+                // Safe to cancel, both: whoever asked asks again.
+                answer = tokio::time::timeout(ANSWER, answers.next()) => answer,
+                () = &mut lost => Ok(None),
+            };
             let Ok(Some(answer)) = answer else {
                 return Err(unavailable(format!("stream {stream} does not answer")));
             };
