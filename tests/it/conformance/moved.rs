@@ -210,8 +210,9 @@ async fn goes_on(log: &dyn Log, expected: &Whole) {
     };
     assert_eq!(log.commit(next).await, Ok(Committed::default()));
     let newest = log.dead(DeadQuery::newest(DeadFilter::default(), 1)).await.unwrap().remove(0);
-    let before = expected.letters.last().map_or(0, |dead| dead.number);
-    assert!(newest.number > before.max(7), "no command of before means it");
+    let named = expected.records.values().flat_map(|record| &record.control.jobs).filter_map(|job| job.filter.upto);
+    let before = named.chain(expected.letters.iter().map(|dead| dead.number)).max().unwrap_or(0);
+    assert!(newest.number > before, "no command of before means it");
     assert_eq!(newest.letter.error, "next");
     let messages = everything(log).await;
     assert_eq!(messages[..expected.messages.len()], expected.messages);
@@ -466,4 +467,36 @@ fn a_pinned_module_that_only_the_host_has_goes_along() {
     assert!(import(&mut place, &file, usize::MAX).unwrap());
     let log = place.open().unwrap();
     assert_eq!(beside(log.module(id.handler.clone(), digest)).unwrap().as_deref(), Some(bytes));
+}
+
+#[test]
+fn what_was_brought_along_leaves_an_engine_like_the_rest_and_letters_stay() {
+    for kind in ["nats", "redis"] {
+        let (expected, file) = sample();
+        let mut place = Place::of(kind);
+        assert!(import(&mut place, &file, usize::MAX).unwrap());
+        let log = place.open().unwrap();
+        let last = beside(async {
+            // An entry each.
+            for number in 0..600 {
+                log.append(vec![message("a", format!("{number}"))]).await.unwrap();
+            }
+            let trim =
+                Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: 700 };
+            // First into the middle of what was brought along, and then all.
+            assert_eq!(log.trim(trim.clone()).await.unwrap().deleted, 700);
+            let left = everything(&*log).await;
+            assert_eq!(left[..2300], expected.messages[700..]);
+            while log.trim(trim.clone()).await.unwrap().more {}
+            assert_eq!(everything(&*log).await, []);
+            assert_eq!(log.gone_after(Offset::START).await.unwrap(), 3600);
+            log.append(vec![message("a", "last")]).await.unwrap()[0]
+        });
+        drop(log);
+        let log = place.open().unwrap();
+        let found = beside(whole(&*log));
+        assert_eq!((found.letters, found.end), (expected.letters, last), "{kind}");
+        assert_eq!((found.records, found.state), (expected.records, expected.state), "{kind}");
+        assert_eq!(found.messages.len(), 1, "{kind}");
+    }
 }

@@ -78,9 +78,7 @@ impl Reader {
         let beyond = offset.0 - from;
         match place("SELECT upto, messages FROM gaps WHERE upto > ?1 ORDER BY upto LIMIT 1")? {
             // Where there are no gaps between the two it is exactly so many.
-            Some((upto, more)) => {
-                Ok(messages + beyond.min(more - messages).min(share(beyond, upto - from, more - messages)))
-            }
+            Some((upto, more)) => Ok(messages + share(beyond, upto - from, more - messages)),
             // What came since has no gaps.
             None => Ok(messages + beyond),
         }

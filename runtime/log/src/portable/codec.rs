@@ -153,3 +153,70 @@ fn read_entry(reader: &mut Reader) -> Result<StateWrite, FrameError> {
 fn read_handler(reader: &mut Reader) -> Result<HandlerName, FrameError> {
     reader.text(|text| HandlerName::parse(text).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::tests::arbitrary::any_commit;
+    use crate::frame::tests::{allocated, mutated};
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree as _;
+    use proptest::test_runner::TestRunner;
+    use sluicebox_core::commit::ShardCommit;
+    use sluicebox_core::message::Message;
+
+    fn encoded(piece: &Piece) -> Bytes {
+        let mut writer = Writer::default();
+        encode(&mut writer, piece);
+        writer.finish()
+    }
+
+    /// A piece of each kind, with what is in a commit.
+    fn pieces(commit: ShardCommit) -> Vec<Piece> {
+        let ShardCommit { shard, term, number, read, open_put: open, marks, mut state, outputs, .. } = commit;
+        let (delayed, dead, controlled) = (commit.delayed_put, commit.dead, commit.controlled);
+        let control = commit.control.unwrap_or_default();
+        let handler = shard.handler.clone();
+        let record = Record { commit_number: number, read, open, marks, delayed, controlled, control };
+        state.iter_mut().for_each(|key| key.writes.retain(|write| write.value.is_some()));
+        let letters = (number..).zip(dead).map(|(number, letter)| NumberedDeadLetter { number, letter });
+        let messages = outputs.into_iter().map(|new| Arc::new(Message::from_new(new, read, Timestamp(number))));
+        vec![
+            Piece::About(About { kind: "embedded".into(), after: read, gone: number }),
+            Piece::Routings(Routings { version: number, routings: vec![] }),
+            Piece::Module(Module { handler: handler.clone(), time: Timestamp(number), bytes: "module".into() }),
+            Piece::Shard(ShardPart { shard, term, record }),
+            Piece::State { handler, keys: state },
+            Piece::Letters(letters.collect()),
+            Piece::Messages(messages.collect()),
+            Piece::End(End { end: read, letters_upto: number, ..End::default() }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_piece_comes_back_as_it_was(commit in any_commit()) {
+            let commit = ShardCommit { number: commit.number / 2, ..commit };
+            for piece in pieces(commit) {
+                prop_assert_eq!(decode(encoded(&piece)), Ok(piece));
+            }
+        }
+    }
+
+    #[test]
+    fn mutated_pieces_do_no_harm() {
+        let mut runner = TestRunner::deterministic();
+        let corpus: Vec<Vec<u8>> = (0..8)
+            .flat_map(|_| pieces(any_commit().new_tree(&mut runner).unwrap().current()))
+            .map(|piece| encoded(&piece).to_vec())
+            .collect();
+        mutated::survive(&corpus, |bytes| {
+            let piece = Bytes::copy_from_slice(bytes);
+            let (decoded, most) = allocated::most(|| decode(piece));
+            assert!(most <= 4096 + bytes.len() * 100, "{most} bytes of memory for {} bytes", bytes.len());
+            if let Ok(piece) = decoded {
+                assert_eq!(decode(encoded(&piece)), Ok(piece));
+            }
+        });
+    }
+}

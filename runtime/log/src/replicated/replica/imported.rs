@@ -63,11 +63,9 @@ impl Imported {
             return Place::of(offset).sequence.saturating_sub(self.shift).max(self.done);
         }
         let later = self.entries.partition_point(|entry| entry.first <= offset);
-        match later.checked_sub(1).map(|at| self.entries[at]) {
-            Some(entry) => entry.sequence,
-            // Before all of them, or all of them are gone.
-            None => self.begun,
-        }
+        // Before all of them the first is where to begin.
+        let entry = self.entries.get(later.saturating_sub(1));
+        entry.map_or(self.done.max(self.begun), |entry| entry.sequence)
     }
 
     /// Every message of the entries up to this one is at or before it.
