@@ -25,6 +25,8 @@ pub enum MovingError {
     NoLog { path: PathBuf },
     #[error("failed to open the log in `{}`", path.display())]
     Directory { path: PathBuf, source: LogError },
+    #[error("failed to make a log in `{}`", path.display())]
+    Destination { path: PathBuf, source: LogError },
     #[error("failed to open the log of `{namespace}` at {url}")]
     Server { url: String, namespace: String, source: LogError },
     #[error("host `{name}` ({address}) works on the log: stop every host with Ctrl-C or SIGTERM first")]
@@ -89,7 +91,7 @@ pub async fn destination(settings: &Settings) -> Result<Box<dyn Restore>, Moving
                 let path = path.clone();
                 move || EmbeddedLog::restore(&path)
             });
-            opened.await.map_err(|source| MovingError::Directory { path: path.clone(), source })?
+            opened.await.map_err(|source| MovingError::Destination { path: path.clone(), source })?
         }
         LogSettings::Nats { url, .. } => {
             let options = nats_options(settings).expect("the settings name such a log");

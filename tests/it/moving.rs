@@ -6,7 +6,7 @@ use crate::crash::{SETTINGS, history_of, ids, load};
 use crate::harness::guests::guest;
 use crate::harness::process::{PROGRAM, Place, Process};
 use crate::harness::servers::fresh_namespace;
-use crate::harness::{nats, redis};
+use crate::harness::{PATIENCE, nats, redis};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -228,10 +228,14 @@ async fn an_import_that_is_killed_anywhere_imports_nothing_and_can_be_typed_agai
                 .spawn()
                 .unwrap();
             let mut input = child.stdin.take().unwrap();
-            // The second write waits until the program took most of the first.
             input.write_all(&bytes[..part]).unwrap();
-            input.flush().unwrap();
-            let _ = tokio::time::timeout(Duration::from_millis(1500), std::future::pending::<()>()).await;
+            let taken = async {
+                let mut pace = tokio::time::interval(Duration::from_millis(10));
+                while rustix::io::ioctl_fionread(&input).unwrap() > 0 {
+                    pace.tick().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, taken).await.expect("it does not read what it is given");
             child.kill().unwrap();
             child.wait().unwrap();
             match kind {

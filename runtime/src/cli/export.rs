@@ -4,6 +4,7 @@ use super::failure::{Exit, Failure};
 use super::output::{Output, grouped, note};
 use super::settings::SettingsArgs;
 use crate::clock;
+use crate::config::{LogSettings, Settings};
 use crate::log::portable::{Counts, End, file};
 use crate::message::Offset;
 use crate::moving::Source;
@@ -47,6 +48,7 @@ pub(super) fn run(args: &ExportArgs, output: &mut Output) -> Result<Exit, Failur
     }
     let started = clock::instant();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    say_lease(&loaded.settings);
     let source = runtime.block_on(Source::open(&loaded.settings))?;
     let write = |to: &mut (dyn Write + Send)| -> Result<(u64, End), Failure> {
         let mut writer = file::Writer::begin(to).context("failed to write the file")?;
@@ -56,8 +58,7 @@ pub(super) fn run(args: &ExportArgs, output: &mut Output) -> Result<Exit, Failur
             bar.set_position(writer.bytes());
             Ok(())
         }))?;
-        let bytes = writer.bytes();
-        let (_, end) = writer.finish(end).context("failed to write the file")?;
+        let (_, end, bytes) = writer.finish(end).context("failed to write the file")?;
         bar.finish_and_clear();
         Ok((bytes, end))
     };
@@ -86,6 +87,13 @@ pub(super) fn run(args: &ExportArgs, output: &mut Output) -> Result<Exit, Failur
     }
     note("start no host on this log any more: what it did from here on would not be in the file");
     Ok(Exit::Done)
+}
+
+/// Why nothing is seen to happen for a while.
+pub(super) fn say_lease(settings: &Settings) {
+    if !matches!(settings.log, LogSettings::Embedded { .. }) {
+        note(format!("listening for {:?} whether a host works on the log", settings.host.lease));
+    }
 }
 
 /// A file of this name is a whole one: it is written under another, and goes with a failure.

@@ -1,6 +1,6 @@
 //! `sluicebox import`: restores an exported log where the settings say.
 
-use super::export::{STANDARD, bar, counted, told};
+use super::export::{STANDARD, bar, counted, say_lease, told};
 use super::failure::{Exit, Failure};
 use super::output::{Output, grouped};
 use super::settings::SettingsArgs;
@@ -42,6 +42,7 @@ pub(super) fn run(args: &ImportArgs, output: &mut Output) -> Result<Exit, Failur
     let mut reader = file::Reader::begin(from).with_context(named)?;
     let started = clock::instant();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    say_lease(&loaded.settings);
     let mut restore = runtime.block_on(moving::destination(&loaded.settings))?;
     let bar = bar(if length > 0 {
         "{bytes} of {total_bytes}, {bytes_per_sec}, {eta} left"

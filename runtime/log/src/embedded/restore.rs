@@ -45,7 +45,18 @@ pub(super) struct EmbeddedRestore {
     topics: HashMap<Topic, (i64, Offset)>,
     shards: HashMap<ShardId, Known>,
     gaps: Gaps,
+    _partial: Partial,
     _lock: Lock,
+}
+
+/// What is not whole goes with it. Where it is whole it has another name.
+struct Partial(PathBuf);
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // What stays has a name that says what it is, and the next import clears it away.
+        let _ = clear(&self.0);
+    }
 }
 
 /// A shard that came.
@@ -63,12 +74,13 @@ impl EmbeddedRestore {
         let lock = Lock::take(&directory.join("lock"))?;
         check_absent(directory)?;
         clear(directory).map_err(|error| files(directory, "clear away what an import left in", &error))?;
+        let _partial = Partial(directory.to_owned());
         let connection = format::open_or_create(&partial(directory), CACHE_BYTES)?;
         let prepared = prepare(&connection);
         prepared.map_err(LogError::from)?;
         let (topics, shards, gaps) = Default::default();
         let (directory, crash) = (directory.to_owned(), CrashPoint::from_environment());
-        Ok(Self { connection, crash, directory, pieces: 0, after: None, topics, shards, gaps, _lock: lock })
+        Ok(Self { connection, crash, directory, pieces: 0, after: None, topics, shards, gaps, _partial, _lock: lock })
     }
 
     fn write(&mut self, piece: Piece) -> Result<(), LogError> {
@@ -227,7 +239,8 @@ impl EmbeddedRestore {
     fn complete(mut self, end: End) -> Result<(), LogError> {
         self.last_rows(end)?;
         self.crash.reach("import-before-sync");
-        let Self { connection, mut crash, _lock: lock, directory, .. } = self;
+        // The last one goes first: the lock is the last to go.
+        let Self { connection, mut crash, _lock, _partial, directory, .. } = self;
         // The last connection: what is left of its write-ahead log goes with it.
         connection.close().map_err(|(_, error)| Failure::from(error))?;
         let database = partial(&directory);
@@ -240,7 +253,6 @@ impl EmbeddedRestore {
             fs::rename(&database, format::database(&directory)).and_then(|()| File::open(&directory)?.sync_all());
         named.map_err(|error| files(&directory, "name what was imported in", &error))?;
         crash.reach("import-after-rename");
-        drop(lock);
         Ok(())
     }
 

@@ -69,12 +69,12 @@ impl<W: Write> Writer<W> {
         self.written
     }
 
-    /// Writes the last piece, with what was counted.
-    pub fn finish(mut self, end: End) -> io::Result<(W, End)> {
+    /// Writes the last piece, with what was counted; how many bytes it all is.
+    pub fn finish(mut self, end: End) -> io::Result<(W, End, u64)> {
         let end = End { counts: self.tally.counts, ..end };
         self.record(&Piece::End(end))?;
         self.to.flush()?;
-        Ok((self.to, end))
+        Ok((self.to, end, self.written))
     }
 
     fn record(&mut self, piece: &Piece) -> io::Result<()> {
