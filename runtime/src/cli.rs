@@ -16,9 +16,11 @@ mod dead;
 mod deploy;
 mod dev;
 mod examples;
+mod export;
 mod failure;
 mod handlers;
 mod hosts;
+mod import;
 mod new;
 mod output;
 mod publish;
@@ -128,6 +130,10 @@ pub enum Command {
     Hosts(hosts::HostsArgs),
     /// Copy the data, also while a host works on it
     Backup(backup::BackupArgs),
+    /// Write the whole log to a file, while no host runs, to move it to another place or another kind of log
+    Export(export::ExportArgs),
+    /// Restore an exported log into the place that the settings name
+    Import(import::ImportArgs),
     /// Measure this machine
     Bench(bench::BenchArgs),
     /// Write the script by which a shell completes the command line
@@ -180,6 +186,8 @@ fn run(cli: Cli, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Fai
         Command::Status(args) => status::run(&args, output),
         Command::Hosts(args) => hosts::run(&args, output),
         Command::Backup(args) => backup::run(&args, output),
+        Command::Export(args) => export::run(&args, output),
+        Command::Import(args) => import::run(&args, output),
         Command::Bench(args) => bench::run(&args, output),
         Command::Completions(args) => completions::run(&args, &mut Cli::command(), output),
     }

@@ -36,6 +36,7 @@ mod values;
 mod waits;
 
 pub use declared::handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
+pub use declared::host::LogKind;
 pub use files::files;
 pub(crate) use nearest::nearest;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
@@ -69,6 +70,16 @@ pub struct Loaded {
 pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
     let text = source::read(file)?;
     parse(&text, file, overrides, &|name| std::env::var(name).ok())
+}
+
+/// What a settings file says of the log, whatever else is wrong with it: modules may have yet to be built. `None`: it cannot be told.
+pub fn log_of(file: &Path, overrides: &Overrides) -> Option<LogSettings> {
+    let text = source::read(file).ok()?;
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    let mut findings = Findings::new(file, &text);
+    let log = Section::root(root.get_ref()).section(&mut findings, &declared::host::LOG);
+    let log = global::log(&mut findings, log, &global::directory_of(file), overrides);
+    (errors.is_empty() && Problems(findings.into_problems()).errors() == 0).then_some(log)
 }
 
 fn parse(text: &str, file: &Path, overrides: &Overrides, environment: Environment<'_>) -> Result<Loaded, Problems> {

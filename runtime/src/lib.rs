@@ -31,6 +31,7 @@ pub mod host;
 pub mod http;
 pub mod ingress;
 pub mod memory;
+pub mod moving;
 pub mod reader;
 pub mod registry;
 pub mod reroute;

@@ -15,7 +15,7 @@ mod load;
 mod store;
 
 pub use load::{LoadError, Reason};
-pub use store::{StoreError, VERSIONS_MAX, Version};
+pub use store::{StoreError, VERSIONS_MAX, Version, version_in};
 
 use crate::clock;
 use crate::commit::{Over, Pin};

@@ -10,6 +10,8 @@ mod reload;
 mod room;
 
 pub use host_data::versions;
+pub use nats::options as nats_options;
+pub use redis::options as redis_options;
 pub use reload::Source;
 
 use crate::blocking::blocking;

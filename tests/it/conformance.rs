@@ -50,6 +50,7 @@ mod kill;
 mod members;
 mod migration;
 mod modules;
+mod moved;
 mod nats;
 mod numbered;
 mod power;

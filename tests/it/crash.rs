@@ -135,7 +135,11 @@ fn some_again(round: usize, messages: usize, acknowledged: &BTreeSet<String>, rn
 
 /// What there is, without what `retain` has deleted.
 pub async fn history(place: &Place) -> History {
-    let log = EmbeddedLog::open_read_only(&place.data()).unwrap();
+    history_of(&EmbeddedLog::open_read_only(&place.data()).unwrap()).await
+}
+
+/// As [`history`], of a log of any kind.
+pub async fn history_of(log: &dyn Log) -> History {
     let keys: Vec<Key> = (0..KEYS).filter_map(|key| Key::parse(&format!("k{key}")).unwrap()).collect();
     let mut handlers = vec![];
     for routing in log.routings().await.unwrap().routings {
@@ -147,13 +151,13 @@ pub async fn history(place: &Place) -> History {
         handlers.push(Handler {
             policy: Policy { retry: Retry { attempts, ..Retry::default() }, ..Policy::default() },
             output: format!("out.{name}"),
-            state: counts(&log, &routing, &keys).await,
+            state: counts(log, &routing, &keys).await,
             ordered: name.as_str() != "third",
             life: Default::default(),
             routing,
         });
     }
-    History { messages: everything(&log).await, dead: dead_letters(&log).await, handlers, ..History::default() }
+    History { messages: everything(log).await, dead: dead_letters(log).await, handlers, ..History::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -235,7 +239,7 @@ async fn kill_9_under_load_loses_nothing_and_does_nothing_twice() {
 }
 
 /// The ids of all that was published.
-fn ids(history: &History) -> BTreeSet<&str> {
+pub fn ids(history: &History) -> BTreeSet<&str> {
     let published = history.messages.iter().filter(|message| message.topic.as_str() == "in");
     published.filter_map(|message| message.id.as_deref()).collect()
 }

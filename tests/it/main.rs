@@ -20,6 +20,7 @@ mod harness;
 mod hosts;
 mod hotload;
 mod identity;
+mod moving;
 mod nats;
 mod new;
 mod on_servers;

@@ -16,6 +16,7 @@ mod failure;
 mod file_system;
 mod forget;
 mod format;
+mod gaps;
 mod inspect;
 mod lock;
 mod log_state;
@@ -26,6 +27,7 @@ mod readers;
 mod redate;
 mod requests;
 mod reroute;
+mod restore;
 mod room;
 mod rows;
 mod shard;
@@ -47,6 +49,7 @@ use self::modules::ModuleWrite;
 use self::queries::Reader;
 use self::readers::{Length, Readers};
 use self::requests::Request;
+use self::restore::EmbeddedRestore;
 use self::room::{Bounds, Room};
 use self::trim::Looked;
 use self::writer::{Unanswered, Writer, WriterResources};
@@ -56,6 +59,7 @@ use crate::error::LogError;
 use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, StateQuery};
 use crate::members::{Heartbeat, Members};
 use crate::modules::{self as stored, Modules, PIECE_BYTES_MAX};
+use crate::portable::Restore;
 use crate::rerouting::Rerouting;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -118,6 +122,8 @@ pub struct EmbeddedLog {
     readers: Arc<Readers>,
     access: Access,
     file_system: FileSystem,
+    /// It was another kind of log before.
+    has_gaps: bool,
     /// Where the next trim goes on looking for topics that nobody needs.
     topics_looked_at: AtomicI64,
     /// This host, and nobody else.
@@ -145,6 +151,7 @@ impl EmbeddedLog {
         let bounds = Bounds::new(directory.to_owned(), options.bytes_max, options.disk_reserve_bytes);
         let room = Room::limit(&connection, bounds.clone())?;
         let readers = open_readers(&path, &options)?;
+        let has_gaps = gaps::has_any(&connection)?;
         let end = Reader::new(format::open_to_read(&path, 0)?).end()?;
         let state = Arc::new(LogState::new(end));
         let second_connection = format::open_to_checkpoint(&path)?;
@@ -159,7 +166,7 @@ impl EmbeddedLog {
             wal_bytes_max,
             lock_wait,
         })?;
-        Ok(Self::with(bounds, directory, state, readers, Access::ReadWrite(writer)))
+        Ok(Self { has_gaps, ..Self::with(bounds, directory, state, readers, Access::ReadWrite(writer)) })
     }
 
     /// Opens the log in `directory` to look at it, also while a host works on it. Whatever writes is refused.
@@ -173,7 +180,8 @@ impl EmbeddedLog {
     fn with(bounds: Bounds, directory: &Path, state: Arc<LogState>, readers: Arc<Readers>, access: Access) -> Self {
         let file_system = FileSystem::of(directory);
         let (topics_looked_at, members) = (AtomicI64::new(0), Members::default());
-        Self { state, bounds, readers, access, file_system, topics_looked_at, members }
+        let has_gaps = false;
+        Self { state, bounds, readers, access, file_system, has_gaps, topics_looked_at, members }
     }
 
     /// Copies the data in `directory` and the host's versions of `modules` to `to`, which must not exist or be empty;
@@ -185,6 +193,11 @@ impl EmbeddedLog {
         progress: impl FnMut(u64, u64),
     ) -> Result<Copied, BackupError> {
         backup::back_up(directory, modules, to, progress)
+    }
+
+    /// Restores a log into `directory`, which must have none. A log is there once all of it is. Blocks on the disk.
+    pub fn restore(directory: &Path) -> Result<Box<dyn Restore>, LogError> {
+        Ok(Box::new(EmbeddedRestore::begin(directory)?))
     }
 
     fn writer(&self) -> Result<&Writer, LogError> {
@@ -249,7 +262,7 @@ impl Log for EmbeddedLog {
             survives_power_loss: self.file_system.keeps == Keeps::Disk,
             times_never_fall: true,
             several_hosts: false,
-            lag_is_exact: true,
+            lag_is_exact: !self.has_gaps,
             measures_bytes: true,
             summary: format!(
                 "SQLite {} with a write-ahead log and `synchronous = FULL`: {}",

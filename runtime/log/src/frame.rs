@@ -17,13 +17,11 @@ mod place;
 pub(crate) mod tests;
 mod wire;
 
-#[cfg(any(feature = "nats", feature = "redis"))]
 pub(crate) use self::commit::{
     read_control, read_delayed, read_head, read_letter, read_mark, read_shard, write_control, write_delayed,
     write_head, write_letter, write_mark, write_shard,
 };
-#[cfg(any(feature = "nats", feature = "redis"))]
-pub(crate) use self::message::read_key;
+pub(crate) use self::message::{read_key, read_stored, write_stored};
 pub use self::place::Place;
 pub use self::wire::FrameError;
 pub(crate) use self::wire::{Reader, Writer};

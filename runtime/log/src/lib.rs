@@ -18,6 +18,7 @@ pub mod memory;
 mod modules;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod portable;
 mod records;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -7,8 +7,10 @@
 mod core;
 mod inspect;
 mod modules;
+mod restore;
 
 pub use self::core::MemoryCore;
+pub use self::restore::MemoryRestore;
 
 use crate::contract::{Batch, Guarantees, Log};
 use crate::contract::{ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};

@@ -23,6 +23,7 @@ pub use self::options::{Login, Options};
 
 use self::server::Server;
 use crate::error::LogError;
+use crate::portable::Restore;
 use crate::replicated::{Bounds, Replicated};
 
 /// The log on NATS JetStream, as this host has it.
@@ -34,5 +35,12 @@ impl NatsLog {
         let server = Box::pin(Server::connect(&options)).await?;
         let Options { flush_bytes, snapshot_bytes, .. } = options;
         Self::open_on(server, Bounds { flush_bytes, snapshot_bytes, ..Bounds::default() }).await
+    }
+
+    /// Connects, and restores a log into this one, which must be empty or the place of an import that was interrupted.
+    pub async fn restore(options: Options) -> Result<Box<dyn Restore>, LogError> {
+        let server = Box::pin(Server::connect(&options)).await?;
+        let Options { flush_bytes, snapshot_bytes, .. } = options;
+        Self::restore_on(server, Bounds { flush_bytes, snapshot_bytes }).await
     }
 }

@@ -40,6 +40,13 @@ impl ShardRecord {
         }
     }
 
+    /// More of its lists.
+    pub(crate) fn add(&mut self, record: Record) {
+        self.open.extend(record.open.into_iter().map(|head| (head.offset, head)));
+        self.marks.extend(record.marks);
+        self.delayed.extend(record.delayed.into_iter().map(|delayed| (delayed.number, delayed)));
+    }
+
     /// As a claim returns it.
     pub(crate) fn record(&self) -> Record {
         Record {

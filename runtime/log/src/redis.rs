@@ -35,6 +35,7 @@ pub use self::options::{Login, Options, check_url};
 pub use self::server::Server;
 
 use crate::error::LogError;
+use crate::portable::Restore;
 use crate::replicated::{Bounds, Replicated};
 
 /// The log on Redis, as this host has it.
@@ -46,5 +47,12 @@ impl RedisLog {
         let server = Server::connect(&options).await?;
         let Options { flush_bytes, snapshot_bytes, .. } = options;
         Self::open_on(server, Bounds { flush_bytes, snapshot_bytes, ..Bounds::default() }).await
+    }
+
+    /// Connects, and restores a log into this one, which must be empty or the place of an import that was interrupted.
+    pub async fn restore(options: Options) -> Result<Box<dyn Restore>, LogError> {
+        let server = Server::connect(&options).await?;
+        let Options { flush_bytes, snapshot_bytes, .. } = options;
+        Self::restore_on(server, Bounds { flush_bytes, snapshot_bytes }).await
     }
 }

@@ -25,6 +25,7 @@ mod look;
 mod modules;
 mod reads;
 mod replica;
+mod restore;
 mod room;
 mod shared;
 mod snapshot;
@@ -38,7 +39,7 @@ use self::entry::Entry;
 use self::replica::{Outcome, Replica};
 #[cfg(feature = "nats")]
 pub(crate) use self::shared::unreadable;
-use self::shared::{Shared, WriteError};
+use self::shared::{Purpose, Shared, WriteError};
 use crate::contract::{Batch, Guarantees, Log, ReadRequest, Routings, ShardStatus, Tail, Trim, Trimmed};
 use crate::error::LogError;
 use crate::frame::{Frame, Place};
@@ -46,6 +47,7 @@ use crate::inspect::{DelayedFacts, DelayedQuery, HeadQuery, OpenHead, StateKey, 
 use crate::limits::check_commit;
 use crate::members::{self, Heartbeat, Members};
 use crate::modules::Modules;
+use crate::portable::Restore;
 use crate::records;
 use crate::rerouting::Rerouting;
 use crate::routings::drop_settled_spans;
@@ -107,6 +109,16 @@ pub struct Replicated<E> {
 impl<E: Engine> Replicated<E> {
     /// Returns when all that is in the log was applied.
     pub async fn open_on(engine: E, bounds: Bounds) -> Result<Self, LogError> {
+        Self::open_for(Purpose::Work, engine, bounds).await
+    }
+
+    /// Restores a log into this one, which must be empty, or the place of an import that was interrupted.
+    pub(crate) async fn restore_on(engine: E, bounds: Bounds) -> Result<Box<dyn Restore>, LogError> {
+        let log = Self::open_for(Purpose::Import, engine, bounds).await?;
+        Ok(Box::new(restore::ReplicatedRestore::begin(log).await?))
+    }
+
+    async fn open_for(purpose: Purpose, engine: E, bounds: Bounds) -> Result<Self, LogError> {
         let replica = newest_intact(&engine).await?;
         if replica.id.is_none() {
             let begin = entry::encode(rand::random(), &Entry::Begin(LogId(rand::random())));
@@ -136,6 +148,7 @@ impl<E: Engine> Replicated<E> {
             }
         }
         watch::intact(&shared, shared.engine.ends().await?)?;
+        shared.opened(purpose)?;
         shared.room.look(&shared.engine).await?;
         let (appends, in_order) = (Appends::new(shared.clone()), Mutex::default());
         Ok(Self { shared, appends, in_order, members, _follower: follower, _watch: watch, _listener: listener })

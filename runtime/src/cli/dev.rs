@@ -2,16 +2,17 @@
 
 mod first;
 mod rebuild;
+mod server;
 mod sources;
 
 use super::failure::{Exit, Failure};
 use super::output::{Output, note};
 use super::run::{Hangup, guarantee, host};
 use super::settings::AboveArgs;
-use crate::config::{self, HandlerSettings};
+use crate::config::{self, HandlerSettings, LogKind, Overrides};
 use crate::service::{Service, Source};
 use crate::telemetry::Metrics;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,12 +29,35 @@ pub struct DevArgs {
     /// Say in full what the log guarantees, and why
     #[arg(long, short)]
     verbose: bool,
+    /// Work on this kind of log instead of the one in the settings file: on a server of this machine, unless the file says
+    /// where its servers are. No server is started
+    #[arg(long, value_enum, value_name = "KIND")]
+    log: Option<OnLog>,
     #[command(flatten)]
     above: AboveArgs,
 }
 
+/// The kinds of log, as typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OnLog {
+    Embedded,
+    Nats,
+    Redis,
+}
+
+impl From<OnLog> for LogKind {
+    fn from(kind: OnLog) -> Self {
+        match kind {
+            OnLog::Embedded => LogKind::Embedded,
+            OnLog::Nats => LogKind::Nats,
+            OnLog::Redis => LogKind::Redis,
+        }
+    }
+}
+
 pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) -> Result<Exit, Failure> {
-    let source = Source { file: args.dir.join(config::FILE_NAME), overrides: args.above.overrides() };
+    let overrides = Overrides { log: args.log.map(Into::into), ..args.above.overrides() };
+    let source = Source { file: args.dir.join(config::FILE_NAME), overrides };
     // What else is wrong with it may be that a module is not built yet.
     if !source.file.exists() {
         return Err(Failure::new(
@@ -44,6 +68,10 @@ pub(super) fn run(args: &DevArgs, metrics: Arc<Metrics>, output: &mut Output) ->
                 args.dir.display()
             ),
         ));
+    }
+    // Before anything is built: that takes a while.
+    if let Some(log) = config::log_of(&source.file, &source.overrides) {
+        server::check_there(&log)?;
     }
     note(format!("building the handlers in {}", args.dir.display()));
     // Until it is good there is nothing to stop: a signal ends the process as any other.

@@ -17,6 +17,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("dev", "build and run the handlers of this folder"),
             ("dev handlers --listen 127.0.0.1:9000", "of another folder, on another port"),
+            ("dev handlers --log nats", "on a NATS server of this machine"),
         ],
     ),
     (
@@ -127,6 +128,21 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("hosts", "who works on the log, and how many shards each has"),
             ("hosts --json", "with the shards of each, for programs"),
+        ],
+    ),
+    (
+        "export",
+        &[
+            ("export shop.log", "all of the log that ./sluicebox.toml names, while no host runs"),
+            ("export shop.log --from 1000000", "without older messages that no handler needs any more"),
+            ("export - > shop.log", "through a pipe, such as to another machine"),
+        ],
+    ),
+    (
+        "import",
+        &[
+            ("import shop.log", "into the place that ./sluicebox.toml names, of any kind"),
+            ("import shop.log -c on-nats.toml", "into the one of other settings"),
         ],
     ),
     ("backup", &[("backup /mnt/backup/shop", "a copy of the data from which a host can start, while this one runs")]),

@@ -38,7 +38,7 @@ pub struct AboveArgs {
 impl AboveArgs {
     pub fn overrides(&self) -> Overrides {
         let Self { listen, data, token_file, namespace, host_name } = self.clone();
-        Overrides { namespace, listen, data, token_file, host_name, accept_clock: false }
+        Overrides { namespace, listen, data, token_file, host_name, log: None, accept_clock: false }
     }
 }
 

@@ -62,11 +62,29 @@ pub(super) fn log(
     overrides: &Overrides,
 ) -> LogSettings {
     let kind = section.item(&LOG_KIND);
-    match kind.as_ref().and_then(|item| LOG_KIND.kind.parse(findings, item)) {
-        // One that is none was reported: what stands beside it is looked at as if it were the default.
-        None | Some(LogKind::Embedded) => embedded(findings, section, directory, overrides),
-        Some(LogKind::Nats) => nats::read(findings, section, directory),
-        Some(LogKind::Redis) => redis::read(findings, section, directory),
+    // One that is none was reported: what stands beside it is looked at as if it were the default.
+    let kind = kind.as_ref().and_then(|item| LOG_KIND.kind.parse(findings, item)).unwrap_or(LogKind::Embedded);
+    let typed = match kind {
+        LogKind::Embedded => embedded(findings, section, directory, overrides),
+        LogKind::Nats => nats::read(findings, section, directory),
+        LogKind::Redis => redis::read(findings, section, directory),
+    };
+    match overrides.log {
+        Some(wanted) if wanted != kind => as_without_settings(wanted, directory, overrides),
+        _ => typed,
+    }
+}
+
+/// A log of this kind as it is where nothing is said of it.
+fn as_without_settings(kind: LogKind, directory: &Path, overrides: &Overrides) -> LogSettings {
+    let retain = Retain::default();
+    match kind {
+        LogKind::Embedded => {
+            let path = overrides.data.clone().unwrap_or_else(|| directory.join(LOG_PATH.default.0));
+            LogSettings::Embedded { path, retain }
+        }
+        LogKind::Nats => nats::without_settings(retain),
+        LogKind::Redis => redis::without_settings(retain),
     }
 }
 

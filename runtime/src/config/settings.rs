@@ -1,5 +1,6 @@
 //! What the settings are once nothing invalid is left in them.
 
+use super::declared::host::LogKind;
 use super::secret::Secret;
 use crate::clock::Timestamp;
 use crate::handler::{DelayedBound, HandlerName, Policy};
@@ -216,6 +217,8 @@ pub struct Overrides {
     pub token_file: Option<PathBuf>,
     /// `--host-name`, `SLUICEBOX_HOST_NAME`.
     pub host_name: Option<String>,
+    /// `dev --log`: this kind of log, where its server is without settings if the file names another kind.
+    pub log: Option<LogKind>,
     /// `--accept-clock`.
     pub accept_clock: bool,
 }

@@ -567,6 +567,26 @@ fn flags_and_variables_win_over_the_file() {
     }
 }
 
+#[test]
+fn another_kind_of_log_is_taken_where_its_server_is_by_default_and_the_same_as_the_file_says() {
+    let files = Files::new();
+    let url = |text: &str, kind| match files
+        .parse(text, &Overrides { log: Some(kind), ..Overrides::default() })
+        .unwrap()
+        .settings
+        .log
+    {
+        LogSettings::Embedded { path, .. } => path.display().to_string(),
+        LogSettings::Nats { url, .. } | LogSettings::Redis { url, .. } => url,
+    };
+    let (embedded, nats) =
+        ("[log]\nkind = \"embedded\"\npath = \"x\"", "[log]\nkind = \"nats\"\nurl = \"nats://far:1\"");
+    assert_eq!(url(embedded, LogKind::Nats), "nats://127.0.0.1:4222");
+    assert_eq!(url(embedded, LogKind::Redis), "redis://127.0.0.1:6379");
+    assert_eq!(url(nats, LogKind::Nats), "nats://far:1");
+    assert!(url(nats, LogKind::Embedded).ends_with("/data"));
+}
+
 mod properties {
     use super::*;
     use proptest::prelude::*;

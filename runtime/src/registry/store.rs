@@ -49,6 +49,11 @@ pub enum StoreError {
     Damaged { digest: Digest, path: PathBuf },
 }
 
+/// The bytes of a version that a host keeps in this directory, not compared with the digest; `None`: it has none such.
+pub fn version_in(directory: &Path, digest: Digest) -> Option<Vec<u8>> {
+    fs::read(directory.join(format!("{digest}.{MODULE}"))).ok()
+}
+
 /// The directory of versions. One host at a time uses it: a lock of its directory sees to that.
 pub struct Store {
     directory: PathBuf,

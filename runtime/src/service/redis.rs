@@ -18,23 +18,14 @@ pub(super) async fn open(
     settings: &Settings,
     metrics: &Metrics,
 ) -> Result<(Arc<dyn Log>, HostData, Natives, Option<Arc<Intake>>), StartError> {
-    let LogSettings::Redis { url, login, ca_file, edges, .. } = &settings.log else {
-        let source = LogError::Refused { reason: "the settings name another kind of log".into() };
-        return Err(StartError::OnServer { url: String::new(), namespace: settings.namespace.to_string(), source });
-    };
     let namespace = settings.namespace.to_string();
+    let (LogSettings::Redis { url, edges, .. }, Some(options)) = (&settings.log, options(settings)) else {
+        let source = LogError::Refused { reason: "the settings name another kind of log".into() };
+        return Err(StartError::OnServer { url: String::new(), namespace, source });
+    };
     let data = settings.host.data.clone();
     // Before the log: a directory that another host uses is a mistake in the settings, and says so.
     let host_data = blocking(move || HostData::open(&data, &data.join("log"))).await?;
-    let options = Options {
-        login: match login.clone() {
-            RedisLogin::None => Login::None,
-            RedisLogin::Password(password) => Login::Password(password.expose().into()),
-            RedisLogin::User { user, password } => Login::User { user, password: password.expose().into() },
-        },
-        ca_file: ca_file.clone(),
-        ..Options::new(url.as_str(), namespace.as_str())
-    };
     let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
     let log = RedisLog::open(options).await.map_err(failed)?;
     host_clock::begin_with(log.time().await.map_err(failed)?);
@@ -51,4 +42,15 @@ pub(super) async fn open(
     }
     tracing::info!("{}", edges::rights(&namespace));
     Ok((Arc::new(log), host_data, natives, intake))
+}
+
+/// How the settings say to connect; `None`: they name another kind of log.
+pub fn options(settings: &Settings) -> Option<Options> {
+    let LogSettings::Redis { url, login, ca_file, .. } = &settings.log else { return None };
+    let login = match login.clone() {
+        RedisLogin::None => Login::None,
+        RedisLogin::Password(password) => Login::Password(password.expose().into()),
+        RedisLogin::User { user, password } => Login::User { user, password: password.expose().into() },
+    };
+    Some(Options { login, ca_file: ca_file.clone(), ..Options::new(url.as_str(), settings.namespace.as_str()) })
 }

@@ -22,7 +22,7 @@ fn any_key() -> impl Strategy<Value = Key> {
     prop_oneof!["[ab]", ".{1,60}".prop_filter("not empty", |text| !text.is_empty())].prop_map(|text| key(&text))
 }
 
-fn any_message() -> impl Strategy<Value = NewMessage> {
+pub(super) fn any_message() -> impl Strategy<Value = NewMessage> {
     let headers = vec(("[a-zA-Z-]{1,9}", ".{0,9}"), 0..3).prop_map(Headers::new);
     (option::of(any_key()), option::of(".{1,20}"), headers, vec(any::<u8>(), 0..40), any::<u8>()).prop_map(
         |(key, id, headers, body, hops)| NewMessage {
@@ -78,7 +78,7 @@ fn any_control() -> impl Strategy<Value = Control> {
 }
 
 /// Everything of a commit but its shard, term and number.
-fn any_commit() -> impl Strategy<Value = ShardCommit> {
+pub(super) fn any_commit() -> impl Strategy<Value = ShardCommit> {
     let mark = (any::<u128>(), any::<u64>()).prop_map(|(id, time)| Mark { id: IdHash(id), time: Timestamp(time) });
     let delayed = (0..9u64, any::<u64>(), any_message()).prop_map(|(number, due, message)| Delayed {
         number,

@@ -178,7 +178,7 @@ fn take_same(
 }
 
 /// Adds a letter and returns what it takes.
-fn add(
+pub(super) fn add(
     add: &mut Statement<'_>,
     handler_id: i64,
     shard_id: i64,

@@ -60,7 +60,7 @@ impl Opening {
     }
 }
 
-fn create_directory(directory: &Path) -> Result<(), LogError> {
+pub(super) fn create_directory(directory: &Path) -> Result<(), LogError> {
     let create = || {
         std::fs::create_dir_all(directory)?;
         // DURABLE: or the directory itself could be gone after a loss of power.

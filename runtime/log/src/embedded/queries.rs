@@ -229,7 +229,7 @@ impl Reader {
         let snapshot = self.connection.unchecked_transaction()?;
         let end = self.end()?;
         let oldest: Option<i64> = snapshot.query_row("SELECT min(offset) FROM log", [], |row| row.get(0))?;
-        // What was deleted is behind nobody. This log's offsets have no gaps but that one.
+        // What was deleted is behind nobody.
         let before_oldest = Offset(oldest.map_or(end.0, |oldest| oldest.cast_unsigned() - 1));
         let mut select = snapshot.prepare_cached(
             "SELECT name, shard_index, term, commit_number, read, \
@@ -239,6 +239,7 @@ impl Reader {
              FROM shards JOIN handlers ON handlers.id = handler_id WHERE NOT forgotten ORDER BY name, shard_index",
         )?;
         let mut found = select.query([])?;
+        let all = self.messages_upto(end)?;
         let mut status = vec![];
         while let Some(row) = found.next()? {
             let read = Offset(uint(row, 4)?);
@@ -253,7 +254,7 @@ impl Reader {
                 delayed: uint(row, 8)?,
                 control: rows::control(row, 9)?,
                 controlled: Offset(uint(row, 10)?),
-                behind: end.0.saturating_sub(read.max(before_oldest).0),
+                behind: all.saturating_sub(self.messages_upto(read.max(before_oldest))?),
             });
         }
         Ok(status)

@@ -75,12 +75,12 @@ impl Reader {
         Ok(Looked::Due(Due { floor: self.floor(&trim.holders)?, unused_topics }))
     }
 
-    /// How many messages after this offset are gone. This log's offsets have no gaps but that one.
+    /// How many messages after this offset are gone.
     pub(super) fn gone_after(&self, offset: Offset) -> Result<u64, Failure> {
         let mut select = self.connection().prepare_cached("SELECT min(offset) FROM log")?;
         let oldest: Option<i64> = select.query_row([], |row| row.get(0))?;
         let last_gone = oldest.map_or(self.end()?.0, |oldest| oldest.cast_unsigned() - 1);
-        Ok(last_gone.saturating_sub(offset.0))
+        Ok(self.messages_upto(Offset(last_gone))?.saturating_sub(self.messages_upto(offset)?))
     }
 
     /// What these handlers have not settled: from the oldest open head, from `read` and from `controlled` of each shard

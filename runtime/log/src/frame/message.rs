@@ -57,7 +57,7 @@ fn read_after(reader: &mut Reader, topic: &mut Option<Topic>) -> Result<NewMessa
 }
 
 /// A message with its place and time: a dead letter has it by value, and may have one that is beyond the limits.
-pub(super) fn write_stored(writer: &mut Writer, message: &Message) {
+pub(crate) fn write_stored(writer: &mut Writer, message: &Message) {
     let Message { offset, topic, key, id, headers, body, time, hops } = message;
     write_parts(writer, topic, key.as_ref(), id.as_deref(), headers, *hops);
     writer.bytes(body);
@@ -65,7 +65,7 @@ pub(super) fn write_stored(writer: &mut Writer, message: &Message) {
     writer.number(time.0);
 }
 
-pub(super) fn read_stored(reader: &mut Reader) -> Result<Arc<Message>, FrameError> {
+pub(crate) fn read_stored(reader: &mut Reader) -> Result<Arc<Message>, FrameError> {
     let message = read_unchecked(reader, &mut None)?;
     let (offset, time) = (Offset(reader.number()?), Timestamp(reader.number()?));
     Ok(Arc::new(Message::from_new(message, offset, time)))

@@ -1,7 +1,7 @@
 //! Any commit comes back as it was, and no bytes do harm.
 
 pub(crate) mod allocated;
-mod arbitrary;
+pub(crate) mod arbitrary;
 pub(crate) mod mutated;
 
 use super::*;

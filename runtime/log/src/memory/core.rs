@@ -4,6 +4,7 @@ use super::modules::Kept;
 use crate::contract::{Batch, ReadRequest, Routings, ShardStatus, Trim, Trimmed};
 use crate::error::LogError;
 use crate::limits::{check_commit, check_messages};
+use crate::portable::{About, End, Module, Piece, ShardPart};
 use crate::records::{self, ShardRecord};
 use crate::rerouting::{MovedLetter, Rerouting};
 use crate::routings::drop_settled_spans;
@@ -188,6 +189,46 @@ impl MemoryCore {
         for routing in &mut self.routings.routings {
             routing.identity.time = redate.time(routing.identity.time);
         }
+    }
+
+    /// Takes a piece of a log that is brought along from another place; see [`Restore`](crate::portable::Restore).
+    pub(super) fn restore(&mut self, piece: Piece) -> Result<(), LogError> {
+        match piece {
+            Piece::About(About { after, gone, .. }) => self.begin_restored(after, gone),
+            Piece::Routings(routings) => self.routings = routings,
+            Piece::Module(Module { handler, time, bytes }) => {
+                self.modules.put(&handler, bytes, &[], time)?;
+            }
+            Piece::Shard(ShardPart { shard, term, record }) => {
+                let known = self.shards.entry(shard).or_insert_with(|| {
+                    let lists = Record { open: vec![], marks: vec![], delayed: vec![], ..record.clone() };
+                    ShardRecord::from_record(term, lists)
+                });
+                known.add(record);
+            }
+            Piece::State { handler, keys } => {
+                let state = self.state.entry(handler).or_default();
+                for KeyWrites { key, writes } in keys {
+                    let entries = state.entry(key).or_default();
+                    writes.iter().for_each(|write| entries.apply(write));
+                }
+            }
+            Piece::Letters(letters) => self.dead.extend(letters),
+            Piece::Messages(messages) => {
+                self.appended += messages.len() as u64;
+                self.messages.extend(messages);
+            }
+            Piece::End(End { end, time, letters_upto, .. }) => {
+                (self.last, self.dead_last) = ((end, time), letters_upto);
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_restored(&mut self, after: Offset, gone: u64) {
+        // Which ones they were nobody knows any more.
+        let upto = after.0;
+        self.gone = (0..gone).map(|back| Offset(upto.saturating_sub(back).max(1))).rev().collect();
     }
 
     /// All routings and their version.

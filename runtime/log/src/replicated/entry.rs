@@ -5,17 +5,21 @@
 use crate::frame::{self, Frame, FrameError, Reader, Writer};
 use crate::frame::{read_control, read_delayed, read_head, read_mark, read_shard};
 use crate::frame::{write_control, write_delayed, write_head, write_mark, write_shard};
+use crate::portable::{self, About, Piece};
 use crate::rerouting::{MovedLetter, Rerouting};
 use crate::routings;
 use bytes::Bytes;
 use sluicebox_core::commit::{LogId, Record, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
-use sluicebox_core::message::{IdHash, Offset};
+use sluicebox_core::message::{IdHash, Message, Offset};
 use sluicebox_core::routing::Routing;
+use std::sync::Arc;
 
 /// Tells the entries of this file from frames, and says their format.
 const MAGIC: u8 = 0xF6;
 const VERSION: u8 = 1;
+/// Of entries that hosts of before do not know: to pass them over would lose what they hold.
+const VERSION_OF_IMPORTS: u8 = 2;
 
 /// Drawn by the writer of an entry.
 pub(super) type Nonce = u64;
@@ -56,6 +60,24 @@ pub(super) enum Entry {
         upto: u64,
         state_sequence: u64,
     },
+    Import(Import),
+}
+
+/// A log that is brought along from another place, piece by piece: nothing of it counts before the last entry.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Import {
+    /// Into an empty log, or in place of an import that was given up. The sequence of this entry names the import.
+    Begin(About),
+    Piece {
+        import: u64,
+        piece: Box<Piece>,
+    },
+    /// In force from here on: the log's end, and what is higher than every offset and number of a letter.
+    Done {
+        import: u64,
+        end: Offset,
+        upto: u64,
+    },
 }
 
 pub(super) fn encode(nonce: Nonce, entry: &Entry) -> Bytes {
@@ -69,7 +91,8 @@ pub(super) fn encode(nonce: Nonce, entry: &Entry) -> Bytes {
 }
 
 fn write(writer: &mut Writer, entry: &Entry) {
-    let mut kind = |kind: u8| [MAGIC, VERSION, kind].into_iter().for_each(|byte| writer.byte(byte));
+    let version = if matches!(entry, Entry::Import(_)) { VERSION_OF_IMPORTS } else { VERSION };
+    let mut kind = |kind: u8| [MAGIC, version, kind].into_iter().for_each(|byte| writer.byte(byte));
     match entry {
         Entry::Frame(frame) => frame::write(writer, frame),
         Entry::Parts(sequences) => {
@@ -120,6 +143,19 @@ fn write(writer: &mut Writer, entry: &Entry) {
             kind(8);
             [*upto, *state_sequence].into_iter().for_each(|number| writer.number(number));
         }
+        Entry::Import(Import::Begin(about)) => {
+            kind(9);
+            portable::encode(writer, &Piece::About(about.clone()));
+        }
+        Entry::Import(Import::Piece { import, piece }) => {
+            kind(10);
+            writer.number(*import);
+            portable::encode(writer, piece);
+        }
+        Entry::Import(Import::Done { import, end, upto }) => {
+            kind(11);
+            [*import, end.0, *upto].into_iter().for_each(|number| writer.number(number));
+        }
     }
 }
 
@@ -144,6 +180,11 @@ pub(super) fn decode(content: Bytes) -> Result<Entry, FrameError> {
 pub(super) enum Unpacked {
     Frame(frame::Unpacked),
     Parts(Vec<u64>),
+    /// Messages that were brought along, with the offsets and times that they had.
+    Imported {
+        import: u64,
+        messages: Vec<Arc<Message>>,
+    },
     /// No messages.
     Other,
 }
@@ -155,6 +196,13 @@ pub(super) fn unpack(content: Bytes) -> Result<Unpacked, FrameError> {
     let (kind, mut reader) = started(content)?;
     match kind {
         1 => Ok(Unpacked::Parts(reader.list(1, Reader::number)?)),
+        10 => match read(10, &mut reader)? {
+            Entry::Import(Import::Piece { import, piece }) => Ok(match *piece {
+                Piece::Messages(messages) => Unpacked::Imported { import, messages },
+                _ => Unpacked::Other,
+            }),
+            _ => Ok(Unpacked::Other),
+        },
         _ => Ok(Unpacked::Other),
     }
 }
@@ -163,7 +211,7 @@ fn started(content: Bytes) -> Result<(u8, Reader), FrameError> {
     let mut reader = Reader::new(content);
     reader.byte()?;
     match reader.byte()? {
-        VERSION => Ok((reader.byte()?, reader)),
+        VERSION | VERSION_OF_IMPORTS => Ok((reader.byte()?, reader)),
         version => Err(FrameError::Version { version }),
     }
 }
@@ -186,6 +234,16 @@ fn read(kind: u8, reader: &mut Reader) -> Result<Entry, FrameError> {
         },
         7 => Entry::Trim { from: Offset(reader.number()?), upto: Offset(reader.number()?), messages: reader.number()? },
         8 => Entry::Flushed { upto: reader.number()?, state_sequence: reader.number()? },
+        9 => match portable::read(reader)? {
+            Piece::About(about) => Entry::Import(Import::Begin(about)),
+            _ => return Err(FrameError::Invalid("an import that begins with another piece")),
+        },
+        10 => Entry::Import(Import::Piece { import: reader.number()?, piece: Box::new(portable::read(reader)?) }),
+        11 => Entry::Import(Import::Done {
+            import: reader.number()?,
+            end: Offset(reader.number()?),
+            upto: reader.number()?,
+        }),
         _ => return Err(FrameError::Invalid("an entry of an unknown kind")),
     })
 }
@@ -240,6 +298,7 @@ pub(super) fn read_record(reader: &mut Reader) -> Result<Record, FrameError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Routings;
     use crate::frame::tests::{allocated, mutated};
     use sluicebox_core::clock::Timestamp;
     use sluicebox_core::commit::{Control, Delayed, Mark};
@@ -289,6 +348,9 @@ mod tests {
             Entry::Forget { handler, upto: 5, version: 6 },
             Entry::Trim { from: Offset(1), upto: Offset(1 << 20), messages: 3 },
             Entry::Flushed { upto: 1000, state_sequence: 2000 },
+            Entry::Import(Import::Begin(About { kind: "embedded".into(), after: Offset(7), gone: 3 })),
+            Entry::Import(Import::Piece { import: 300, piece: Box::new(Piece::Routings(Routings::default())) }),
+            Entry::Import(Import::Done { import: 300, end: Offset(9), upto: 1 << 40 }),
         ]
     }
 

@@ -122,6 +122,7 @@ async fn apply<E: Engine>(shared: &Shared<E>, entry: Stored, batch: &mut Batch) 
     };
     shared.since_snapshot.fetch_add(bytes, Ordering::Relaxed);
     let (messages, outcome) = shared.replica().apply(sequence, time, entry, answer.is_some());
+    shared.check_import()?;
     batch.messages.extend(messages);
     Ok(answer.map(|answer| (answer, outcome)))
 }

@@ -3,6 +3,7 @@
 use super::engine::Engine;
 use super::entry::{self, Entry};
 use super::reads;
+use super::replica::Replica;
 use super::shared::{Shared, unreadable};
 use crate::contract::ShardStatus;
 use crate::error::LogError;
@@ -24,17 +25,17 @@ pub(super) fn status<E: Engine>(shared: &Shared<E>) -> Vec<ShardStatus> {
             .dead
             .get(&id.handler)
             .map_or(0, |dead| dead.letters().values().filter(|indexed| indexed.letter.shard == *id).count());
-        shard.status(id, dead, about_behind(shard.read.max(replica.trimmed), replica.end))
+        shard.status(id, dead, about_behind(&replica, shard.read.max(replica.trimmed)))
     });
     status.collect()
 }
 
 /// Entries, not messages: how many are in each is not counted.
-fn about_behind(read: Offset, end: Offset) -> u64 {
-    if read >= end {
+fn about_behind(replica: &Replica, read: Offset) -> u64 {
+    if read >= replica.end {
         return 0;
     }
-    Place::of(end).sequence.saturating_sub(Place::of(read).sequence).max(1)
+    replica.sequence_of(replica.end).saturating_sub(replica.sequence_of(read)).max(1)
 }
 
 pub(super) async fn heads<E: Engine>(shared: &Shared<E>, query: HeadQuery) -> Result<Vec<OpenHead>, LogError> {
@@ -127,13 +128,15 @@ pub(super) async fn dead<E: Engine>(shared: &Shared<E>, query: DeadQuery) -> Res
     // Letters of one commit are beside each other in a list.
     let mut frame: Option<(u64, Box<ShardCommit>)> = None;
     for (number, known) in listed {
-        let Place { sequence, index } = Place::of(Offset(number));
-        if frame.as_ref().is_none_or(|(of, _)| *of != sequence) {
+        let at = shared.replica().letter_at(number);
+        if let Some(Place { sequence, .. }) = at
+            && frame.as_ref().is_none_or(|(of, _)| *of != sequence)
+        {
             frame = commit_at(shared, sequence).await?.map(|commit| (sequence, commit));
         }
-        let letter = match &frame {
-            Some((_, commit)) => commit.dead.get(usize::from(index)).cloned(),
-            None => kept(shared, &known, number).await?,
+        let letter = match (&frame, at) {
+            (Some((_, commit)), Some(at)) => commit.dead.get(usize::from(at.index)).cloned(),
+            _ => kept(shared, &known, number).await?,
         };
         // It may have been dropped since, and its frame with it.
         let Some(letter) = letter else { continue };

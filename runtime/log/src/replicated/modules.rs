@@ -6,6 +6,7 @@ use super::shared::{Shared, unreadable};
 use crate::error::LogError;
 use crate::frame::{FrameError, Reader, Writer};
 use crate::modules::{self, Modules, StoredModule, surplus, verified};
+use crate::portable::Module;
 use bytes::Bytes;
 use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::handler::{Digest, HandlerName};
@@ -80,6 +81,16 @@ pub(super) async fn put<E: Engine>(
         shared.engine.drop_module(&handler, digest).await?;
     }
     Ok(digest)
+}
+
+/// Keeps a module that was brought along, as the newest of its handler, with the time that it had.
+pub(super) async fn restore<E: Engine>(shared: &Shared<E>, module: Module) -> Result<(), LogError> {
+    let Module { handler, time, bytes } = module;
+    modules::check(&bytes)?;
+    let kept = kept(shared).await?.remove(&handler).unwrap_or_default();
+    let number = kept.last().map_or(0, |(_, said)| said.number) + 1;
+    let said = Said { number, since: shared.replica().applied, time, bytes: bytes.len() as u64 };
+    shared.engine.put_module(&handler, Digest::of(&bytes), said.encode(), bytes).await
 }
 
 pub(super) async fn get<E: Engine>(

@@ -6,7 +6,6 @@ use super::replica::number;
 use super::shared::{Shared, unreadable};
 use crate::contract::{Batch, ReadRequest};
 use crate::error::LogError;
-use crate::frame::Place;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sluicebox_core::clock::Timestamp;
 use sluicebox_core::message::{Message, Offset};
@@ -23,16 +22,13 @@ const PAGE_ENTRIES_MIN: u64 = 4;
 const FETCHES_MAX: usize = 32;
 
 pub(super) async fn read<E: Engine>(shared: &Shared<E>, request: ReadRequest) -> Result<Batch, LogError> {
-    let (end, trimmed) = {
+    let (after, upto, first, last) = {
         let replica = shared.replica();
-        (replica.end, replica.trimmed)
+        let (after, upto) = (request.after.max(replica.trimmed), request.upto.min(replica.end).max(request.after));
+        (after, upto, replica.sequence_of(after).max(1), replica.sequence_of(upto))
     };
-    let upto = request.upto.min(end).max(request.after);
     let mut batch = Batch { messages: vec![], upto };
     let mut bytes = 0;
-    let after = request.after.max(trimmed);
-    let last = Place::of(upto).sequence;
-    let first = Place::of(after).sequence.max(1);
     let mut sequence = first;
     let mut page_entries = shared.page_entries.load(Ordering::Relaxed).max(PAGE_ENTRIES_MIN);
     for _ in 0..ROUNDS_MAX {
@@ -65,7 +61,7 @@ pub(super) async fn read<E: Engine>(shared: &Shared<E>, request: ReadRequest) ->
     }
     shared.page_entries.store(sequence - first, Ordering::Relaxed);
     if sequence <= last {
-        batch.upto = Place::last_of(sequence - 1).offset().clamp(request.after, upto);
+        batch.upto = shared.replica().last_offset(sequence - 1).clamp(request.after, upto);
     }
     Ok(batch)
 }
@@ -88,25 +84,30 @@ async fn messages<E: Engine>(shared: &Shared<E>, entry: &Stored) -> Result<Vec<A
         }
         unpacked => unpacked,
     };
-    let Unpacked::Frame(frame) = unpacked else { return Ok(vec![]) };
-    let counts =
-        |origin: &crate::frame::Origin| shared.replica().counts(&origin.shard.handler, origin.term, entry.sequence);
-    if !frame.origin.as_ref().is_none_or(counts) {
+    let replica = shared.replica();
+    let imported = &replica.imported;
+    let frame = match unpacked {
+        Unpacked::Frame(frame) => frame,
+        // Of an import that was given up nothing counts.
+        Unpacked::Imported { import, messages } if import == imported.begun => return Ok(messages),
+        _ => return Ok(vec![]),
+    };
+    let counts = |origin: &crate::frame::Origin| replica.counts(&origin.shard.handler, origin.term, entry.sequence);
+    if imported.voids(entry.sequence) || !frame.origin.as_ref().is_none_or(counts) {
         return Ok(vec![]);
     }
-    Ok(number(entry.sequence, entry.time, frame.messages))
+    Ok(number(entry.sequence + imported.shift, entry.time, frame.messages))
 }
 
 pub(super) async fn fetch<E: Engine>(
     shared: &Shared<E>,
     offsets: Vec<Offset>,
 ) -> Result<Vec<Option<Arc<Message>>>, LogError> {
-    let (end, trimmed) = {
+    let mut sequences: Vec<u64> = {
         let replica = shared.replica();
-        (replica.end, replica.trimmed)
+        let is_there = |at: &&Offset| **at > replica.trimmed && **at <= replica.end;
+        offsets.iter().filter(is_there).map(|at| replica.sequence_of(*at)).collect()
     };
-    let mut sequences: Vec<u64> =
-        offsets.iter().filter(|at| **at > trimmed && **at <= end).map(|at| Place::of(*at).sequence).collect();
     sequences.sort_unstable();
     sequences.dedup();
     let wanted: std::collections::HashSet<Offset> = offsets.iter().copied().collect();
@@ -124,15 +125,20 @@ pub(super) async fn fetch<E: Engine>(
 
 /// The last message older than `time`.
 pub(super) async fn offset_before<E: Engine>(shared: &Shared<E>, time: Timestamp) -> Result<Offset, LogError> {
-    let (applied, trimmed, end) = {
+    let (applied, trimmed, end, first, imported) = {
         let replica = shared.replica();
-        (replica.applied, replica.trimmed, replica.end)
+        let first = replica.sequence_of(replica.trimmed).max(1);
+        (replica.applied, replica.trimmed, replica.end, first, replica.imported.clone())
     };
     if end <= trimmed {
         return Ok(Offset::START);
     }
     let mut until = shared.engine.first_since(time).await?.unwrap_or(u64::MAX).min(applied + 1);
-    let first = Place::of(trimmed).sequence.max(1);
+    if until <= imported.done {
+        // The entries of what was brought along are younger than their messages.
+        let Some(entry) = imported.before(time) else { return Ok(Offset::START) };
+        until = entry + 1;
+    }
     // Backwards, since entries without messages may lie between.
     let mut step = 32;
     while until > first {
@@ -141,7 +147,10 @@ pub(super) async fn offset_before<E: Engine>(shared: &Shared<E>, time: Timestamp
         while at < until {
             let Page { entries, next } = shared.engine.read(at, until - 1).await?;
             for entry in entries {
-                let found = messages(shared, &entry).await?;
+                let mut found = messages(shared, &entry).await?;
+                if entry.sequence <= imported.done {
+                    found.retain(|message| message.time < time);
+                }
                 last = found.last().map(|message| message.offset).filter(|offset| *offset > trimmed).or(last);
             }
             at = next;

@@ -7,23 +7,26 @@
 //! letters' bodies and state that was flushed are not held.
 
 mod dead_box;
+mod imported;
 mod kept_keys;
 mod shards;
 mod written;
 
-pub(super) use self::dead_box::{DeadBox, Indexed};
+pub(super) use self::dead_box::{DeadBox, Indexed, without_content};
+pub(super) use self::imported::{Imported, ImportedEntry};
 pub(super) use self::kept_keys::KeptKeys;
 pub(super) use self::shards::Shard;
 pub(super) use self::written::{Latest, Written};
 
-use super::entry::Entry;
+use super::entry::{Entry, Import};
 use crate::contract::Routings;
 use crate::error::LogError;
 use crate::frame::{Frame, Place};
+use crate::portable::{About, Piece, ShardPart};
 use crate::records::ShardRecord;
 use crate::rerouting::{MovedLetter, Rerouting};
 use sluicebox_core::clock::Timestamp;
-use sluicebox_core::commit::{Claim, Committed, LogId, Record, ShardCommit, Term};
+use sluicebox_core::commit::{Claim, Committed, LogId, NumberedDeadLetter, Record, ShardCommit, Term};
 use sluicebox_core::handler::{HandlerName, ShardId};
 use sluicebox_core::message::{Message, NewMessage, Offset};
 use sluicebox_core::routing::Routing;
@@ -57,6 +60,7 @@ pub(super) struct Replica {
     /// The place in the engine at which what was flushed is.
     pub(super) state_sequence: u64,
     pub(super) parts: Parts,
+    pub(super) imported: Imported,
     /// The last entry on the subject of what concerns more than one shard, if one came since the snapshot.
     pub(super) control: Option<u64>,
 }
@@ -98,6 +102,8 @@ pub(super) enum Outcome {
     Appended(Vec<Offset>),
     Committed(Committed),
     Claimed(Box<Claim>),
+    /// An import, of this name.
+    Began(u64),
     Done,
     /// By this term or number nothing is written.
     Fenced(ShardId),
@@ -129,6 +135,14 @@ impl Replica {
         if !matches!(entry, Entry::Frame(_) | Entry::Parts(_) | Entry::Claim { .. }) {
             self.control = Some(sequence);
         }
+        if self.imported.is_under_way() {
+            // Nobody works on it, so these are of a host that has yet to hear of it.
+            match entry {
+                Entry::Frame(Frame::Commit(commit)) => return (vec![], Outcome::Fenced(commit.shard)),
+                Entry::Import(_) | Entry::Flushed { .. } | Entry::Parts(_) => {}
+                _ => return (vec![], Outcome::Conflict),
+            }
+        }
         let outcome = match entry {
             Entry::Frame(Frame::Messages(messages)) => {
                 let messages = self.number(sequence, time, messages);
@@ -151,12 +165,100 @@ impl Replica {
                 self.state_sequence = self.state_sequence.max(state_sequence);
                 Outcome::Done
             }
+            Entry::Import(import) => self.import(sequence, import),
         };
         (vec![], outcome)
     }
 
+    fn import(&mut self, sequence: u64, import: Import) -> Outcome {
+        match import {
+            Import::Begin(about) => self.begin_import(sequence, &about),
+            Import::Piece { import, .. } | Import::Done { import, .. }
+                if !self.imported.is_under_way() || self.imported.begun != import =>
+            {
+                Outcome::Conflict
+            }
+            Import::Piece { piece, .. } => {
+                self.import_piece(sequence, *piece);
+                Outcome::Done
+            }
+            Import::Done { end, upto, .. } => {
+                let Imported { after, gone, .. } = self.imported;
+                (self.end, self.trimmed) = (end, after);
+                if gone > 0 {
+                    self.trims.push_back((after, gone));
+                }
+                self.imported.finish(sequence, upto.max(end.0));
+                Outcome::Done
+            }
+        }
+    }
+
+    fn begin_import(&mut self, sequence: u64, about: &About) -> Outcome {
+        let has_messages = self.end > Offset::START || self.trimmed > Offset::START;
+        let is_empty =
+            !has_messages && self.shards.is_empty() && self.dead.is_empty() && self.routings.routings.is_empty();
+        if !is_empty && !self.imported.is_under_way() {
+            return Outcome::Conflict;
+        }
+        // What came of one that was given up is as if it had never been.
+        self.shards.clear();
+        self.dead.clear();
+        self.routings.routings.clear();
+        self.written.clear();
+        self.imported = Imported::begin(sequence, about);
+        Outcome::Began(sequence)
+    }
+
+    fn import_piece(&mut self, sequence: u64, piece: Piece) {
+        match piece {
+            Piece::Routings(routings) => {
+                let version = self.routings.version.max(routings.version) + 1;
+                self.routings = Routings { version, ..routings };
+            }
+            Piece::Shard(ShardPart { shard, record, .. }) => {
+                let known = self.shards.entry(shard).or_insert_with(|| {
+                    // Nobody has it.
+                    let lists = Record { open: vec![], marks: vec![], delayed: vec![], ..record.clone() };
+                    Arc::new(Shard::new(Term(sequence), sequence, lists))
+                });
+                Arc::make_mut(known).record.add(record);
+            }
+            Piece::State { handler, keys } => self.written.write(sequence, &handler, keys),
+            Piece::Letters(letters) => {
+                for NumberedDeadLetter { number, letter } in letters {
+                    let bytes = letter.message.bytes();
+                    let dead = self.dead.entry(letter.shard.handler.clone()).or_default();
+                    Arc::make_mut(dead).insert(number, Indexed { letter: without_content(letter), bytes });
+                }
+            }
+            Piece::Messages(messages) => {
+                if let Some(first) = messages.first() {
+                    self.imported.add(sequence, first);
+                }
+            }
+            // They are beside the entries, or come as entries of their own.
+            Piece::Module(_) | Piece::About(_) | Piece::End(_) => {}
+        }
+    }
+
+    /// The entry that has the message with this offset, or where it would be.
+    pub(super) fn sequence_of(&self, offset: Offset) -> u64 {
+        self.imported.sequence_of(offset)
+    }
+
+    /// Every message of the entries up to this one is at or before it.
+    pub(super) fn last_offset(&self, sequence: u64) -> Offset {
+        self.imported.last_offset(sequence)
+    }
+
+    /// The commit that brought the dead letter with this number, and its place there; `None`: the engine has it.
+    pub(super) fn letter_at(&self, number: u64) -> Option<Place> {
+        self.imported.letter_at(number)
+    }
+
     fn number(&mut self, sequence: u64, time: Timestamp, messages: Vec<NewMessage>) -> Vec<Arc<Message>> {
-        let messages = number(sequence, time, messages);
+        let messages = number(sequence + self.imported.shift, time, messages);
         self.end = messages.last().map_or(self.end, |message| message.offset);
         messages
     }
@@ -190,7 +292,7 @@ impl Replica {
         let mut committed = Committed::default();
         if has_box || !commit.dead.is_empty() {
             let dead = Arc::make_mut(self.dead.entry(handler.clone()).or_default());
-            committed.dead_joined = dead.apply(sequence, &mut commit);
+            committed.dead_joined = dead.apply(sequence + self.imported.shift, &mut commit);
         }
         (self.number(sequence, time, commit.outputs), Outcome::Committed(committed))
     }
@@ -253,7 +355,8 @@ impl Replica {
             return Outcome::Conflict;
         }
         self.trimmed = upto;
-        self.parts.first = self.parts.first.split_off(&Place::of(upto).sequence);
+        self.parts.first = self.parts.first.split_off(&self.sequence_of(upto));
+        self.imported.trim(upto);
         let before = self.trims.back().map_or(0, |(_, gone)| *gone);
         self.trims.push_back((upto, before + messages));
         if self.trims.len() > TRIMS_MAX {
@@ -282,7 +385,7 @@ impl Replica {
 
     /// State of this handler that was written before this sequence is another's, of the same name.
     pub(super) fn forgotten_before(&self, handler: &HandlerName) -> u64 {
-        self.written.forgotten_before(handler)
+        self.written.forgotten_before(handler).max(self.imported.begun)
     }
 
     /// The records of all shards.
@@ -291,7 +394,7 @@ impl Replica {
     }
 }
 
-/// Messages as they are in the log.
+/// Messages as they are in the log. The sequence is moved up as [`Imported::shift`] says.
 pub(super) fn number(sequence: u64, time: Timestamp, messages: Vec<NewMessage>) -> Vec<Arc<Message>> {
     let numbered = (0_u16..)
         .zip(messages)

@@ -44,6 +44,16 @@ pub(super) struct Shared<E> {
     pub(super) page_entries: AtomicU64,
     /// Entries before this one are gone.
     pub(super) purged: AtomicU64,
+    /// What this host has it open for; while it opens it, an import that is under way may yet turn out to be done.
+    pub(super) purpose: Mutex<Purpose>,
+}
+
+/// What a log is open for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Opening,
+    Work,
+    Import,
 }
 
 /// Why an entry was not written, or may not be.
@@ -84,11 +94,30 @@ impl<E: Engine> Shared<E> {
             snapshot_at: AtomicU64::new(snapshot_at),
             page_entries: AtomicU64::new(0),
             purged: AtomicU64::new(0),
+            purpose: Mutex::new(Purpose::Opening),
         })
     }
 
     pub(super) fn replica(&self) -> MutexGuard<'_, Replica> {
         locked(&self.replica)
+    }
+
+    /// Now it is for this.
+    pub(super) fn opened(&self, purpose: Purpose) -> Result<(), LogError> {
+        *locked(&self.purpose) = purpose;
+        self.check_import()
+    }
+
+    /// Nobody works on a log that is not whole.
+    pub(super) fn check_import(&self) -> Result<(), LogError> {
+        if *locked(&self.purpose) != Purpose::Work || !self.replica().imported.is_under_way() {
+            return Ok(());
+        }
+        Err(LogError::Refused {
+            reason: "an import into the log is under way, or was interrupted: wait until it ends, or begin it again with the whole \
+                     file (`sluicebox import`), which clears away what it left"
+                .into(),
+        })
     }
 
     /// It does not go on: every tail ends, and nobody waits any longer.

@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use super::entry::{read_record, read_routings, write_record};
-use super::replica::{Indexed, KeptKeys, Latest, Replica, Shard};
+use super::replica::{Imported, ImportedEntry, Indexed, KeptKeys, Latest, Replica, Shard};
 use super::shared::{Shared, unreadable};
 use crate::error::LogError;
 use crate::frame::{FrameError, Reader, Writer, read_key, read_letter, read_shard, write_letter, write_shard};
@@ -19,6 +19,8 @@ use std::sync::atomic::Ordering;
 
 /// The first one said nothing of the keys that the engine has state of.
 const VERSION: u8 = 2;
+/// Of a log that was brought along from another place.
+const VERSION_OF_IMPORTED: u8 = 3;
 
 /// Begins to take one when enough came since the last.
 pub(super) fn take_when_due<E: Engine>(shared: &Arc<Shared<E>>) {
@@ -58,7 +60,8 @@ pub(super) async fn newest<E: Engine>(engine: &E) -> Result<Replica, LogError> {
 
 fn encode(replica: &Replica) -> Bytes {
     let mut writer = Writer::default();
-    writer.byte(VERSION);
+    let imported = &replica.imported;
+    writer.byte(if imported.begun > 0 { VERSION_OF_IMPORTED } else { VERSION });
     writer.wide(replica.id.unwrap_or_default().0);
     let numbers = [replica.applied, replica.end.0, replica.trimmed.0, replica.state_sequence];
     numbers.into_iter().for_each(|number| writer.number(number));
@@ -118,6 +121,13 @@ fn encode(replica: &Replica) -> Bytes {
             writer.bytes(bits);
         });
     });
+    if imported.begun > 0 {
+        let Imported { begun, done, after, gone, upto, shift, entries } = imported;
+        [*begun, *done, after.0, *gone, *upto, *shift].into_iter().for_each(|number| writer.number(number));
+        writer.list(entries.iter(), |writer, ImportedEntry { first, time, sequence }| {
+            [first.0, time.0, *sequence].into_iter().for_each(|number| writer.number(number));
+        });
+    }
     writer.finish()
 }
 
@@ -125,7 +135,7 @@ fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
     let mut reader = Reader::new(bytes);
     let reader = &mut reader;
     let version = reader.byte()?;
-    if !(1..=VERSION).contains(&version) {
+    if !(1..=VERSION_OF_IMPORTED).contains(&version) {
         return Err(FrameError::Version { version });
     }
     let mut replica = Replica { id: Some(LogId(reader.wide()?)), applied: reader.number()?, ..Replica::default() };
@@ -165,8 +175,26 @@ fn decode(bytes: Bytes) -> Result<Replica, FrameError> {
         _ => read_kept_keys(reader)?,
     };
     replica.written.restore(forgotten.into_iter().collect::<HashMap<_, _>>(), written, kept);
+    if version == VERSION_OF_IMPORTED {
+        replica.imported = read_imported(reader)?;
+    }
     reader.end()?;
     Ok(replica)
+}
+
+fn read_imported(reader: &mut Reader) -> Result<Imported, FrameError> {
+    Ok(Imported {
+        begun: reader.number()?,
+        done: reader.number()?,
+        after: Offset(reader.number()?),
+        gone: reader.number()?,
+        upto: reader.number()?,
+        shift: reader.number()?,
+        entries: reader.list(3, |reader| {
+            let (first, time) = (Offset(reader.number()?), Timestamp(reader.number()?));
+            Ok(ImportedEntry { first, time, sequence: reader.number()? })
+        })?,
+    })
 }
 
 fn read_handler(reader: &mut Reader) -> Result<HandlerName, FrameError> {

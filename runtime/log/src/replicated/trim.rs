@@ -94,7 +94,7 @@ async fn purge<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
     let first = shared.purged.load(Ordering::Relaxed);
     let due = |shared: &Shared<E>| {
         let replica = shared.replica();
-        let sequence = Place::of(replica.trimmed).sequence;
+        let sequence = replica.sequence_of(replica.trimmed);
         sequence.min(replica.parts.needed_from(sequence))
     };
     // Fewer where it is about to be full.
@@ -118,17 +118,17 @@ async fn purge<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
 async fn keep_letters<E: Engine>(shared: &Shared<E>, upto: u64) -> Result<(), LogError> {
     let engine = &shared.engine;
     let there = engine.letters().await?;
-    let (known, applied): (HashSet<(HandlerName, u64)>, u64) = {
+    let (known, applied, place): (HashSet<(HandlerName, u64)>, u64, _) = {
         let replica = shared.replica();
+        let imported = replica.imported.clone();
         let all = replica
             .dead
             .iter()
             .flat_map(|(handler, dead)| dead.letters().keys().map(move |number| (handler.clone(), *number)));
-        (all.collect(), replica.applied)
+        (all.collect(), replica.applied, move |number| imported.letter_at(number))
     };
-    let place = |number: u64| Place::of(Offset(number));
-    for (handler, number) in known.difference(&there).filter(|(_, number)| place(*number).sequence < upto) {
-        let Place { sequence, index } = place(*number);
+    for (handler, number) in known.difference(&there) {
+        let Some(Place { sequence, index }) = place(*number).filter(|place| place.sequence < upto) else { continue };
         let commit = look::commit_at(shared, sequence).await?;
         let Some(letter) = commit.and_then(|commit| commit.dead.get(usize::from(index)).cloned()) else { continue };
         let mut writer = Writer::default();
@@ -136,7 +136,8 @@ async fn keep_letters<E: Engine>(shared: &Shared<E>, upto: u64) -> Result<(), Lo
         engine.put_letter(handler, *number, writer.finish()).await?;
     }
     // Of later entries another host may have copied letters that are not known here yet.
-    for (handler, number) in there.difference(&known).filter(|(_, number)| place(*number).sequence <= applied) {
+    let is_known = |number: u64| place(number).is_none_or(|place| place.sequence <= applied);
+    for (handler, number) in there.difference(&known).filter(|(_, number)| is_known(*number)) {
         engine.drop_letter(handler, *number).await?;
     }
     Ok(())

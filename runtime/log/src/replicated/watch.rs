@@ -4,7 +4,6 @@
 use super::engine::Engine;
 use super::shared::Shared;
 use crate::error::LogError;
-use crate::frame::Place;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -58,11 +57,10 @@ impl Seen {
 
 /// An error if entries are gone that nobody let go. Only known once all that is there was applied.
 pub(super) fn intact<E: Engine>(shared: &Shared<E>, (first, last): (u64, u64)) -> Result<(), LogError> {
-    let (applied, trimmed) = {
+    let (applied, kept_from) = {
         let replica = shared.replica();
-        (replica.applied, replica.trimmed)
+        (replica.applied, replica.sequence_of(replica.trimmed).max(1))
     };
-    let kept_from = Place::of(trimmed).sequence.max(1);
     if applied < last || first <= kept_from {
         return Ok(());
     }

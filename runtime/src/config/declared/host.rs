@@ -6,9 +6,9 @@ use crate::memory::Budget;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// The kinds of logs; this build has the first two.
-#[derive(Clone, Copy, PartialEq)]
-pub(in crate::config) enum LogKind {
+/// The kinds of logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogKind {
     Embedded,
     Nats,
     Redis,

@@ -9,7 +9,7 @@ use crate::config::findings::Findings;
 use crate::config::item::Item;
 use crate::config::section::Section;
 use crate::config::setting::Kind as _;
-use crate::config::settings::{LogSettings, NatsLogin};
+use crate::config::settings::{Edges, LogSettings, NatsLogin, Retain};
 use crate::config::values;
 use std::path::Path;
 use toml::de::DeValue;
@@ -35,6 +35,12 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
     section.finish(findings, &[]);
     let url = url.unwrap_or_else(|| URL.to_owned());
     LogSettings::Nats { url, login: login.unwrap_or(NatsLogin::None), ca_file, replicas, retain, edges }
+}
+
+/// A server of this machine that asks nobody who connects.
+pub(super) fn without_settings(retain: Retain) -> LogSettings {
+    let (url, login, edges) = (URL.to_owned(), NatsLogin::None, Edges::default());
+    LogSettings::Nats { url, login, ca_file: None, replicas: 1, retain, edges }
 }
 
 fn login(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<NatsLogin> {

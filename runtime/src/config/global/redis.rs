@@ -7,7 +7,7 @@ use crate::config::findings::Findings;
 use crate::config::item::Item;
 use crate::config::section::Section;
 use crate::config::setting::Kind as _;
-use crate::config::settings::{LogSettings, RedisLogin};
+use crate::config::settings::{LogSettings, RedisLogin, Retain};
 use crate::config::values;
 use crate::log::redis::check_url;
 use std::path::Path;
@@ -42,6 +42,11 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
     section.finish(findings, &[]);
     let url = url.unwrap_or_else(|| URL.to_owned());
     LogSettings::Redis { url, login: login.unwrap_or(RedisLogin::None), ca_file, retain, edges }
+}
+
+/// A server of this machine that asks nobody who connects.
+pub(super) fn without_settings(retain: Retain) -> LogSettings {
+    LogSettings::Redis { url: URL.to_owned(), login: RedisLogin::None, ca_file: None, retain }
 }
 
 fn login(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<RedisLogin> {

@@ -42,7 +42,7 @@ fn shard() -> impl Strategy<Value = ShardId> {
         .prop_map(|(name, index)| ShardId { handler: HandlerName::parse(&name).unwrap(), index })
 }
 
-pub(super) fn any_message() -> impl Strategy<Value = NewMessage> {
+pub(crate) fn any_message() -> impl Strategy<Value = NewMessage> {
     let headers = vec(("[a-zA-Z-]{0,9}", ".{0,9}"), 0..3).prop_map(Headers::new);
     let topic = "[A-Za-z0-9_-]{1,9}(\\.[A-Za-z0-9_-]{1,9}){0,2}".prop_map(|text| Topic::parse(&text).unwrap());
     let texts = (topic, option::of(key()), option::of(".{1,20}"));
@@ -131,7 +131,7 @@ fn delayed() -> impl Strategy<Value = Delayed> {
     (number(), time(), any_message()).prop_map(|(number, due, message)| Delayed { number, due, message })
 }
 
-pub(super) fn any_commit() -> impl Strategy<Value = ShardCommit> {
+pub(crate) fn any_commit() -> impl Strategy<Value = ShardCommit> {
     let mark = (any::<u128>(), time()).prop_map(|(id, time)| Mark { id: IdHash(id), time });
     let whose = (shard(), number().prop_map(Term), number());
     let open = (offset(), vec(head(), 0..4), vec(offset(), 0..4));

@@ -94,7 +94,7 @@ impl DeadBox {
     }
 }
 
-fn without_content(letter: DeadLetter) -> DeadLetter {
+pub(in crate::replicated) fn without_content(letter: DeadLetter) -> DeadLetter {
     let message = Message { body: Bytes::new(), headers: Headers::default(), ..(*letter.message).clone() };
     DeadLetter { message: Arc::new(message), error: String::new(), ..letter }
 }

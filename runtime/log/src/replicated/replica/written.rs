@@ -82,6 +82,12 @@ impl Written {
         }
     }
 
+    /// Nothing was ever written.
+    pub(in crate::replicated) fn clear(&mut self) {
+        self.handlers.clear();
+        self.bytes = 0;
+    }
+
     pub(in crate::replicated) fn forgotten_before(&self, handler: &HandlerName) -> u64 {
         self.forgotten.get(handler).copied().unwrap_or(0)
     }
