@@ -53,6 +53,6 @@ impl RedisLog {
     pub async fn restore(options: Options) -> Result<Box<dyn Restore>, LogError> {
         let server = Server::connect(&options).await?;
         let Options { flush_bytes, snapshot_bytes, .. } = options;
-        Self::restore_on(server, Bounds { flush_bytes, snapshot_bytes }).await
+        Self::restore_on(server, Bounds { flush_bytes, snapshot_bytes, ..Bounds::default() }).await
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn open(
 
 /// How the settings say to connect; `None`: they name another kind of log.
 pub fn options(settings: &Settings) -> Option<Options> {
-    let LogSettings::Nats { url, login, ca_file, replicas, edges } = &settings.log else { return None };
+    let LogSettings::Nats { url, login, ca_file, replicas, edges, .. } = &settings.log else { return None };
     let login = match login.clone() {
         NatsLogin::None => Login::None,
         NatsLogin::Credentials(text) => Login::Credentials(text.expose().into()),

@@ -141,10 +141,6 @@ impl OwnServer {
         self.server = Some(start_in(self.folder.path(), None, &self.port, &arguments));
     }
 
-    pub fn port(&self) -> u16 {
-        self.port.parse().unwrap()
-    }
-
     /// `redis-cli` on this server.
     pub fn cli(&self) -> Command {
         let mut command = command_of(&program().with_file_name("redis-cli"));

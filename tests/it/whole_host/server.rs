@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use sluicebox::clock::{self, Timestamp};
 use sluicebox::handler::{Digest, HandlerName};
 use sluicebox::log::replicated::engine::{
-    Engine, Following, Holds, Page, PublishError, Stored, Subject, Value, ValueSize,
+    Engine, Following, Holds, Page, PublishError, Room, Stored, Subject, Value, ValueSize,
 };
 use sluicebox::log::{Guarantees, LogError, Members, StateQuery};
 use sluicebox::message::Key;
@@ -306,6 +306,14 @@ impl Engine for Connection {
             (first, kept.last.saturating_sub(behind).max(first.saturating_sub(1)))
         })
         .await
+    }
+
+    async fn time(&self) -> Result<Timestamp, LogError> {
+        self.ask(|_| clock::steady()).await
+    }
+
+    async fn room(&self) -> Result<Option<Room>, LogError> {
+        self.ask(|_| None).await
     }
 
     async fn purge_before(&self, sequence: u64) -> Result<(), LogError> {

@@ -390,13 +390,14 @@ impl Server {
     pub(super) async fn time(&self) -> Result<Timestamp, LogError> {
         #[derive(Deserialize)]
         struct Answer {
-            ts: Option<jiff::Timestamp>,
+            ts: Option<String>,
         }
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
         let subject = format!("$JS.API.STREAM.INFO.{}", self.names.log_stream());
         let answer = self.client.request(subject, Bytes::new()).await.map_err(|error| unavailable(&error))?;
         let Answer { ts } = serde_json::from_slice(&answer.payload).map_err(|error| unavailable(&error))?;
-        let time = ts.ok_or_else(|| unavailable(&"the server does not say what time it is"))?;
+        let ts = ts.ok_or_else(|| unavailable(&"the server does not say what time it is"))?;
+        let time: jiff::Timestamp = ts.parse().map_err(|error| unavailable(&error))?;
         Ok(Timestamp(u64::try_from(time.as_millisecond()).unwrap_or(0)))
     }
 

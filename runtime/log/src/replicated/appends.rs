@@ -27,7 +27,7 @@ const UNDER_WAY: usize = 2;
 const WAITING_MAX: usize = 4096;
 const ALONE_MESSAGES: usize = APPENDED_MAX / 4;
 /// What a message takes in an entry beside its texts and its body, at most.
-const AROUND_BYTES: usize = 64;
+pub(super) const AROUND_BYTES: usize = 64;
 
 pub(super) struct Appends<E> {
     shared: Arc<Shared<E>>,

@@ -2,11 +2,12 @@
 //! refuse a log of which the last one is missing. Whoever begins another import takes the place of the one before, whose
 //! entries do not count from then on.
 
+use super::appends::AROUND_BYTES;
 use super::engine::{Engine, Subject};
 use super::entry::{Entry, Import};
 use super::replica::Outcome;
 use super::state::BEHIND_BYTES_MAX;
-use super::{AROUND_BYTES, Replicated, modules, snapshot, state};
+use super::{Replicated, modules, snapshot, state};
 use crate::error::LogError;
 use crate::frame::{Writer, write_letter};
 use crate::members::Members;

@@ -7,7 +7,7 @@ use crate::config::findings::Findings;
 use crate::config::item::Item;
 use crate::config::section::Section;
 use crate::config::setting::Kind as _;
-use crate::config::settings::{LogSettings, RedisLogin, Retain};
+use crate::config::settings::{Edges, LogSettings, RedisLogin, Retain};
 use crate::config::values;
 use crate::log::redis::check_url;
 use std::path::Path;
@@ -46,7 +46,8 @@ pub(super) fn read(findings: &mut Findings<'_>, mut section: Section<'_>, direct
 
 /// A server of this machine that asks nobody who connects.
 pub(super) fn without_settings(retain: Retain) -> LogSettings {
-    LogSettings::Redis { url: URL.to_owned(), login: RedisLogin::None, ca_file: None, retain }
+    let edges = Edges::default();
+    LogSettings::Redis { url: URL.to_owned(), login: RedisLogin::None, ca_file: None, retain, edges }
 }
 
 fn login(findings: &mut Findings<'_>, item: &Item<'_>, directory: &Path) -> Option<RedisLogin> {
