@@ -103,6 +103,7 @@ async fn writes_at_once_are_all_answered(cluster: &Cluster) {
 /// that of the fence (10164): nobody knows yet whether it is stale.
 async fn a_write_that_meets_another_one_is_tried_again(cluster: &Cluster) {
     let context = cluster.context().await;
+    let client = context.client();
     let subjects = vec!["meets".into()];
     let config = stream::Config { name: "meets".into(), subjects, num_replicas: 3, ..Default::default() };
     context.create_stream(config).await.unwrap();
@@ -113,7 +114,7 @@ async fn a_write_that_meets_another_one_is_tried_again(cluster: &Cluster) {
             let mut headers = async_nats::HeaderMap::new();
             headers.insert("Nats-Expected-Last-Subject-Sequence", last.to_string());
             let request = async_nats::Request::new().headers(headers).payload("x".into());
-            context.client().send_request("meets", request)
+            client.send_request("meets", request)
         });
         for answer in join_all(writes).await {
             let answer: serde_json::Value = serde_json::from_slice(&answer.unwrap().payload).unwrap();

@@ -396,8 +396,8 @@ impl Server {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.names.log_stream());
         let answer = self.client.request(subject, Bytes::new()).await.map_err(|error| unavailable(&error))?;
         let Answer { ts } = serde_json::from_slice(&answer.payload).map_err(|error| unavailable(&error))?;
-        let ts = ts.ok_or_else(|| unavailable(&"the server does not say what time it is"))?;
-        let time: jiff::Timestamp = ts.parse().map_err(|error| unavailable(&error))?;
+        let time = ts.and_then(|ts| ts.parse::<jiff::Timestamp>().ok());
+        let time = time.ok_or_else(|| unavailable(&"the server does not say what time it is"))?;
         Ok(Timestamp(u64::try_from(time.as_millisecond()).unwrap_or(0)))
     }
 
@@ -406,16 +406,18 @@ impl Server {
     pub(super) async fn room(&self) -> Result<Option<Room>, LogError> {
         let unavailable = |error: &dyn std::fmt::Display| LogError::Unavailable { reason: error.to_string() };
         let info = self.log.get_info().await.map_err(|error| unavailable(&error))?;
-        let account = jetstream::new(self.client.clone()).query_account().await.map_err(|error| unavailable(&error))?;
+        // Nobody answers while the servers choose who leads them all; the stream goes on meanwhile.
+        let account = jetstream::new(self.client.clone()).query_account().await.ok();
         let copies = info.config.num_replicas.max(1) as u64;
-        let tier = account.tiers.get(&format!("R{copies}"));
-        let (storage, limits) = tier.map_or((account.storage, &account.limits), |tier| (tier.storage, &tier.limits));
+        let (storage, storage_max) = account.map_or((0, None), |account| {
+            let tier = account.tiers.get(&format!("R{copies}"));
+            tier.map_or((account.storage, account.limits.max_storage), |tier| (tier.storage, tier.limits.max_storage))
+        });
         let of = |bytes, max: i64, copies| {
             let bytes_max = u64::try_from(max).ok().filter(|max| *max > 0)?;
             Some(Room { bytes, bytes_max, upto: info.state.last_sequence, copies, advice: MAKE_ROOM })
         };
-        let rooms =
-            [of(info.state.bytes, info.config.max_bytes, 1), of(storage, limits.max_storage.unwrap_or(-1), copies)];
+        let rooms = [of(info.state.bytes, info.config.max_bytes, 1), of(storage, storage_max.unwrap_or(-1), copies)];
         Ok(rooms.into_iter().flatten().min_by_key(|room| room.bytes_max.saturating_sub(room.bytes)))
     }
 
