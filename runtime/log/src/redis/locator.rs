@@ -16,7 +16,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub(super) enum Locator {
-    Server(Client),
+    Server(Arc<Client>),
     Sentinels(Arc<Sentinels>),
 }
 
@@ -51,7 +51,7 @@ impl Locator {
     /// What connects to the server that is the one now.
     pub(super) async fn client(&self) -> Result<Client, LogError> {
         match self {
-            Self::Server(client) => Ok(client.clone()),
+            Self::Server(client) => Ok(Client::clone(client)),
             Self::Sentinels(sentinels) => sentinels.master().await,
         }
     }

@@ -65,7 +65,9 @@ impl Options {
     /// What finds the server, and the address for people, without a name or a password.
     pub(super) fn locator(&self) -> Result<(Locator, String), LogError> {
         match SentinelUrl::parse(&self.url).map_err(|reason| LogError::Refused { reason })? {
-            None => self.client(&self.url, &self.login).map(|(client, address)| (Locator::Server(client), address)),
+            None => self
+                .client(&self.url, &self.login)
+                .map(|(client, address)| (Locator::Server(Arc::new(client)), address)),
             Some(url) => {
                 let address = url.to_string();
                 Ok((Locator::Sentinels(Arc::new(self.sentinels(url)?)), address))
