@@ -102,7 +102,7 @@ impl Part {
     fn line(&self, hash: u64) -> usize {
         // By the upper half; the lower one says which bits.
         let lines = self.words.len() / LINE_WORDS;
-        ((hash >> 32) as usize * lines >> 32) * LINE_WORDS
+        (((hash >> 32) as usize * lines) >> 32) * LINE_WORDS
     }
 }
 
