@@ -92,12 +92,21 @@ fn message(kinds: Kinds, round: usize, number: usize) -> (Option<String>, String
 /// Publishes until the host is gone, one message in ten again that it or an earlier host may have; returns the ids that it
 /// said were durable.
 pub async fn load(host: &Process, round: usize, messages: usize, seed: u64) -> Vec<String> {
+    load_of(Kinds::Plain, host, round, messages, seed).await
+}
+
+/// As [`load`], also without keys and with what comes later.
+pub async fn load_all(host: &Process, round: usize, messages: usize, seed: u64) -> Vec<String> {
+    load_of(Kinds::All, host, round, messages, seed).await
+}
+
+async fn load_of(kinds: Kinds, host: &Process, round: usize, messages: usize, seed: u64) -> Vec<String> {
     let mut rng = StdRng::seed_from_u64(seed);
     let sent = (0..messages).map(|number| match rng.random_bool(0.1) {
         true => (rng.random_range(0..=round), rng.random_range(0..messages)),
         false => (round, number),
     });
-    send(Kinds::Plain, host, sent.collect(), watch::Sender::new(0)).await
+    send(kinds, host, sent.collect(), watch::Sender::new(0)).await
 }
 
 /// Publishes these messages, each named by its round and its number, until the host is gone; counts in `taken` and returns

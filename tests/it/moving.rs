@@ -2,7 +2,7 @@
 //! other settings say, and hosts go on there.
 
 use crate::checker;
-use crate::crash::{SETTINGS, history_of, ids, load};
+use crate::crash::{SETTINGS, history_of, ids, load, load_all};
 use crate::harness::guests::guest;
 use crate::harness::process::{PROGRAM, Place, Process};
 use crate::harness::servers::fresh_namespace;
@@ -14,7 +14,7 @@ use sluicebox::log::Log;
 use sluicebox::log::embedded::EmbeddedLog;
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +68,17 @@ impl Home {
         file
     }
 
-    fn import(&self, file: &std::path::Path) -> String {
-        self.typed(&["import", file.to_str().unwrap()], 0)
+    fn import(&self, file: &Path) {
+        let said = self.typed(&["import", file.to_str().unwrap()], 0);
+        assert!(said.contains("imported in"), "{said}");
+    }
+
+    /// The log at another place.
+    fn moved(self, kind: &'static str, handlers: &str) -> Self {
+        let file = self.export();
+        let home = Self::new(kind, handlers);
+        home.import(&file);
+        home
     }
 }
 
@@ -84,18 +93,15 @@ async fn a_log_that_moves_from_kind_to_kind_between_kills_loses_nothing_and_does
     let mut open = 0;
     for (round, kind) in kinds.into_iter().enumerate() {
         if round > 0 {
-            let file = home.export();
-            home = Home::new(kind, SETTINGS);
-            let said = home.import(&file);
-            assert!(said.contains("imported in"), "{said}");
+            home = home.moved(kind, SETTINGS);
         }
         let host = home.place.start();
         let pid = rustix::process::Pid::from_raw(host.pid() as i32).unwrap();
         // What was sent in the rounds before, to other logs, is sent again under the same ids.
         let again = round.saturating_sub(1);
         let work = async {
-            let resent = load(&host, again, 100, seed ^ again as u64).await;
-            [resent, load(&host, round, 400, seed ^ round as u64).await].concat()
+            let resent = load_all(&host, again, 100, seed ^ again as u64).await;
+            [resent, load_all(&host, round, 400, seed ^ round as u64).await].concat()
         };
         let life = Duration::from_millis(rng.random_range(300..1200));
         let killer = async {
@@ -173,18 +179,16 @@ async fn what_waits_what_is_delayed_what_was_given_up_and_what_operators_said_go
     home.typed(&["publish", "in", "later", "--key", "a", "--delay", "1h", "--url", &url], 0);
     home.typed(&["handlers", "pause", "first", "--key", "p", "--url", &url], 0);
     send(&host, "p", "paused", "ok").await;
-    host.until("one is dead, one waits and one is delayed", async |host| {
+    host.until("one is dead, two wait and one is delayed", async |host| {
         let found = carried(host).await;
         let count = |what: &str| found[what].as_array().map_or(0, Vec::len);
-        count("waiting") >= 1 && count("delayed") == 1 && count("dead") == 1
+        count("waiting") == 2 && count("delayed") == 1 && count("dead") == 1
     })
     .await;
     let before = carried(&host).await;
     assert!(host.stop().success());
     for kind in ["nats", "redis", "embedded"] {
-        let file = home.export();
-        home = Home::new(kind, &handlers);
-        home.import(&file);
+        home = home.moved(kind, &handlers);
         let host = home.place.start();
         assert_eq!(carried(&host).await, before, "{kind}");
         // What was done before is a duplicate, and what is paused stays so.
