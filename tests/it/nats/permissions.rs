@@ -86,7 +86,8 @@ async fn each_right_that_is_missing_is_told_at_start_with_what_is_needed_and_tha
         let said = refused(user(&server, number)).await;
         says(&said, &["ermi", "permit this login to publish to", "to subscribe to"]);
         if let Some(subject) = less.get(number - 1).filter(|subject| !subject.ends_with('>')) {
-            says(&said, &[&format!("\"{subject}\"").replace('"', if subject.starts_with("out") { "`" } else { "\"" })]);
+            let quote = if subject.starts_with("out") { '`' } else { '"' };
+            says(&said, &[&format!("{quote}{subject}{quote}")]);
         }
     }
     start(user(&server, 0)).await.unwrap();
