@@ -141,7 +141,7 @@ async fn what_is_advised_is_enough_for_plain_clients_on_both_sides_also_when_rea
             assert!(host.publish(topic, None, None, "x").await);
         }
         tokio::time::timeout(PATIENCE, plain.next()).await.unwrap().unwrap();
-        host.until("it is in the stream", async |_| out.info().await.unwrap().state.messages == round as u64).await;
+        host.until("it is in the stream", async |_| out.info().await.unwrap().state.messages == round).await;
         for stream in ["sluicebox-t", "sluicebox-t-in"] {
             let stream = context.get_stream(stream).await.unwrap();
             let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();
