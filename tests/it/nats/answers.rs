@@ -93,14 +93,15 @@ async fn a_full_stream_takes_nothing_says_how_to_make_room_and_goes_on_when_ther
 #[tokio::test]
 async fn a_full_stream_goes_on_settling_hears_operators_and_lets_old_messages_go() {
     let namespace = fresh_namespace();
+    drop(open_nats(options(&namespace)).unwrap());
+    let context = context(&url()).await;
+    let mut stream = context.get_stream(format!("sluicebox-{namespace}")).await.unwrap();
+    let config = stream.info().await.unwrap().config.clone();
+    let discard = stream::DiscardPolicy::New;
+    context.update_stream(stream::Config { max_bytes: 4_000_000, discard, ..config }).await.unwrap();
     let log = open_nats(options(&namespace)).unwrap();
     let id = shard("h", 0);
     let claim = log.claim(id.clone(), Offset::START).await.unwrap();
-    let mut stream = context(&url()).await.get_stream(format!("sluicebox-{namespace}")).await.unwrap();
-    let config = stream.info().await.unwrap().config.clone();
-    let discard = stream::DiscardPolicy::New;
-    let limited = stream::Config { max_bytes: 4_000_000, discard, ..config };
-    context(&url()).await.update_stream(limited).await.unwrap();
     // As many writers at once as fill the reserve, if each looked for itself.
     let writers = (0..8).map(|_| {
         let log = log.clone();

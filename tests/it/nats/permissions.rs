@@ -86,7 +86,8 @@ async fn each_right_that_is_missing_is_told_at_start_with_what_is_needed_and_tha
         let said = refused(user(&server, number)).await;
         says(&said, &["ermi", "permit this login to publish to", "to subscribe to"]);
         if let Some(subject) = less.get(number - 1).filter(|subject| !subject.ends_with('>')) {
-            says(&said, &[&format!("\"{subject}\"").replace('"', if subject.starts_with("out") { "`" } else { "\"" })]);
+            let quote = if subject.starts_with("out") { '`' } else { '"' };
+            says(&said, &[&format!("{quote}{subject}{quote}")]);
         }
     }
     start(user(&server, 0)).await.unwrap();
@@ -140,7 +141,7 @@ async fn what_is_advised_is_enough_for_plain_clients_on_both_sides_also_when_rea
             assert!(host.publish(topic, None, None, "x").await);
         }
         tokio::time::timeout(PATIENCE, plain.next()).await.unwrap().unwrap();
-        host.until("it is in the stream", async |_| out.info().await.unwrap().state.messages == round as u64).await;
+        host.until("it is in the stream", async |_| out.info().await.unwrap().state.messages == round).await;
         for stream in ["sluicebox-t", "sluicebox-t-in"] {
             let stream = context.get_stream(stream).await.unwrap();
             let names: Vec<String> = stream.consumer_names().try_collect().await.unwrap();

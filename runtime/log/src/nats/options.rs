@@ -1,6 +1,5 @@
 //! Where the server is, and what is checked before anything is done there.
 
-use super::permissions::{self, Uses};
 use super::told::{self, Told};
 use crate::error::LogError;
 use crate::login;
@@ -92,11 +91,6 @@ impl Options {
     /// A connection with subscriptions that hold one message until it is read.
     pub(super) async fn connect_unread(&self) -> Result<Connection, LogError> {
         self.connect_with(|options| options.subscription_capacity(1)).await
-    }
-
-    /// What to say when the server does not permit something.
-    pub(super) fn advice(&self) -> String {
-        permissions::advice(&Uses::of(self))
     }
 
     async fn connect_with(&self, with: impl FnOnce(ConnectOptions) -> ConnectOptions) -> Result<Connection, LogError> {

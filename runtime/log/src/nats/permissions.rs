@@ -6,7 +6,6 @@ use super::options::Options;
 use crate::error::LogError;
 use async_nats::client::{Client, Request};
 use futures_util::future::join_all;
-use sluicebox_core::topic::Pattern;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -19,20 +18,7 @@ const ACCOUNT: &str = "$JS.API.INFO";
 /// A reader that is not there.
 const NOBODY: &str = "nobody";
 
-/// What a login is used for.
-pub(super) struct Uses<'a> {
-    names: Names,
-    ingress: &'a [Pattern],
-    egress: &'a [Pattern],
-}
-
-impl<'a> Uses<'a> {
-    pub(super) fn of(options: &'a Options) -> Self {
-        Self { names: Names::new(&options.namespace), ingress: &options.ingress, egress: &options.egress }
-    }
-}
-
-/// What is asked of a stream: all of it, and of the log's streams by name as well.
+/// What is asked of a stream.
 fn of_stream(stream: &str, asked: &[&str]) -> Vec<String> {
     asked.iter().map(|asked| format!("$JS.API.STREAM.{asked}.{stream}")).collect()
 }
@@ -44,8 +30,8 @@ fn of_readers(stream: &str) -> [String; 4] {
 }
 
 /// Where a host publishes, which includes what it asks of JetStream.
-fn publishes(uses: &Uses<'_>) -> Vec<String> {
-    let Uses { names, ingress, egress } = uses;
+fn publishes(names: &Names, options: &Options) -> Vec<String> {
+    let Options { ingress, egress, .. } = options;
     let mut subjects = vec![names.all(), ACCOUNT.to_owned()];
     for stream in [names.log_stream(), names.state_stream()] {
         subjects.extend(of_stream(&stream, &["INFO", "CREATE", "PURGE", "MSG.GET"]));
@@ -69,14 +55,15 @@ fn subscribes(names: &Names) -> Vec<String> {
 }
 
 /// What to say when the server does not permit something.
-pub(super) fn advice(uses: &Uses<'_>) -> String {
+pub(super) fn advice(options: &Options) -> String {
+    let names = Names::new(&options.namespace);
     let listed =
         |subjects: Vec<String>| subjects.iter().map(|subject| format!("`{subject}`")).collect::<Vec<_>>().join(", ");
     format!(
         "permit this login to publish to {} and to subscribe to {}, and nobody else to publish to `{}`",
-        listed(publishes(uses)),
-        listed(subscribes(&uses.names)),
-        uses.names.all()
+        listed(publishes(&names, options)),
+        listed(subscribes(&names)),
+        names.all()
     )
 }
 
@@ -91,7 +78,7 @@ pub(super) async fn permitted<T>(
         done = work => done,
         Ok(()) = denied.changed() => {
             let reason = denied.borrow().clone().unwrap_or_default();
-            Err(LogError::Refused { reason: format!("{reason}: {}", options.advice()) })
+            Err(LogError::Refused { reason: format!("{reason}: {}", advice(options)) })
         }
     }
 }

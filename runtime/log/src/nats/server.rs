@@ -81,7 +81,7 @@ impl Server {
     pub(super) async fn connect(options: &Options) -> Result<Self, LogError> {
         let connection = options.connect().await?;
         let denied = connection.told.denied.clone();
-        let prepared = Self::prepare(connection, Names::new(&options.namespace), options);
+        let prepared = Box::pin(Self::prepare(connection, Names::new(&options.namespace), options));
         permissions::permitted(denied, options, prepared).await
     }
 

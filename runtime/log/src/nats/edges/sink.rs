@@ -81,7 +81,7 @@ impl NatsSink {
         permissions::permitted(wire.denied(), options, asked).await?;
         let denied = wire.first_denied(&names, &options.egress).await;
         if let Some(pattern) = denied.map_err(|error| LogError::Unavailable { reason: error.to_string() })? {
-            let advice = options.advice();
+            let advice = permissions::advice(options);
             let reason = format!("the server does not permit to publish to `{pattern}` of `egress`: {advice}");
             return Err(LogError::Refused { reason });
         }

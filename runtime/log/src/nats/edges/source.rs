@@ -163,11 +163,11 @@ impl Source for NatsSource {
     }
 
     fn read_after(&self, position: Option<Position>) -> BoxFuture<'_, Result<Box<dyn Arrivals>, LogError>> {
-        Box::pin(self.permitted(self.read_after(position)))
+        Box::pin(self.permitted(Box::pin(self.read_after(position))))
     }
 
     fn taken(&self, position: Position) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(async move { self.permitted(self.taken(&position)).await })
+        Box::pin(async move { self.permitted(Box::pin(self.taken(&position))).await })
     }
 }
 
