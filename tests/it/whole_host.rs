@@ -324,6 +324,8 @@ impl Run {
 
     async fn settle(&mut self) -> Result<(), String> {
         self.log.mend();
+        // What was sent before the faults ended is there before what follows.
+        pass(Duration::from_millis(server::LATE_MS * 2)).await;
         self.replace_failed().await;
         for handler in 0..self.handlers.len() {
             self.command(handler, Command::Resume).await;
@@ -334,6 +336,8 @@ impl Run {
         }
         let begun = tokio::time::Instant::now();
         loop {
+            // One that heard nothing until the faults ended may find only now that it was away for too long.
+            self.replace_failed().await;
             self.log.keep().await;
             let status = self.log.kept().status().await.unwrap();
             let is_open = status.iter().any(|shard| shard.open > 0 || !shard.control.jobs.is_empty());
@@ -348,7 +352,8 @@ impl Run {
                     .collect();
                 let hosts: Vec<_> = self.hosts.iter().flatten().map(Host::overview).collect();
                 let (now, heads) = (clock::steady().0, self.heads().await);
-                return Err(format!("it does not settle at {now}: {checked:?}, {open:?}, {heads}, {hosts:?}"));
+                let known = self.world.known();
+                return Err(format!("it does not settle at {now}: {checked:?}, {open:?}, {heads}, {hosts:?}, {known}"));
             }
             pass(Duration::from_secs(1)).await;
         }

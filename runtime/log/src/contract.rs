@@ -262,6 +262,12 @@ pub trait Log: Send + Sync + 'static {
 
     fn routings(&self) -> BoxFuture<'_, Result<Routings, LogError>>;
 
+    /// Returns once all that was acknowledged to anybody before this call is seen here. Where several hosts share a log, what one of them
+    /// knows may be of a moment ago: a write finds that out, and who decides that nothing has to be written asks here.
+    fn catch_up(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// Replaces all routings if their version is still `version`. Spans that no shard can need any more, since all have
     /// settled what lies before the next one, are left out.
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>>;

@@ -360,6 +360,10 @@ impl<E: Engine> Log for Replicated<E> {
         Box::pin(async { self.shared.check().map(|()| self.shared.replica().routings.clone()) })
     }
 
+    fn catch_up(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        Box::pin(trim::catch_up(&self.shared))
+    }
+
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(self.put_routings(version, routings))
     }

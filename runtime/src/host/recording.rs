@@ -99,6 +99,8 @@ impl Host {
 
     async fn look(&self, handlers: &[Handler]) -> Result<Look, StartError> {
         let log = &self.works.log;
+        // Another host may have forgotten a handler a moment ago: then its routing is to be written again.
+        log.catch_up().await?;
         let Routings { version, routings: recorded } = log.routings().await?;
         let now = log.end().await?;
         let mut wanted = Vec::with_capacity(handlers.len());

@@ -363,6 +363,10 @@ impl Log for FaultyLog {
         }))
     }
 
+    fn catch_up(&self) -> BoxFuture<'_, Result<(), LogError>> {
+        self.log.catch_up()
+    }
+
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {
         Box::pin(self.inner.look(async move || {
             self.inner.keep().await;

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 const TOGETHER_MAX: usize = 64;
 /// So late may be what was sent, in ms: it is there before a handler is forgotten after it, since what is let go by then is
 /// nothing that the next handler of the name has to read.
-const LATE_MS: u64 = 2000;
+pub const LATE_MS: u64 = 2000;
 /// Small, so that larger commits are in parts.
 const PAYLOAD_BYTES_MAX: usize = 4096;
 

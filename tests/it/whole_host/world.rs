@@ -58,6 +58,14 @@ impl World {
         }
     }
 
+    /// For whoever looks for the reason.
+    pub fn known(&self) -> String {
+        let seen = self.seen();
+        let lives = seen.lives.iter().map(|(name, life)| format!("{name} born {} from {}", life.born, life.earliest));
+        let (lives, spans) = (lives.collect::<Vec<_>>(), &seen.spans);
+        format!("{lives:?}, {spans:?}, removed {:?}, perhaps {:?}", seen.removed, seen.perhaps_removed)
+    }
+
     /// A routing with every subscription that ever held.
     fn whole(&self, routing: Routing) -> Routing {
         let span = |(after, subscribe): (&Offset, &Vec<Pattern>)| Span { after: *after, subscribe: subscribe.clone() };

@@ -68,14 +68,24 @@ pub(super) async fn trim<E: Engine>(shared: &Shared<E>, trim: Trim) -> Result<Tr
     Ok(trimmed)
 }
 
+/// Writes an entry that does nothing: when it came back, so did all that were written before.
+pub(super) async fn catch_up<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
+    let from = shared.replica().trimmed;
+    let nothing = Entry::Trim { from, upto: from, messages: 0 };
+    match shared.write(Subject::Control, nothing, None).await {
+        Ok(_) => Ok(()),
+        // A log that is full is to be opened and looked at all the same.
+        Err(WriteError::Published(PublishError::Full(_))) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether it was done. Only behind the last entry that this host knows of those that concern more than one shard: a handler
 /// that was forgotten and begins anew needs what the one before it had read, and this host may not have heard of it.
 async fn write<E: Engine>(shared: &Shared<E>, entry: Entry, control: Option<u64>) -> Result<bool, LogError> {
     let Some(control) = control else {
-        // One that does nothing, to know which is the last. The next step comes soon.
-        let from = shared.replica().trimmed;
-        let nothing = Entry::Trim { from, upto: from, messages: 0 };
-        return shared.write(Subject::Control, nothing, None).await.map(|_| false).map_err(Into::into);
+        // To know which is the last. The next step comes soon.
+        return catch_up(shared).await.map(|()| false);
     };
     match shared.write(Subject::Control, entry, Some(control)).await {
         // Otherwise another host did it.
