@@ -1,12 +1,12 @@
 //! Redis sentinels for a test, which watch a server of it.
 
-use super::PATIENCE;
+use super::nats_cluster;
 use super::redis::{OwnServer, ask, command_of, program};
 use super::servers::{Says, Server, free_port};
 
 /// Three sentinels of one master, which they call so.
 pub struct Sentinels {
-    servers: Vec<Server>,
+    _servers: Vec<Server>,
     ports: Vec<String>,
     _folder: tempfile::TempDir,
 }
@@ -15,11 +15,13 @@ impl Sentinels {
     pub const MASTER: &str = "mymaster";
 
     /// Of one that has a replica; all know of each other when this returns.
-    pub fn of(master: &OwnServer) -> Self {
+    pub async fn of(master: &OwnServer) -> Self {
         let sentinels = Self::start(master, "");
-        sentinels.until("they know each other and a replica", |found| {
-            found("num-other-sentinels") == "2" && found("num-slaves") != "0"
-        });
+        sentinels
+            .until("they know each other and a replica", |found| {
+                found("num-other-sentinels") == "2" && found("num-slaves") != "0"
+            })
+            .await;
         sentinels
     }
 
@@ -32,7 +34,7 @@ impl Sentinels {
             let name = Self::MASTER;
             let text = format!(
                 "bind 127.0.0.1\nport {port}\nsentinel monitor {name} 127.0.0.1 {} 2\n\
-                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n{lines}\n",
+                 sentinel down-after-milliseconds {name} 1000\nsentinel failover-timeout {name} 3000\n{lines}\n",
                 master.port()
             );
             std::fs::write(&settings, text).unwrap();
@@ -40,8 +42,7 @@ impl Sentinels {
             command.arg(settings).arg("--sentinel").arg("--dir").arg(folder.path());
             Server::start(&command, None, Says::ToOutput, |line| line.contains("+monitor master"))
         });
-        let servers = servers.collect();
-        Self { servers, ports, _folder: folder }
+        Self { _servers: servers.collect(), ports: ports.clone(), _folder: folder }
     }
 
     /// What a host is told.
@@ -50,21 +51,12 @@ impl Sentinels {
         format!("redis+sentinel://{}/{}", hosts.join(","), Self::MASTER)
     }
 
-    /// SIGKILL of one of them.
-    pub fn kill_one(&mut self) {
-        self.servers.pop();
-    }
-
     /// Until another server is the master for all of them.
-    pub fn until_failed_over(&self, from: &OwnServer) {
-        self.until("another server is the master", |found| {
-            found("port") != from.port().to_string() && found("flags") == "master"
-        });
+    pub async fn until_failed_over(&self, from: &OwnServer) {
+        self.until("another server is the master", |found| found("port") != from.port().to_string()).await;
     }
 
-    fn until(&self, what: &str, is_so: impl Fn(&dyn Fn(&str) -> String) -> bool) {
-        let begun = std::time::Instant::now();
-        let of = &self.ports[..self.servers.len()];
+    async fn until(&self, what: &str, is_so: impl Fn(&dyn Fn(&str) -> String) -> bool) {
         let holds = |port: &String| {
             let said = ask(&format!("redis://127.0.0.1:{port}"), &["SENTINEL", "MASTER", Self::MASTER]);
             let words: Vec<&str> = said.lines().filter(|line| !line.starts_with(['$', '*'])).collect();
@@ -74,9 +66,6 @@ impl Sentinels {
             };
             is_so(&field)
         };
-        while !of.iter().all(holds) {
-            assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-            std::thread::yield_now();
-        }
+        nats_cluster::until(what, async || self.ports.iter().all(holds)).await;
     }
 }

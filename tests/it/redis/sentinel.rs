@@ -16,7 +16,7 @@ use sluicebox::message::Offset;
 async fn a_failover_to_a_replica_that_has_everything_is_followed_and_nothing_is_lost() {
     let mut master = OwnServer::start();
     let replica = OwnServer::replica_of(&master, &[]);
-    let mut sentinels = Sentinels::of(&master);
+    let sentinels = Sentinels::of(&master).await;
     let nobody = format!("redis+sentinel://127.0.0.1:{},", free_port());
     let url = sentinels.url().replace("redis+sentinel://", &nobody);
     let log = open_own(Options::new(&url, "t")).unwrap();
@@ -24,10 +24,8 @@ async fn a_failover_to_a_replica_that_has_everything_is_followed_and_nothing_is_
     let claim = log.claim(id.clone(), Offset::START).await.unwrap();
     append(&log, "1").await.unwrap();
     assert_eq!(master.ask(&["WAIT", "1", "10000"]), ":1\r\n");
-    // A majority is left.
-    sentinels.kill_one();
     master.kill();
-    sentinels.until_failed_over(&master);
+    sentinels.until_failed_over(&master).await;
     append_when_it_goes(&log, "2").await;
     // The shard is still this host's.
     let committed = async {
@@ -54,7 +52,7 @@ async fn a_failover_that_loses_something_ends_who_had_it_and_who_starts_goes_on_
     let mut master = OwnServer::start();
     master.ask(&["ACL", "SETUSER", "repl", "on", ">pass", "+psync", "+replconf", "+ping"]);
     let _replica = OwnServer::replica_of(&master, &["--masteruser", "repl", "--masterauth", "pass"]);
-    let sentinels = Sentinels::of(&master);
+    let sentinels = Sentinels::of(&master).await;
     let log = open_own(Options::new(sentinels.url(), "t")).unwrap();
     append(&log, "1").await.unwrap();
     assert_eq!(master.ask(&["WAIT", "1", "10000"]), ":1\r\n");
@@ -96,7 +94,7 @@ async fn sentinels_that_ask_for_a_login_get_it_and_what_they_do_not_know_is_told
 async fn the_program_follows_a_failover_and_says_what_it_is_on() {
     let mut master = OwnServer::start();
     let _replica = OwnServer::replica_of(&master, &[]);
-    let sentinels = Sentinels::of(&master);
+    let sentinels = Sentinels::of(&master).await;
     let place = Place::new("", &[]);
     let text = format!(
         "namespace = \"t\"\n[log]\nkind = \"redis\"\nurl = \"{}\"\ningress = [\"events.*\"]\n\
@@ -109,7 +107,7 @@ async fn the_program_follows_a_failover_and_says_what_it_is_on() {
     assert_eq!(master.ask(&["WAIT", "1", "10000"]), ":1\r\n");
     master.kill();
     host.until("it is not ready", async |host| host.get("/readyz").await != "ready\n").await;
-    sentinels.until_failed_over(&master);
+    sentinels.until_failed_over(&master).await;
     host.until("it is ready", async |host| host.get("/readyz").await == "ready\n").await;
     host.until("it takes messages", async |host| host.publish("b", None, None, "2").await).await;
     let (code, said, _) = place.command(&["hosts", "--url", &host.url]);
