@@ -36,14 +36,13 @@ mod values;
 mod waits;
 
 pub use declared::handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
-pub use declared::host::LogKind;
 pub use files::files;
 pub(crate) use nearest::nearest;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Edges, HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, NatsLogin, Overrides, RedisLogin,
-    Retain, SandboxMode, Settings, ShowState, Start,
+    Edges, HandlerSettings, HostSettings, HttpSettings, LogKind, LogSettings, Namespace, NatsLogin, Overrides,
+    RedisLogin, Retain, SandboxMode, Settings, ShowState, Start,
 };
 
 use crate::handler::HandlerName;
