@@ -71,7 +71,8 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
     parse(&text, file, overrides, &|name| std::env::var(name).ok())
 }
 
-/// What a settings file says of the log, whatever else is wrong with it: modules may have yet to be built. `None`: it cannot be told.
+/// What a settings file says of the log, whatever else is wrong with it: modules may have yet to be built. `None`: it
+/// cannot be told.
 pub fn log_of(file: &Path, overrides: &Overrides) -> Option<LogSettings> {
     let text = source::read(file).ok()?;
     let (root, errors) = DeTable::parse_recoverable(&text);

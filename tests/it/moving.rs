@@ -1,5 +1,5 @@
-//! A log is moved by the real program, from kind to kind, as operators do it: hosts stop or are killed, the log is exported, imported where
-//! other settings say, and hosts go on there.
+//! A log is moved by the real program, from kind to kind, as operators do it: hosts stop or are killed, the log is
+//! exported, imported where other settings say, and hosts go on there.
 
 use crate::checker;
 use crate::crash::{SETTINGS, history_of, ids, load, load_all};
