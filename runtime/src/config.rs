@@ -36,14 +36,13 @@ mod values;
 mod waits;
 
 pub use declared::handler::{MEMORY_BYTES_DEFAULT, SHARDS_DEFAULT, TIMEOUT_DEFAULT};
-pub use declared::host::LogKind;
 pub use files::files;
 pub(crate) use nearest::nearest;
 pub use problem::{Excerpt, Location, Problem, Problems, Severity};
 pub use secret::Secret;
 pub use settings::{
-    Edges, HandlerSettings, HostSettings, HttpSettings, LogSettings, Namespace, NatsLogin, Overrides, RedisLogin,
-    Retain, SandboxMode, Settings, ShowState, Start,
+    Edges, HandlerSettings, HostSettings, HttpSettings, LogKind, LogSettings, Namespace, NatsLogin, Overrides,
+    RedisLogin, Retain, SandboxMode, Settings, ShowState, Start,
 };
 
 use crate::handler::HandlerName;
@@ -72,7 +71,8 @@ pub fn load(file: &Path, overrides: &Overrides) -> Result<Loaded, Problems> {
     parse(&text, file, overrides, &|name| std::env::var(name).ok())
 }
 
-/// What a settings file says of the log, whatever else is wrong with it: modules may have yet to be built. `None`: it cannot be told.
+/// What a settings file says of the log, whatever else is wrong with it: modules may have yet to be built. `None`: it
+/// cannot be told.
 pub fn log_of(file: &Path, overrides: &Overrides) -> Option<LogSettings> {
     let text = source::read(file).ok()?;
     let (root, errors) = DeTable::parse_recoverable(&text);

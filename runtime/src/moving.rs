@@ -1,5 +1,5 @@
-//! Moves a whole log to another place or another kind of log, while no host works on either: what [`crate::log::portable`] does with a
-//! log, done with those that settings name.
+//! Moves a whole log to another place or another kind of log, while no host works on either: what [`crate::log::portable`]
+//! does with a log, done with those that settings name.
 
 use crate::blocking::blocking;
 use crate::config::{LogSettings, Settings};

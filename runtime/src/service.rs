@@ -9,9 +9,9 @@ mod redis;
 mod reload;
 mod room;
 
+pub use self::nats::options as nats_options;
+pub use self::redis::options as redis_options;
 pub use host_data::versions;
-pub use nats::options as nats_options;
-pub use redis::options as redis_options;
 pub use reload::Source;
 
 use crate::blocking::blocking;

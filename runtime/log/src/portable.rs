@@ -1,12 +1,13 @@
 //! A whole log in pieces, so that it can move to another place or another kind of log, through a file or a pipe.
 //!
-//! The promise: a host that starts on what was restored goes on as if nothing had happened. Messages keep their offsets, their
-//! times and their order; so everything that names a message means the same one after the move: how far shards have read, open heads, the
-//! place from which a subscription holds, commands and where they apply, dead letters and what became of them before, the key of
-//! idempotency of a message that is tried again, and the shard of a message that has neither key nor id. Dead letters keep their
-//! numbers, which commands name. What is new gets higher offsets and numbers than anything that was moved, however the new
-//! kind makes them. Terms and the log's identity are the new log's own: nobody who held a shard of the old log can write into the
-//! new one, and ids that are derived from now on never meet those that the old log would give if somebody went on with it.
+//! The promise: a host that starts on what was restored goes on as if nothing had happened. Messages keep their offsets,
+//! their times and their order; so everything that names a message means the same one after the move: how far shards have
+//! read, open heads, the place from which a subscription holds, commands and where they apply, dead letters and what became
+//! of them before, the key of idempotency of a message that is tried again, and the shard of a message that has neither key
+//! nor id. Dead letters keep their numbers, which commands name. What is new gets higher offsets and numbers than anything
+//! that was moved, however the new kind makes them. Terms and the log's identity are the new log's own: nobody who held a
+//! shard of the old log can write into the new one, and ids that are derived from now on never meet those that the old log
+//! would give if somebody went on with it.
 //!
 //! [`export`] reads pieces from any kind of log through its contract, [`file`] is what carries them, and each kind has a
 //! [`Restore`] that takes them. Nothing of what was taken is in force, or seen by anybody, before the last piece came and all were

@@ -22,9 +22,9 @@ pub(super) const STANDARD: &str = "-";
 
 /// Write the whole log to a file, while no host runs, to move it to another place or another kind of log.
 ///
-/// Messages, subscriptions, deployed modules, and of every handler its place, its open and delayed messages, the ids that it remembers,
-/// its state and its dead letters. `sluicebox import` restores it where other settings say, and a host goes on there. Start none on
-/// the old log afterwards: both would do the same work.
+/// Messages, subscriptions, deployed modules, and of every handler its place, its open and delayed messages, the ids that
+/// it remembers, its state and its dead letters. `sluicebox import` restores it where other settings say, and a host goes
+/// on there. Start none on the old log afterwards: both would do the same work.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// The file to make, or - for standard output

@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 
 /// Restore an exported log into the place that the settings name, which must have no log.
 ///
-/// Nothing is there before all of it is: a file that is damaged or cut short, or an import that is interrupted, leaves no log, and the
-/// next import begins anew. Whatever kind of log it was, messages keep their offsets, and hosts go on where the others stopped.
+/// Nothing is there before all of it is: a file that is damaged or cut short, or an import that is interrupted, leaves no
+/// log, and the next import begins anew. Whatever kind of log it was, messages keep their offsets, and hosts go on where
+/// the others stopped.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// The file that `sluicebox export` made, or - for standard input

@@ -8,7 +8,7 @@ mod server;
 use super::declared::host::{
     HOST_CLOCK_SKEW_MAX, HOST_DATA, HOST_DELAYED, HOST_DELAYED_BYTES, HOST_DELAYED_MAX, HOST_LEASE, HOST_NAME,
     HOST_WAITING, HTTP_LISTEN, HTTP_TOKEN_FILE, LOG_KIND, LOG_PATH, LOG_RETAIN, LOG_RETAIN_AGE, LOG_RETAIN_BYTES,
-    LogKind, NAMESPACE,
+    NAMESPACE,
 };
 use super::findings::Findings;
 use super::item::Item;
@@ -16,7 +16,7 @@ use super::kinds::{Address, Span, parse_listen};
 use super::secret::{self, Secret};
 use super::section::Section;
 use super::setting::{Above, Kind, Parse};
-use super::settings::{HostSettings, HttpSettings, LogSettings, Namespace, Overrides, Retain};
+use super::settings::{HostSettings, HttpSettings, LogKind, LogSettings, Namespace, Overrides, Retain};
 use super::values;
 use crate::handler::DelayedBound;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,5 @@
 //! What the settings are once nothing invalid is left in them.
 
-use super::declared::host::LogKind;
 use super::secret::Secret;
 use crate::clock::Timestamp;
 use crate::handler::{DelayedBound, HandlerName, Policy};
@@ -43,6 +42,14 @@ impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The kinds of logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogKind {
+    Embedded,
+    Nats,
+    Redis,
 }
 
 /// Which log, and where.

@@ -1,7 +1,7 @@
 //! How many messages there are up to an offset, in a log whose offsets have gaps because it was another kind of log before.
 //!
-//! This log's own offsets have none. Those that were brought along may: then some places of them are kept in a table with the number of
-//! messages up to there, and between two places it is about so many. A log without the table has no gaps.
+//! This log's own offsets have none. Those that were brought along may: then some places of them are kept in a table with
+//! the number of messages up to there, and between two places it is about so many. A log without the table has no gaps.
 
 use super::failure::Failure;
 use super::queries::Reader;

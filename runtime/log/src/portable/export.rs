@@ -34,8 +34,8 @@ pub enum ExportError {
 /// Where the pieces go.
 pub type Put<'p> = dyn FnMut(Piece) -> io::Result<()> + Send + 'p;
 
-/// Hands out every piece but the last, which it returns without counts. `from`: messages before this offset are left out unless a shard still needs
-/// them. `version_of` has modules that operators pinned and the log does not have.
+/// Hands out every piece but the last, which it returns without counts. `from`: messages before this offset are left out
+/// unless a shard still needs them. `version_of` has modules that operators pinned and the log does not have.
 ///
 /// Claims every shard, so whoever works on one is fenced: no host should.
 pub async fn export(

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Numbers are little-endian. The check is the beginning of a sha-256 over all of the file up to there, so a record that is
-//! damaged, missing, twice or at another place is found where it stands. The last record counts the others. Written and read as a stream: memory holds a
-//! piece, whatever the size of the log.
+//! damaged, missing, twice or at another place is found where it stands. The last record counts the others. Written and
+//! read as a stream: memory holds a piece, whatever the size of the log.
 
 use super::{Counts, End, Piece, codec};
 use crate::frame::{FrameError, Writer as Encoder};

@@ -2,17 +2,10 @@
 
 use crate::config::kinds::{Address, Form, PORT_DEFAULT, Size, Span, Table, Whole, Word};
 use crate::config::setting::{Above, Is, Means, Setting, settings};
+use crate::config::settings::LogKind;
 use crate::memory::Budget;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
-
-/// The kinds of logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogKind {
-    Embedded,
-    Nats,
-    Redis,
-}
 
 settings! {
     NAMESPACE: Form, Is<&'static str> = Setting {

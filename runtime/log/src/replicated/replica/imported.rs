@@ -1,7 +1,7 @@
 //! What was brought along from another log: where its messages are, which kept the offsets that they had there.
 //!
-//! Of each entry with such messages the first offset is known; the messages of entries that came after the import have offsets made of sequence and
-//! place, moved up so far that they are higher than all of those.
+//! Of each entry with such messages the first offset is known; the messages of entries that came after the import have
+//! offsets made of sequence and place, moved up so far that they are higher than all of those.
 
 use crate::frame::Place;
 use crate::portable::About;
