@@ -351,7 +351,7 @@ impl Server {
 
     /// First and last sequence of a stream; an error if it is not the stream that this host began with.
     pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
-        if self.too_small().is_some() {
+        if self.too_small().is_some() && stream.cached_info().config.name == self.names.log_stream() {
             // Only another connection hears that it was raised again.
             drop(self.client.force_reconnect().await);
         }
