@@ -1,7 +1,7 @@
 //! Somebody beside the hosts who reads the log: how far each key is while faults go on, and all there is at the end.
 
 use super::checker::{Account, Entry};
-use super::load::Told;
+use super::load::{KEYS, Told};
 use crate::harness::{after, counts};
 use sluicebox::log::Log;
 use sluicebox::message::{Key, Message, Offset};
@@ -50,6 +50,11 @@ impl Observer {
         let seen = self.seen.lock().unwrap();
         // One may have been on its way, and of the next one it is certain.
         published.iter().all(|(key, ids)| *key == CUT_KEY || seen.out.get(key).is_some_and(|out| *out > ids.len() + 1))
+    }
+
+    /// Whether something of each key came out.
+    pub fn has_all(&self) -> bool {
+        self.seen.lock().unwrap().out.len() >= KEYS
     }
 
     /// Whether the log has it.

@@ -88,8 +88,12 @@ impl Heard {
                     _ = pace.tick() => {}
                     changed = said.changed() => if changed.is_err() { return },
                 }
-                let beat = said.borrow_and_update().beat(sequence);
+                let other = *said.borrow_and_update();
+                let beat = other.beat(sequence);
                 client.publish(format!("sb.{NAMESPACE}.members"), beat.into()).await.unwrap();
+                if other.leaves {
+                    return client.flush().await.unwrap();
+                }
             }
         });
         Self { says, _task: AbortOnDropHandle::new(task) }
