@@ -3,7 +3,7 @@
 use super::checker::{Account, Entry};
 use super::load::{KEYS, Told};
 use crate::harness::{after, counts};
-use sluicebox::log::Log;
+use sluicebox::log::{Batch, Log, ReadRequest};
 use sluicebox::message::{Key, Message, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -35,11 +35,15 @@ impl Observer {
     pub async fn start(log: Arc<dyn Log>) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let mut tail = log.tail().await.unwrap();
-        let to = seen.clone();
+        let (to, from) = (seen.clone(), log.clone());
         let task = tokio::spawn(async move {
+            let mut upto = tail.start();
             while let Some(batch) = tail.next().await {
-                let batch = batch.expect("the observer reads as fast as a few hosts write");
-                batch.messages.iter().for_each(|message| to.lock().unwrap().see(message));
+                match batch {
+                    Ok(batch) => to.lock().unwrap().see_all(&batch, &mut upto),
+                    // On a busy machine it may be late: what it did not hear it reads.
+                    Err(_) => read_missed(&*from, &to, &mut upto).await,
+                }
             }
         });
         Self { log, seen, _task: AbortOnDropHandle::new(task) }
@@ -91,7 +95,29 @@ impl Observer {
 /// What is published by the way, by one fault at a time.
 pub const CUT_KEY: &str = "cut";
 
+/// Reads on to the end, also where the servers do not answer for a while.
+async fn read_missed(log: &dyn Log, to: &Mutex<Seen>, upto: &mut Offset) {
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        let (after, patterns) = (*upto, vec![]);
+        let request = ReadRequest { after, upto: Offset::END, patterns, messages_max: 1000, bytes_max: usize::MAX };
+        match log.read(request).await {
+            Ok(batch) => to.lock().unwrap().see_all(&batch, upto),
+            Err(_) => drop(pace.tick().await),
+        }
+        if *upto == after && log.end().await.is_ok_and(|end| end <= after) {
+            return;
+        }
+    }
+}
+
 impl Seen {
+    /// Each message once, whatever comes again.
+    fn see_all(&mut self, batch: &Batch, upto: &mut Offset) {
+        batch.messages.iter().filter(|message| message.offset > *upto).for_each(|message| self.see(message));
+        *upto = batch.upto.max(*upto);
+    }
+
     fn see(&mut self, message: &Message) {
         let key = || message.key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned());
         match message.topic.as_str() {

@@ -28,13 +28,14 @@ struct Other {
     is_later: bool,
 }
 
+/// Seven bits a byte, the lowest first; the highest bit says that there are more.
 fn number(mut number: u64) -> Vec<u8> {
     let mut bytes = vec![];
     while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
+        bytes.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    bytes.push(number as u8);
+    bytes.push(number.to_le_bytes()[0]);
     bytes
 }
 
