@@ -121,7 +121,7 @@ impl Seen {
     fn see(&mut self, message: &Message) {
         let key = || message.key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned());
         match message.topic.as_str() {
-            topic if topic == TOPICS[0] => drop(self.ids.extend(message.id.as_ref().map(ToString::to_string))),
+            topic if topic == TOPICS[0] => self.ids.extend(message.id.as_ref().map(ToString::to_string)),
             topic if topic == TOPICS[TOPICS.len() - 1] => {
                 *self.out.entry(key()).or_default() += 1;
                 let now = Instant::now();
