@@ -17,6 +17,7 @@ mod servers;
 mod upgrade;
 
 use crate::harness::PATIENCE;
+use crate::harness::nats_cluster::until;
 use checker::{Account, check};
 use faults::{Fault, ON_NATS, ON_REDIS, plan};
 use hosts::{HOSTS, Member};
@@ -49,7 +50,7 @@ async fn whatever_fails_among_three_hosts_and_a_redis_that_syncs_each_message_co
     storm(Servers::redis(), &ON_REDIS).await;
 }
 
-async fn storm(servers: Servers, kinds: &[Fault]) {
+async fn storm(servers: Servers, kinds: &[(Fault, usize)]) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seed = number("SLUICEBOX_SEED").unwrap_or_else(rand::random);
     println!("SLUICEBOX_SEED={seed}");
@@ -62,6 +63,7 @@ async fn storm(servers: Servers, kinds: &[Fault]) {
     }
     let observer = Observer::start(servers.open()).await;
     let load = Load::start(told.clone());
+    until("something of each key came out", async || observer.has_all()).await;
     let mut storm = Storm { servers, hosts, told, observer, random };
     let mut struck: BTreeMap<Fault, usize> = BTreeMap::new();
     for (at, fault) in faults.into_iter().enumerate() {

@@ -217,9 +217,12 @@ impl Stopping {
         }
         tracing::warn!(handler = %self.handler, "stopped runs that did not end within {DRAIN_MAX:?}");
         for (index, mut task) in self.shards {
-            task.ended.abort();
-            // Gone before anyone claims the shard again.
-            let _ = (&mut task.ended).await;
+            // One that ended meanwhile said so above, and cannot be asked again.
+            if !task.ended.is_finished() {
+                task.ended.abort();
+                // Gone before anyone claims the shard again.
+                let _ = (&mut task.ended).await;
+            }
             reader.leave(&ShardId { handler: self.handler.clone(), index });
         }
     }
@@ -230,5 +233,29 @@ fn version_of(handler: &Handler) -> Version {
         policy: Arc::new(handler.policy.clone()),
         invoke: handler.invoke.clone(),
         permits: Arc::new(Semaphore::new(handler.policy.concurrency)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::memory::MemoryLog;
+    use crate::reader::Options;
+
+    #[tokio::test(start_paused = true)]
+    async fn shards_that_end_in_time_are_left_alone_when_others_of_their_handler_do_not() {
+        let reader = Reader::start(Arc::new(MemoryLog::new()), Options::default()).await.unwrap();
+        let task = |task: tokio::task::JoinHandle<()>| Task {
+            stop: CancellationToken::new(),
+            ended: AbortOnDropHandle::new(task),
+        };
+        let (left, is_gone) = tokio::sync::oneshot::channel::<()>();
+        let endless = tokio::spawn(async move {
+            let _left = left;
+            std::future::pending().await
+        });
+        let shards = BTreeMap::from([(0, task(tokio::spawn(async {}))), (1, task(endless))]);
+        Stopping::new(HandlerName::parse("order").unwrap(), shards).stop(&reader).await;
+        assert!(is_gone.await.is_err(), "nothing of it is left");
     }
 }

@@ -8,7 +8,7 @@ use crate::harness::proxy::Direction;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -31,42 +31,47 @@ pub enum Fault {
     HostSlow,
 }
 
-pub const ON_NATS: [Fault; 10] = [
-    Fault::HostKilled,
-    Fault::HostAsleep,
-    Fault::HostStopped,
-    Fault::ServerKilled,
-    Fault::LeaderKilled,
-    Fault::LeaderSteppedDown,
-    Fault::AnswerLost,
-    Fault::HostDeaf,
-    Fault::HostMute,
-    Fault::HostSlow,
+/// Each with how often it is among twenty: what lasts long by nature seldom. A host leaves a server that says nothing after nine
+/// seconds, and servers take some seconds to choose another leader.
+pub const ON_NATS: [(Fault, usize); 10] = [
+    (Fault::HostKilled, 3),
+    (Fault::HostAsleep, 3),
+    (Fault::HostStopped, 2),
+    (Fault::ServerKilled, 2),
+    (Fault::LeaderKilled, 1),
+    (Fault::LeaderSteppedDown, 2),
+    (Fault::AnswerLost, 3),
+    (Fault::HostDeaf, 1),
+    (Fault::HostMute, 2),
+    (Fault::HostSlow, 1),
 ];
-pub const ON_REDIS: [Fault; 8] = [
-    Fault::HostKilled,
-    Fault::HostAsleep,
-    Fault::HostStopped,
-    Fault::ServerKilled,
-    Fault::AnswerLost,
-    Fault::HostDeaf,
-    Fault::HostMute,
-    Fault::HostSlow,
+pub const ON_REDIS: [(Fault, usize); 8] = [
+    (Fault::HostKilled, 3),
+    (Fault::HostAsleep, 3),
+    (Fault::HostStopped, 3),
+    (Fault::ServerKilled, 3),
+    (Fault::AnswerLost, 3),
+    (Fault::HostDeaf, 1),
+    (Fault::HostMute, 2),
+    (Fault::HostSlow, 2),
 ];
 
-/// Each kind as often as the others, in any order.
-pub fn plan(kinds: &[Fault], faults: usize, random: &mut StdRng) -> Vec<Fault> {
-    let mut order = kinds.to_vec();
-    order.shuffle(random);
-    let mut plan: Vec<Fault> = order.into_iter().cycle().take(faults).collect();
-    plan.shuffle(random);
+/// So many faults, in any order.
+pub fn plan(kinds: &[(Fault, usize)], faults: usize, random: &mut StdRng) -> Vec<Fault> {
+    let mut plan = vec![];
+    while plan.len() < faults {
+        let mut all: Vec<Fault> = kinds.iter().flat_map(|(fault, count)| std::iter::repeat_n(*fault, *count)).collect();
+        all.shuffle(random);
+        plan.extend(all);
+    }
+    plan.truncate(faults);
     plan
 }
 
 impl Storm {
     /// One fault from its beginning to its end; it lasts until each key went on in spite of it.
     pub async fn strike(&mut self, fault: Fault) {
-        let host = self.random.random_range(0..self.hosts.len());
+        let host = self.victim().await;
         match fault {
             Fault::HostKilled => {
                 self.hosts[host].kill().await;
@@ -123,6 +128,23 @@ impl Storm {
         }
     }
 
+    /// Some host that holds shards: of one without any nothing would be missed.
+    async fn victim(&mut self) -> usize {
+        let first = self.random.random_range(0..self.hosts.len());
+        let mut victim = first;
+        until("a host holds shards", async || {
+            for at in (0..self.hosts.len()).map(|next| (first + next) % self.hosts.len()) {
+                if self.hosts[at].process().metric("shards_held").await > 0 {
+                    victim = at;
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        victim
+    }
+
     /// The host sends a message of a publisher to its server, which takes it, and the connection ends before the host hears of it.
     async fn lose_an_answer(&mut self, host: usize) {
         let id = format!("cut/{}", self.told.published().get(CUT_KEY).map_or(0, Vec::len));
@@ -139,7 +161,8 @@ impl Storm {
     }
 
     async fn each_goes_on(&self) {
-        let published = self.told.published();
+        let (published, began) = (self.told.published(), Instant::now());
         until("each key goes on", async || self.observer.each_goes_on_after(&published)).await;
+        println!("  each key went on after {:.1} s", began.elapsed().as_secs_f64());
     }
 }

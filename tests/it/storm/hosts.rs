@@ -7,7 +7,7 @@ use crate::harness::guests::ledger;
 use crate::harness::process::{Place, Process};
 use crate::harness::proxy::{Direction, Proxy};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub const HOSTS: usize = 3;
 
@@ -57,11 +57,17 @@ impl Member {
         member
     }
 
-    /// Returns when it is ready.
+    /// Returns when it is ready. One that finds no server that leads ends, and is started again, as whoever keeps it running would.
     pub async fn start_again(&mut self) {
-        let place = self.place.clone();
-        let process = tokio::task::spawn_blocking(move || place.start_heard_at("warn")).await.unwrap();
-        assert!(!process.url.is_empty(), "host {} does not start: {}", self.at, self.place.heard());
+        let began = Instant::now();
+        let process = loop {
+            let place = self.place.clone();
+            let process = tokio::task::spawn_blocking(move || place.start_heard_at("warn")).await.unwrap();
+            if !process.url.is_empty() {
+                break process;
+            }
+            assert!(began.elapsed() < PATIENCE, "host {} does not start: {}", self.at, self.place.heard());
+        };
         self.told.host_is_at(self.at, &process.url);
         self.process = Some(process);
     }

@@ -80,6 +80,9 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::builder().timeout(ANSWER).build().unwrap()
 }
 
+/// How many keys there are.
+pub const KEYS: usize = PUBLISHERS * KEYS_OF_EACH;
+
 pub struct Load {
     told: Arc<Told>,
     publishers: Vec<JoinHandle<()>>,

@@ -1,9 +1,9 @@
 //! Somebody beside the hosts who reads the log: how far each key is while faults go on, and all there is at the end.
 
 use super::checker::{Account, Entry};
-use super::load::Told;
+use super::load::{KEYS, Told};
 use crate::harness::{after, counts};
-use sluicebox::log::Log;
+use sluicebox::log::{Batch, Log, ReadRequest};
 use sluicebox::message::{Key, Message, Offset};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -35,11 +35,15 @@ impl Observer {
     pub async fn start(log: Arc<dyn Log>) -> Self {
         let seen = Arc::<Mutex<Seen>>::default();
         let mut tail = log.tail().await.unwrap();
-        let to = seen.clone();
+        let (to, from) = (seen.clone(), log.clone());
         let task = tokio::spawn(async move {
+            let mut upto = tail.start();
             while let Some(batch) = tail.next().await {
-                let batch = batch.expect("the observer reads as fast as a few hosts write");
-                batch.messages.iter().for_each(|message| to.lock().unwrap().see(message));
+                match batch {
+                    Ok(batch) => to.lock().unwrap().see_all(&batch, &mut upto),
+                    // On a busy machine it may be late: what it did not hear it reads.
+                    Err(_) => read_missed(&*from, &to, &mut upto).await,
+                }
             }
         });
         Self { log, seen, _task: AbortOnDropHandle::new(task) }
@@ -50,6 +54,11 @@ impl Observer {
         let seen = self.seen.lock().unwrap();
         // One may have been on its way, and of the next one it is certain.
         published.iter().all(|(key, ids)| *key == CUT_KEY || seen.out.get(key).is_some_and(|out| *out > ids.len() + 1))
+    }
+
+    /// Whether something of each key came out.
+    pub fn has_all(&self) -> bool {
+        self.seen.lock().unwrap().out.len() >= KEYS
     }
 
     /// Whether the log has it.
@@ -86,11 +95,33 @@ impl Observer {
 /// What is published by the way, by one fault at a time.
 pub const CUT_KEY: &str = "cut";
 
+/// Reads on to the end, also where the servers do not answer for a while.
+async fn read_missed(log: &dyn Log, to: &Mutex<Seen>, upto: &mut Offset) {
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        let (after, patterns) = (*upto, vec![]);
+        let request = ReadRequest { after, upto: Offset::END, patterns, messages_max: 1000, bytes_max: usize::MAX };
+        match log.read(request).await {
+            Ok(batch) => to.lock().unwrap().see_all(&batch, upto),
+            Err(_) => drop(pace.tick().await),
+        }
+        if *upto == after && log.end().await.is_ok_and(|end| end <= after) {
+            return;
+        }
+    }
+}
+
 impl Seen {
+    /// Each message once, whatever comes again.
+    fn see_all(&mut self, batch: &Batch, upto: &mut Offset) {
+        batch.messages.iter().filter(|message| message.offset > *upto).for_each(|message| self.see(message));
+        *upto = batch.upto.max(*upto);
+    }
+
     fn see(&mut self, message: &Message) {
         let key = || message.key.as_ref().map_or_else(String::new, |key| key.as_str().to_owned());
         match message.topic.as_str() {
-            topic if topic == TOPICS[0] => drop(self.ids.extend(message.id.as_ref().map(ToString::to_string))),
+            topic if topic == TOPICS[0] => self.ids.extend(message.id.as_ref().map(ToString::to_string)),
             topic if topic == TOPICS[TOPICS.len() - 1] => {
                 *self.out.entry(key()).or_default() += 1;
                 let now = Instant::now();

@@ -28,13 +28,14 @@ struct Other {
     is_later: bool,
 }
 
+/// Seven bits a byte, the lowest first; the highest bit says that there are more.
 fn number(mut number: u64) -> Vec<u8> {
     let mut bytes = vec![];
     while number >= 0x80 {
-        bytes.push(number as u8 | 0x80);
+        bytes.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    bytes.push(number as u8);
+    bytes.push(number.to_le_bytes()[0]);
     bytes
 }
 
@@ -88,8 +89,12 @@ impl Heard {
                     _ = pace.tick() => {}
                     changed = said.changed() => if changed.is_err() { return },
                 }
-                let beat = said.borrow_and_update().beat(sequence);
+                let other = *said.borrow_and_update();
+                let beat = other.beat(sequence);
                 client.publish(format!("sb.{NAMESPACE}.members"), beat.into()).await.unwrap();
+                if other.leaves {
+                    return client.flush().await.unwrap();
+                }
             }
         });
         Self { says, _task: AbortOnDropHandle::new(task) }
