@@ -178,3 +178,21 @@ impl Scans {
         std::mem::take(&mut self.under_way)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_states_are_on_their_way_at_a_time_than_allowed_and_each_once() {
+        let keys: Vec<Key> = (0..6).map(|number| Key::parse(&format!("k{number}")).unwrap().unwrap()).collect();
+        let mut states = States::default();
+        keys.iter().chain(&keys).for_each(|key| states.want(key));
+        assert_eq!(states.take(4), keys[..4]);
+        assert_eq!(states.take(4), []);
+        states.came(&keys[1]);
+        assert_eq!(states.take(4), keys[4..5]);
+        keys.iter().for_each(|key| states.came(key));
+        assert!(states.is_idle());
+    }
+}
