@@ -180,7 +180,8 @@ mod tests {
         let write = |value: Option<usize>| {
             vec![StateWrite { entry: "e".into(), value: value.map(|bytes| vec![0; bytes].into()) }]
         };
-        let full_with: [(&str, &dyn Fn(&mut Staged)); 9] = [
+        type Fill<'a> = &'a dyn Fn(&mut Staged);
+        let full_with: [(&str, Fill<'_>); 9] = [
             ("an output", &|staged| staged.output(message(BYTES_MAX))),
             ("a delayed message", &|staged| staged.delay(delayed())),
             ("another due time", &|staged| staged.delay_again(delayed())),

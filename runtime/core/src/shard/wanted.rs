@@ -195,4 +195,13 @@ mod tests {
         keys.iter().for_each(|key| states.came(key));
         assert!(states.is_idle());
     }
+    #[test]
+    fn no_more_messages_are_on_their_way_at_a_time_than_allowed() {
+        let mut messages = Messages::default();
+        (1..=1000).for_each(|offset| messages.want(Offset(offset), 1, 0));
+        let take = |messages: &mut Messages| std::iter::from_fn(|| messages.take(Some)).count();
+        assert_eq!((take(&mut messages), take(&mut messages)), (FETCHES_MAX, 0));
+        assert_eq!(messages.came(Offset(1)), Some((WaitsFor::Lane(0), 1)));
+        assert_eq!(take(&mut messages), 1);
+    }
 }
