@@ -204,7 +204,8 @@ mod tests {
             assert!(of.cut() > of.max && of.always() > of.cut(), "{of:?}");
         }
         assert!(Thresholds::of(0).until_checkpoint > 0, "a bound that is too small for anything");
-        assert!(Thresholds::of(u64::MAX).always() > 0);
+        let largest = Thresholds::of(u64::MAX);
+        assert!(largest.max > 1 << 24 && largest.always() > largest.max, "{largest:?}");
     }
 
     struct Written {

@@ -208,6 +208,9 @@ fn new_topics_are_refused_when_the_names_of_those_that_are_new_do_not_fit_and_kn
         assert!(!is_refused(&mut tables, names, takes * one), "{names:?}");
         assert!(is_refused(&mut tables, names, takes * one - 1), "{names:?}");
     }
+    drop(tables);
+    let mut again = self::tables(directory.path(), &connection);
+    assert!(!is_refused(&mut again, &["a.b"], 0), "it is known from the table");
 }
 
 #[test]
@@ -244,7 +247,7 @@ fn when_fewer_letters_are_kept_the_oldest_go_some_with_each_commit_and_the_newes
     };
     assert_eq!(left(&mut tables, 3000, u64::MAX), 3000);
     let first = left(&mut tables, 1, 2);
-    assert!((1..2999).contains(&first), "{first} left after one commit");
+    assert!((1500..2999).contains(&first), "{first} left after one commit");
     while left(&mut tables, 0, 2) > 2 {}
     let large = DeadLetter { error: "x".repeat(BYTES_MAX as usize / 2), ..letter(&id("h")) };
     tables.begin(Timestamp(1)).unwrap();
