@@ -104,6 +104,16 @@ async fn a_shard_that_is_a_little_behind_comes_back_without_reads() {
 }
 
 #[tokio::test]
+async fn what_is_kept_for_those_a_little_behind_is_bounded_in_bytes() {
+    let rig = Rig::new(Options { recent_messages_max: 1000, recent_bytes_max: 1, ..small() }).await;
+    rig.reader.route(Arc::new(routing("h", &["t"], 1)));
+    let mut inbox = rig.reader.join(&shard("h", 0), Offset::START);
+    let appended = [rig.append("t", 20).await, rig.append("t", 20).await].concat();
+    assert_eq!(take(&mut inbox, 40).await, appended);
+    assert!(rig.log.reads() > 0, "the first batch was kept beyond the bound");
+}
+
+#[tokio::test]
 async fn a_shard_far_behind_does_not_hold_back_one_that_is_nearly_there() {
     let rig = Rig::new(small()).await;
     let routing = routing("h", &["t"], 2);
