@@ -79,3 +79,50 @@ impl ShardBatch {
         (self.messages, self.bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::message::{Message, NewMessage};
+    use crate::topic::Topic;
+    use std::sync::Arc;
+
+    /// Messages at the offsets 1 to `count`, and the bytes of each.
+    fn batch(count: u64) -> (ShardBatch, usize) {
+        let mut batch = ShardBatch::default();
+        for number in 1..=count {
+            let new = NewMessage::new(Topic::parse("in").unwrap(), "body");
+            let message = Arc::new(Message::from_new(new, Offset(number), Timestamp(0)));
+            batch.push(Routed { message, hash: 0, key: None, id: None, unroutable: None, deaths: None });
+        }
+        let one = batch.bytes_of(0).unwrap();
+        (batch, one)
+    }
+
+    #[test]
+    fn as_many_of_the_first_messages_fit_as_have_room_together() {
+        let (batch, one) = batch(3);
+        for (bytes_max, fitting) in [(0, 0), (one - 1, 0), (one, 1), (2 * one - 1, 1), (2 * one, 2), (9 * one, 3)] {
+            assert_eq!(batch.fitting(bytes_max), fitting, "{bytes_max} bytes");
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_messages_go_with_them() {
+        let (mut batch, one) = batch(9);
+        assert_eq!(batch.bytes(), 9 * one);
+        batch.skip_to(Offset(2));
+        assert_eq!((batch.len(), batch.bytes()), (7, 7 * one));
+        assert!(batch.take(0).is_none());
+        let taken = batch.take(3).unwrap();
+        assert_eq!((taken.bytes(), taken.last()), (3 * one, Offset(5)));
+        assert_eq!((batch.len(), batch.bytes()), (4, 4 * one));
+        let rest = batch.take(4).unwrap();
+        assert_eq!((rest.bytes(), rest.last()), (4 * one, Offset(9)));
+        assert_eq!((batch.bytes(), batch.is_empty()), (0, true));
+        let mut cleared = rest;
+        cleared.clear();
+        assert_eq!((cleared.bytes(), cleared.is_empty()), (0, true));
+    }
+}

@@ -326,4 +326,46 @@ mod tests {
         assert_eq!(queue.take().ok().unwrap().upto, Offset(1));
         assert!(drained.notified().now_or_never().is_some());
     }
+    /// A queue with memory enough.
+    fn queue(messages_max: usize, bytes_max: usize) -> Queue {
+        Queue::new(Capacity { messages_max, bytes_max }, Lease::of_inbox(Budget::new(1 << 30)), Arc::default())
+    }
+
+    /// How many messages each delivery has and how far it reaches.
+    fn taken(queue: &Queue) -> Vec<(usize, u64)> {
+        std::iter::from_fn(|| queue.take().ok()).map(|delivery| (delivery.messages.len(), delivery.upto.0)).collect()
+    }
+
+    #[test]
+    fn small_deliveries_become_one_and_none_is_lost() {
+        type Taken<'a> = &'a [(usize, u64)];
+        let deliveries: [(u64, u64, Taken<'_>); 3] =
+            [(200, 56, &[(256, 256)]), (200, 57, &[(200, 200), (57, 257)]), (256, 1, &[(256, 256), (1, 257)])];
+        for (first, second, expected) in deliveries {
+            let queue = queue(1000, 1 << 30);
+            queue.offer(&mut batch(1, first), Offset(0), Offset(first));
+            queue.offer(&mut batch(first + 1, second), Offset(first), Offset(first + second));
+            assert_eq!(taken(&queue), expected);
+        }
+        let queue = queue(1000, 1 << 30);
+        queue.tell(Offset(5));
+        queue.offer(&mut batch(6, 300), Offset(5), Offset(305));
+        assert_eq!(taken(&queue), [(300, 305)], "what it was told is in what came");
+    }
+
+    #[test]
+    fn there_is_room_while_at_most_half_of_each_bound_is_taken() {
+        let one = batch(1, 1).bytes();
+        for (messages_max, bytes_max) in [(7, 1 << 30), (100, 7 * one)] {
+            for count in 1..=7 {
+                let queue = queue(messages_max, bytes_max);
+                assert!(queue.has_room());
+                assert_eq!(queue.offer(&mut batch(1, count), Offset(0), Offset(count)), Some(Offset(count)));
+                assert_eq!(queue.has_room(), count <= 3, "{count} of {messages_max} messages or {bytes_max} bytes");
+                assert_eq!(taken(&queue), [(count as usize, count)]);
+                assert!(queue.has_room());
+                assert_eq!(queue.offer(&mut batch(8, 9), Offset(7), Offset(16)), Some(Offset(14)), "as many as fit");
+            }
+        }
+    }
 }

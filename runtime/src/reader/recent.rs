@@ -71,3 +71,67 @@ impl Recent {
         Some(chunk)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::message::NewMessage;
+    use crate::topic::Topic;
+
+    /// Two messages, at this offset and the next, and the bytes of both.
+    fn two(first: u64) -> (Arc<Batch>, usize) {
+        let new = NewMessage::new(Topic::parse("in").unwrap(), "body");
+        let message = |offset| Arc::new(Message::from_new(new.clone(), Offset(offset), Timestamp(1)));
+        let messages = vec![message(first), message(first + 1)];
+        let bytes = messages.iter().map(|message| message.bytes()).sum();
+        (Arc::new(Batch { messages, upto: Offset(first + 1) }), bytes)
+    }
+
+    fn offsets(chunk: &Chunk) -> Vec<u64> {
+        chunk.messages.iter().map(|message| message.offset.0).collect()
+    }
+
+    #[test]
+    fn the_newest_batches_are_kept_within_each_of_the_bounds_and_the_last_whatever_its_size() {
+        let (_, bytes) = two(1);
+        for (messages_max, bytes_max, kept) in [(4, usize::MAX, 4), (usize::MAX, 2 * bytes, 4), (1, 1, 2)] {
+            let mut recent = Recent::new(Offset(0), messages_max, bytes_max);
+            for last in (2..40).step_by(2) {
+                let (batch, bytes) = two(last - 1);
+                recent.push(batch, bytes);
+                let first = last.saturating_sub(kept);
+                let chunk = recent.chunk(Offset(first), 100, usize::MAX).unwrap();
+                assert_eq!((offsets(&chunk), chunk.upto), ((first + 1..=last).collect(), Offset(last)));
+                assert!(first == 0 || recent.chunk(Offset(first - 1), 100, usize::MAX).is_none(), "{first} of {last}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_says_how_far_it_reaches_also_when_nothing_is_in_it() {
+        let mut recent = Recent::new(Offset(0), 100, usize::MAX);
+        let (batch, bytes) = two(1);
+        recent.push(batch, bytes);
+        let reach = |after, messages_max, bytes_max| {
+            let chunk = recent.chunk(Offset(after), messages_max, bytes_max).unwrap();
+            (offsets(&chunk), chunk.upto.0)
+        };
+        assert_eq!(reach(0, 1, usize::MAX), (vec![1], 1));
+        assert_eq!(reach(0, 100, 1), (vec![1], 1), "one that is larger than the bound comes alone");
+        assert_eq!(reach(1, 100, usize::MAX), (vec![2], 2));
+        assert_eq!(reach(2, 100, usize::MAX), (vec![], 2));
+    }
+
+    #[test]
+    fn before_a_gap_nothing_is_handed_out() {
+        let mut recent = Recent::new(Offset(0), 100, usize::MAX);
+        let (batch, bytes) = two(1);
+        recent.push(batch, bytes);
+        recent.restart(Offset(5));
+        let (batch, bytes) = two(6);
+        recent.push(batch, bytes);
+        assert!(recent.chunk(Offset(2), 100, usize::MAX).is_none());
+        assert_eq!(offsets(&recent.chunk(Offset(5), 100, usize::MAX).unwrap()), [6, 7]);
+    }
+}

@@ -119,3 +119,41 @@ impl Subscribers {
         index
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::message::NewMessage;
+    use crate::reader::tests::{routing, span};
+
+    fn message(topic: &str, offset: u64) -> Message {
+        Message::from_new(NewMessage::new(Topic::parse(topic).unwrap(), ""), Offset(offset), Timestamp(1))
+    }
+
+    /// Of one handler that subscribes to `t` up to the offset 2 and from 5 to 8.
+    fn subscribers(topics_max: usize) -> Subscribers {
+        let mut routing = routing("h", &["t"], 1);
+        routing.spans.extend([span(Offset(2), &[]), span(Offset(5), &["t"]), span(Offset(8), &["other.*"])]);
+        let entry = Entry::new(Arc::new(routing), Arc::default());
+        Subscribers::new(Arc::new(Table::new(vec![Some(entry)])), topics_max)
+    }
+
+    #[test]
+    fn each_message_goes_to_who_subscribed_at_its_place_however_often_that_changed() {
+        let mut subscribers = subscribers(100);
+        let wanted = (1..=12).filter(|offset| !subscribers.of(&message("t", *offset)).slots.is_empty());
+        assert_eq!(wanted.collect::<Vec<_>>(), [1, 2, 6, 7, 8]);
+    }
+
+    #[test]
+    fn topics_are_remembered_up_to_their_bound() {
+        let mut subscribers = subscribers(4);
+        for number in 0..100 {
+            let other = !subscribers.of(&message(&format!("other.{number}"), 9 + number)).slots.is_empty();
+            assert!(other);
+            assert!(subscribers.topics.len() <= 4 && subscribers.audiences.len() <= 4);
+            assert_eq!(subscribers.topics.len() as u64, number % 4 + 1, "after topic {number}");
+        }
+    }
+}

@@ -58,7 +58,7 @@ fn new_message(topic: &str, key: usize, body_bytes: usize) -> NewMessage {
     NewMessage { key: Key::parse(&key.to_string()).unwrap(), ..NewMessage::new(topic, vec![b'x'; body_bytes]) }
 }
 
-fn routing(handler: &str, patterns: &[&str], shards: u16) -> Routing {
+pub(super) fn routing(handler: &str, patterns: &[&str], shards: u16) -> Routing {
     Routing {
         handler: HandlerName::parse(handler).unwrap(),
         key: KeyFrom::Message,
@@ -70,7 +70,7 @@ fn routing(handler: &str, patterns: &[&str], shards: u16) -> Routing {
     }
 }
 
-fn span(after: Offset, patterns: &[&str]) -> Span {
+pub(super) fn span(after: Offset, patterns: &[&str]) -> Span {
     Span { after, subscribe: patterns.iter().map(|pattern| Pattern::parse(pattern).unwrap()).collect() }
 }
 

@@ -100,3 +100,14 @@ fn what_is_settled_before_a_shorter_wait_is_written_leaves_the_record() {
         assert_eq!(outputs.messages.len(), 1, "the delayed message came once");
     }
 }
+
+#[test]
+fn the_search_for_what_cannot_be_committed_does_not_find_a_shorter_wait_beside_it() {
+    let (setup, mut log) = put_off_for_a_year(OnFailure::Park);
+    let claim = log.claim(&setup.id, Offset::START);
+    let caution = Caution { upto: claim.record.read, ..Caution::default() };
+    let (mut shard, shortened) = Shard::claimed(setup, claim, caution, NOW);
+    assert_eq!(shortened, 2);
+    let in_search = shard.stage();
+    assert!(in_search.is_none_or(|commit| commit.delayed_put.is_empty()));
+}

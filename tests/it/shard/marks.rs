@@ -108,3 +108,16 @@ fn marks_go_little_later_than_their_window_and_are_not_looked_for_all_the_time()
     let slack = shard.marks_slack();
     assert!(slack > Duration::ZERO && slack <= WINDOW / 10, "{slack:?}");
 }
+
+#[test]
+fn after_ids_came_to_mean_something_else_a_message_that_was_never_done_runs() {
+    let (_, mut log, mut setup) = two_shards();
+    setup.routing = Arc::new(Routing {
+        shards: 1,
+        identity: Since { after: Offset::START, time: NOW },
+        ..Routing::clone(&setup.routing)
+    });
+    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), Caution::default());
+    let messages = append(&mut log, NOW.after(WINDOW / 2), ["new".to_owned()].into_iter());
+    assert_eq!(done(&mut shard, &mut log, &setup, &messages).0, 1);
+}

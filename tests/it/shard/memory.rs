@@ -295,3 +295,21 @@ fn a_run_under_way_keeps_its_message_at_rest() {
     shard.rest(Keep::Nothing);
     assert_eq!(shard.held_bytes(), 0);
 }
+
+#[test]
+fn a_lane_is_filled_from_the_log_no_further_than_its_bound() {
+    let bounds = Bounds { lane_items_max: 4, ..Bounds::default() };
+    let (mut shard, log, messages, setup) = shard_of(bounds, &[("k", 10); 40]);
+    let one = messages[0].message.bytes();
+    messages.into_iter().for_each(|message| shard.offer(message));
+    let (mut done, mut most) = (0, shard.held_bytes());
+    for _ in 0..40 {
+        while let Some(run) = shard.next_run(NOW) {
+            shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+            done += 1;
+        }
+        answer(&mut shard, &log, &setup);
+        most = most.max(shard.held_bytes());
+    }
+    assert_eq!((done, most), (40, 4 * one));
+}

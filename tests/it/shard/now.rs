@@ -2,6 +2,7 @@
 
 use super::*;
 use sluicebox::control::{Applied, Command};
+use sluicebox::handler::Digest;
 
 /// A shard whose one message has failed and waits; what it was in, and how the run named its offset.
 fn waiting(on_failure: OnFailure) -> (Shard, MemoryCore, Offset) {
@@ -110,4 +111,55 @@ fn a_retry_that_was_made_due_and_failed_again_waits_by_its_new_time() {
     shard.wake(first_due);
     assert!(shard.next_run(first_due).is_none() && !shard.expects_message());
     assert_eq!(shard.next_due(), Some(again));
+}
+
+#[test]
+fn with_another_module_what_waits_is_due_at_once_and_goes_on_under_the_settings_in_force() {
+    for on_failure in [OnFailure::Park, OnFailure::Skip] {
+        let (mut shard, _, offset) = waiting(on_failure);
+        shard.swapped(Some(Digest::of(b"the fix")), NOW);
+        let Retry { min, max, .. } = setup(on_failure, Bounds::default()).policy.retry;
+        shard.adopt(Arc::new(Policy { on_failure, retry: Retry { attempts: 2, min, max }, ..Policy::default() }));
+        let run = shard.next_run(NOW).unwrap();
+        assert_eq!((run.call.message.offset, run.call.attempt), (offset, 2), "{on_failure:?}");
+        fail(&mut shard, &run);
+        let died: Vec<u32> = shard.stage().unwrap().dead.iter().map(|letter| letter.attempts).collect();
+        assert_eq!(died, [2], "{on_failure:?}: it has no third try any more");
+    }
+}
+
+#[test]
+fn a_first_try_is_known_by_its_key_and_by_its_message_where_all_have_one_lane() {
+    for key in [KeyFrom::Message, KeyFrom::All] {
+        let mut setup = setup(OnFailure::Park, Bounds::default());
+        setup.routing = Arc::new(Routing { key: key.clone(), ..Routing::clone(&setup.routing) });
+        let (mut shard, _, messages) = shard(setup, 2);
+        let mut tries = vec![];
+        for message in messages {
+            let offset = message.message.offset;
+            shard.offer(message);
+            let run = shard.next_run(NOW).unwrap();
+            assert_eq!(
+                shard.running(run.lane).map(|(routed, failed)| (routed.message.offset, failed)),
+                Some((offset, 0))
+            );
+            shard.withdraw(run.lane);
+            assert!(shard.running(run.lane).is_none(), "it did not take place");
+            let run = shard.next_run(NOW).unwrap();
+            tries.push(run.tries);
+            shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+        }
+        assert_eq!(tries[0] == tries[1], key == KeyFrom::Message, "{tries:?}");
+    }
+}
+
+#[test]
+fn a_message_that_gave_up_its_place_is_among_those_that_may_be_open() {
+    let bounds = Bounds { open_max: 1, ..Bounds::default() };
+    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Skip, bounds), 1);
+    shard.offer(messages.pop_front().unwrap());
+    let run = shard.next_run(NOW).unwrap();
+    fail(&mut shard, &run);
+    record(&mut shard, &mut log);
+    assert_eq!((shard.open_len(), shard.wants_messages()), (1, false));
 }

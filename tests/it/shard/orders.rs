@@ -2,7 +2,7 @@
 
 use super::*;
 use sluicebox::commit::{DeadAction, DeadJob};
-use sluicebox::control::Command;
+use sluicebox::control::{Applied, Command};
 
 /// Answers what the shard asks for until its commit is written, and says what the log answered.
 fn commit_next(shard: &mut Shard, log: &mut MemoryCore, poison: Option<&str>) -> Option<Result<(), Caution>> {
@@ -179,4 +179,42 @@ fn letters_that_come_while_a_message_is_committed_alone_are_asked_for_again() {
     let query = shard.take_needs().dead.expect("the order is under way");
     shard.dead_found(log.dead(&query));
     assert_eq!(shard.stage().unwrap().dead_drop, [number]);
+}
+
+#[test]
+fn a_key_is_paused_in_the_shard_that_it_belongs_to_and_in_no_other() {
+    let key = Key::parse("k").unwrap().unwrap();
+    for index in [0, 1] {
+        let mut setup = setup(OnFailure::Park, Bounds::default());
+        setup.id.index = index;
+        setup.routing = Arc::new(Routing { shards: 2, ..Routing::clone(&setup.routing) });
+        let is_its_own = setup.routing.shard_of(&key) == index;
+        let (mut shard, _, _) = shard(setup, 0);
+        let paused = shard.command(Offset(100), Command::PauseKey { key: key.clone() }, NOW);
+        assert_eq!((paused, shard.control().paused_keys.contains(&key)), (Applied::Done, is_its_own), "shard {index}");
+        let resumed = shard.command(Offset(101), Command::ResumeKey { key: key.clone() }, NOW);
+        assert_eq!((resumed, shard.control().paused_keys.len()), (Applied::Done, 0), "shard {index}");
+    }
+}
+
+#[test]
+fn dead_letters_wait_until_the_commit_to_come_has_room_for_them() {
+    // As many outcomes as a commit takes, beside the first message, which dies.
+    const MESSAGES: usize = 4096 + 1;
+    let bounds = Bounds { lane_items_max: MESSAGES, ..Bounds::default() };
+    let (mut shard, mut log, mut messages) = shard(setup(OnFailure::Park, bounds), MESSAGES);
+    shard.offer(messages.pop_front().unwrap());
+    let run = shard.next_run(NOW).unwrap();
+    shard.finish(run.lane, Err(Failure::Reject { reason: "no".into() }), None, 0.5, NOW);
+    record(&mut shard, &mut log);
+    messages.into_iter().for_each(|message| shard.offer(message));
+    while let Some(run) = shard.next_run(NOW) {
+        shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+    }
+    let upto = log.dead(&DeadQuery::newest(DeadFilter::default(), 1)).first().map(|dead| dead.number);
+    let filter = DeadFilter { upto, ..DeadFilter::default() };
+    shard.command(Offset(100_000), Command::DropDead { filter }, NOW);
+    assert!(shard.take_needs().dead.is_none());
+    record(&mut shard, &mut log);
+    assert!(shard.take_needs().dead.is_some());
 }

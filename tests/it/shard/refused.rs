@@ -91,3 +91,25 @@ fn after_a_refused_commit_what_is_only_in_the_log_is_committed_one_by_one_too() 
     shard.finish(second.lane, Ok(Effects::default()), None, 0.0, NOW);
     assert!(shard.next_run(NOW).is_none(), "two messages would share a commit");
 }
+
+#[test]
+fn one_message_per_commit_holds_until_all_that_was_refused_was_read_again() {
+    let setup = setup(OnFailure::Park, Bounds::default());
+    let mut log = MemoryCore::default();
+    let message = |number: u8| NewMessage {
+        key: Key::parse(&format!("k{number}")).unwrap(),
+        ..NewMessage::new(Topic::parse("in").unwrap(), "")
+    };
+    let appended = log.append((0..3).map(message).collect(), NOW).unwrap().messages;
+    let caution = Caution { upto: appended[2].offset, ..Caution::default() };
+    let mut shard = Shard::new(setup.clone(), log.claim(&setup.id, Offset::START), caution.clone());
+    for message in &appended {
+        shard.take_needs();
+        assert_eq!(*shard.caution(), caution, "nothing of it is under way, and some is still to be read");
+        shard.offer(setup.routing.route(message));
+        let run = shard.next_run(NOW).unwrap();
+        shard.finish(run.lane, Ok(Effects::default()), None, 0.0, NOW);
+        record(&mut shard, &mut log);
+    }
+    assert_eq!(*shard.caution(), Caution::default());
+}

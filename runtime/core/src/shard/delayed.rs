@@ -130,4 +130,22 @@ mod tests {
         assert_eq!(queue.take_due(Timestamp(9)).unwrap().0, second);
         assert_eq!(queue.room(bound), DelayedRoom { messages: 2, bytes: 9000 });
     }
+    #[test]
+    fn only_what_is_delayed_needs_room_and_all_of_it_together() {
+        let output = |delay| Outgoing {
+            topic: Topic::parse("out").unwrap(),
+            key: None,
+            id: None,
+            headers: Default::default(),
+            body: vec![0; 100].into(),
+            delay,
+        };
+        let (now, later) = (output(None), output(Some(std::time::Duration::from_secs(1))));
+        let room = |messages, bytes| DelayedRoom { messages, bytes };
+        let one = later.bytes();
+        assert!(fit(&[now.clone(), now.clone()], room(0, 0)));
+        let two = [later.clone(), now, later];
+        assert!(fit(&two, room(2, 2 * one)));
+        assert!(!fit(&two, room(1, 2 * one)) && !fit(&two, room(2, 2 * one - 1)));
+    }
 }

@@ -206,5 +206,39 @@ mod tests {
         assert_eq!(looks, [true, false, true, false]);
         held.take(&item());
         assert!(held.keeps_more_than(Keep::FirstTry), "something came");
+        held.keeps_another();
+        assert!(held.keeps_more_than(Keep::FirstTry), "another is to be kept");
+    }
+
+    #[test]
+    fn memory_to_give_back_is_looked_for_once_after_something_came_or_changed_places() {
+        let mut held = Held::new(1 << 20);
+        assert!(!held.take_grew());
+        held.take(&item());
+        assert_eq!([held.take_grew(), held.take_grew()], [true, false]);
+        held.changed_places();
+        assert_eq!([held.take_grew(), held.take_grew()], [true, false]);
+    }
+
+    #[test]
+    fn who_holds_nothing_has_room_for_one_message_however_little_is_allowed() {
+        let mut held = Held::new(1 << 20);
+        held.rest();
+        assert!(!held.is_full() && !held.is_full_beside_fetches());
+        held.take(&item());
+        assert!(held.is_full() && held.is_full_beside_fetches());
+    }
+
+    #[test]
+    fn room_is_kept_for_what_was_asked_for_until_it_came() {
+        let mut held = Held::new(800_000);
+        let message = held.expect_message(0, false);
+        assert_eq!(message, Some(100_000), "a message whose size nobody knows takes no more than its share");
+        let scan = held.expect_scan();
+        assert_eq!((scan, held.bytes()), (700_000, 800_000));
+        assert_eq!(held.expect_message(1, false), None);
+        assert_eq!(held.expect_scan(), SCAN_BYTES_MIN, "a scan that begins brings something");
+        held.came(SCAN_BYTES_MIN + scan);
+        assert_eq!(held.bytes(), 100_000);
     }
 }

@@ -183,6 +183,8 @@ impl Items {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{Message, NewMessage};
+    use crate::topic::Topic;
 
     #[test]
     fn an_item_from_the_record_goes_back_there_as_it_was() {
@@ -214,5 +216,17 @@ mod tests {
         for item in [failed, put_off, alone, request] {
             assert!(!item.is_plain(), "{item:?}");
         }
+    }
+    #[test]
+    fn memory_is_given_back_once_and_only_of_what_the_log_can_bring_back() {
+        let new = NewMessage::new(Topic::parse("in").unwrap(), "body");
+        let message = Arc::new(Message::from_new(new, Offset(5), Timestamp(1)));
+        let routed = Routed { message, hash: 0, key: None, id: None, unroutable: None, deaths: None };
+        let mut logged = Item::new(routed);
+        let bytes = logged.held_bytes();
+        let mut request = Item { work: WorkId::Ticket(5), ..logged.clone() };
+        assert_eq!((request.shed(), request.held_bytes()), (0, bytes), "a request is nowhere else");
+        assert_eq!([logged.shed(), logged.shed()], [bytes, 0]);
+        assert_eq!((logged.held_bytes(), logged.bytes_in_log()), (0, bytes), "room can be kept for its return");
     }
 }

@@ -293,6 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_gives_back_all_its_memory_and_who_runs_or_is_about_to_keeps_its_message() {
+        for phase in [Phase::Waiting, Phase::Paused, Phase::Ready, Phase::Running] {
+            let mut lanes = Lanes::default();
+            let (lane, one) = lane_of(&mut lanes, 1..=3);
+            lane.phase = phase;
+            let kept = if matches!(phase, Phase::Waiting | Phase::Paused) { 0 } else { one };
+            assert_eq!(lane.shed_idle(), 3 * one - kept, "{phase:?}");
+            assert_eq!(lane.items.iter().map(Item::held_bytes).sum::<usize>(), kept, "{phase:?}");
+        }
+    }
+
+    #[test]
     fn keys_of_one_shard_do_not_share_a_bucket() {
         let keys = (0..8_000).map(|number| Key::parse(&format!("k{number}")).unwrap());
         let hashes = keys.map(|key| Routing::lane_hash(key.as_ref(), Offset::START)).filter(|hash| hash % 8 == 3);

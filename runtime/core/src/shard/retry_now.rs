@@ -13,9 +13,9 @@ impl Shard {
     pub(super) fn retry_now(&mut self, key: Option<&Key>, offset: Option<Offset>, now: Timestamp) {
         let lanes = self.lanes.iter().filter(|(_, lane)| key.is_none_or(|key| lane.key.as_ref() == Some(key)));
         let lanes = lanes.filter(|(_, lane)| {
-            lane.items.front().is_some_and(|first| {
-                first.has_failed() && first.due > now && offset.is_none_or(|offset| first.work == offset.into())
-            })
+            lane.items
+                .front()
+                .is_some_and(|first| first.due > now && offset.is_none_or(|offset| first.work == offset.into()))
         });
         let lanes: Vec<usize> = lanes.map(|(at, _)| at).collect();
         for at in lanes {

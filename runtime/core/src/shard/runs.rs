@@ -110,4 +110,15 @@ mod tests {
         }
         assert_eq!([(); 4].map(|()| runs.next_ready()), [Some(3), Some(1), Some(2), None]);
     }
+    #[test]
+    fn those_that_were_passed_over_and_the_others_take_turns() {
+        let mut runs = Runs::default();
+        (1..=6).for_each(|lane| runs.make_ready(lane));
+        for _ in 0..3 {
+            let passed = runs.next_not_passed_over().unwrap();
+            runs.pass_over(passed);
+        }
+        let order: Vec<usize> = std::iter::from_fn(|| runs.next_ready()).collect();
+        assert_eq!(order, [1, 4, 2, 5, 3, 6]);
+    }
 }

@@ -144,3 +144,74 @@ impl Staged {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::commit::Deaths;
+    use crate::handler::{HandlerName, ShardId};
+    use crate::message::{Message, Offset};
+    use crate::topic::Topic;
+
+    fn message(bytes: usize) -> NewMessage {
+        NewMessage::new(Topic::parse("out").unwrap(), vec![0; bytes])
+    }
+
+    fn letter(bytes: usize, error: String) -> DeadLetter {
+        DeadLetter {
+            shard: ShardId { handler: HandlerName::parse("h").unwrap(), index: 0 },
+            message: Arc::new(Message::from_new(message(bytes), Offset(1), Timestamp(0))),
+            key: None,
+            attempts: 1,
+            kind: "rejected".into(),
+            error,
+            digest: None,
+            time: Timestamp(0),
+            identity: None,
+            deaths: Deaths::first(Offset(1), Timestamp(0)),
+        }
+    }
+
+    #[test]
+    fn whatever_a_commit_carries_counts_towards_its_bound() {
+        let delayed = || Delayed { number: 1, due: Timestamp(1), message: message(BYTES_MAX) };
+        let key = |number| Key::parse(&format!("k{number}")).unwrap().unwrap();
+        let write = |value: Option<usize>| {
+            vec![StateWrite { entry: "e".into(), value: value.map(|bytes| vec![0; bytes].into()) }]
+        };
+        type Fill<'a> = &'a dyn Fn(&mut Staged);
+        let full_with: [(&str, Fill<'_>); 9] = [
+            ("an output", &|staged| staged.output(message(BYTES_MAX))),
+            ("a delayed message", &|staged| staged.delay(delayed())),
+            ("another due time", &|staged| staged.delay_again(delayed())),
+            ("a letter that returns", &|staged| staged.remove_dead(1, Some(message(BYTES_MAX)))),
+            ("letters that go", &|staged| {
+                (0..BYTES_MAX as u64 / 16).for_each(|number| staged.remove_dead(number, None))
+            }),
+            ("a dead letter", &|staged| staged.dead(letter(BYTES_MAX, String::new()))),
+            ("a long error", &|staged| staged.dead(letter(0, "x".repeat(BYTES_MAX)))),
+            ("a state", &|staged| staged.write(0, &key(0), write(Some(BYTES_MAX)))),
+            ("deleted states", &|staged| {
+                (0..BYTES_MAX / 32).for_each(|number| staged.write(number, &key(number), write(None)));
+            }),
+        ];
+        for (what, fill) in full_with {
+            let mut staged = Staged::default();
+            assert!(!staged.is_full(), "{what}");
+            fill(&mut staged);
+            assert!(staged.is_full(), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_several_runs_counted_under_one_name_adds_up() {
+        let mut staged = Staged::default();
+        staged.count(vec![("a".into(), 1), ("b".into(), 2)]);
+        staged.count(vec![("b".into(), 3), ("a".into(), u64::MAX)]);
+        assert_eq!(staged.report.counts, [("a".into(), u64::MAX), ("b".into(), 5)]);
+        staged.remove_dead(1, None);
+        staged.remove_dead(2, None);
+        assert_eq!(staged.report.dead_removed, 2);
+    }
+}

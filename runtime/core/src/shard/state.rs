@@ -183,6 +183,14 @@ mod tests {
     }
 
     #[test]
+    fn many_small_entries_and_many_keys_without_any_take_room_too() {
+        let small: Entries = (0..100).map(|number| (format!("{number}").into(), "v".into())).collect();
+        let (none, one) = (weight(&key(0), &Entries::default()), weight(&key(0), &entries(0)));
+        assert!(weight(&key(1_000_000), &Entries::default()) > none, "a long key takes more than a short one");
+        assert!(none > 100 && one > none + 50 && weight(&key(0), &small) > 100 * (one - none), "{none} {one}");
+    }
+
+    #[test]
     fn as_many_states_are_loaded_at_a_time_as_there_is_memory_for() {
         let mut cache = StateCache::new(1 << 30);
         assert_eq!(cache.loads_max(), LOADS_MAX, "nobody knows how large they are");

@@ -178,3 +178,30 @@ impl Scans {
         std::mem::take(&mut self.under_way)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_states_are_on_their_way_at_a_time_than_allowed_and_each_once() {
+        let keys: Vec<Key> = (0..6).map(|number| Key::parse(&format!("k{number}")).unwrap().unwrap()).collect();
+        let mut states = States::default();
+        keys.iter().chain(&keys).for_each(|key| states.want(key));
+        assert_eq!(states.take(4), keys[..4]);
+        assert_eq!(states.take(4), []);
+        states.came(&keys[1]);
+        assert_eq!(states.take(4), keys[4..5]);
+        keys.iter().for_each(|key| states.came(key));
+        assert!(states.is_idle());
+    }
+    #[test]
+    fn no_more_messages_are_on_their_way_at_a_time_than_allowed() {
+        let mut messages = Messages::default();
+        (1..=1000).for_each(|offset| messages.want(Offset(offset), 1, 0));
+        let take = |messages: &mut Messages| std::iter::from_fn(|| messages.take(Some)).count();
+        assert_eq!((take(&mut messages), take(&mut messages)), (FETCHES_MAX, 0));
+        assert_eq!(messages.came(Offset(1)), Some((WaitsFor::Lane(0), 1)));
+        assert_eq!(take(&mut messages), 1);
+    }
+}

@@ -200,3 +200,48 @@ fn sync(path: &Path) -> Result<(), BackupError> {
 fn files<T>(what: &'static str, path: &Path, done: io::Result<T>) -> Result<T, BackupError> {
     done.map_err(|source| BackupError::Files { what, path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A data directory with some megabytes, and where its host keeps modules.
+    fn data(place: &Path) -> (PathBuf, PathBuf) {
+        let (data, modules) = (place.join("data"), place.join("modules"));
+        fs::create_dir(&data).unwrap();
+        let writer = format::open_or_create(&format::database(&data), 1024 * 1024).unwrap();
+        let row = "INSERT INTO log SELECT NULL, 1, 1, 0, NULL, NULL, NULL, zeroblob(1000000)";
+        (0..10).for_each(|_| assert_eq!(writer.execute(row, []).unwrap(), 1));
+        (data, modules)
+    }
+
+    #[test]
+    fn a_copy_says_how_far_it_is_and_has_the_modules_that_are_whole() {
+        let place = tempfile::tempdir().unwrap();
+        let ((data, modules), to) = (data(place.path()), place.path().join("copy"));
+        fs::create_dir_all(modules.join("folder.wasm")).unwrap();
+        fs::write(modules.join("whole.wasm"), "module").unwrap();
+        fs::write(modules.join("half.tmp"), "mod").unwrap();
+        // What a copy left that was killed.
+        fs::create_dir_all(place.path().join("copy.partial").join(MODULES).join("folder")).unwrap();
+        let mut heard = vec![];
+        let copied = back_up(&data, &modules, &to, |done, all| heard.push((done, all))).unwrap();
+        assert_eq!(fs::metadata(format::database(&to)).unwrap().len(), copied.bytes);
+        assert!(heard.len() > 2 && heard.is_sorted() && heard[0].0 < heard[0].1, "{heard:?}");
+        assert!(heard.iter().all(|(done, all)| done <= all && *all == copied.bytes), "{heard:?}");
+        assert_eq!(heard.last(), Some(&(copied.bytes, copied.bytes)));
+        let names = fs::read_dir(to.join(MODULES)).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["whole.wasm"]);
+    }
+
+    #[test]
+    fn without_modules_there_is_a_copy_and_without_those_that_cannot_be_read_there_is_none() {
+        let place = tempfile::tempdir().unwrap();
+        let ((data, modules), to) = (data(place.path()), place.path().join("copy"));
+        assert!(back_up(&data, &modules, &to, |_, _| ()).is_ok());
+        fs::write(&modules, "not a folder").unwrap();
+        let (other, partial) = (place.path().join("other"), place.path().join("other.partial"));
+        assert!(back_up(&data, &modules, &other, |_, _| ()).is_err());
+        assert!(!other.exists() && !partial.exists());
+    }
+}

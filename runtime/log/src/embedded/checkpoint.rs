@@ -193,6 +193,21 @@ mod tests {
 
     const SMALL: Thresholds = Thresholds { until_checkpoint: 20, max: 100, until_retry: 50, left_max: 50 };
 
+    #[test]
+    fn pages_are_moved_many_times_before_the_bound_and_the_writer_moves_few_until_far_beyond_it() {
+        for pages in [64, 1600, 65_536] {
+            let of = Thresholds::of(pages * u64::from(PAGE_BYTES));
+            assert_eq!(u64::from(of.max), pages);
+            assert!((1..=of.max / 8).contains(&of.until_checkpoint), "{of:?}");
+            assert!((2..=of.max / 2).contains(&of.until_retry), "{of:?}");
+            assert!((2..=of.max / 2).contains(&of.left_max), "{of:?}");
+            assert!(of.cut() > of.max && of.always() > of.cut(), "{of:?}");
+        }
+        assert!(Thresholds::of(0).until_checkpoint > 0, "a bound that is too small for anything");
+        let largest = Thresholds::of(u64::MAX);
+        assert!(largest.max > 1 << 24 && largest.always() > largest.max, "{largest:?}");
+    }
+
     struct Written {
         writer: Connection,
         checkpoints: Checkpoints,
@@ -202,13 +217,17 @@ mod tests {
 
     impl Written {
         fn new() -> Self {
+            Self::with(SMALL)
+        }
+
+        fn with(thresholds: Thresholds) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let path = format::database(directory.path());
             let mut writer = format::open_or_create(&path, 1024 * 1024).unwrap();
             writer.busy_timeout(Duration::ZERO).unwrap();
             let second = format::open_to_checkpoint(&path).unwrap();
             let state = Arc::new(LogState::new(Offset::START));
-            let checkpoints = Checkpoints::start_with(SMALL, &mut writer, second, state).unwrap();
+            let checkpoints = Checkpoints::start_with(thresholds, &mut writer, second, state).unwrap();
             Self { writer, checkpoints, path, _directory: directory }
         }
 
@@ -233,6 +252,24 @@ mod tests {
                 self.commit(1);
                 assert!(begun.elapsed() < Duration::from_secs(60), "{before} pages and it does not start over");
             }
+        }
+    }
+
+    #[test]
+    fn the_writer_starts_it_over_at_its_bound_when_little_is_left_and_far_beyond_it_whatever_is_left() {
+        // The checkpointer is never woken: what it has copied is what this says.
+        let thresholds = Thresholds { until_checkpoint: u32::MAX, ..SMALL };
+        for (copied, bound) in [(u32::MAX, thresholds.max), (0, thresholds.always())] {
+            let mut written = Written::with(thresholds);
+            written.checkpoints.copied.store(copied, Ordering::Relaxed);
+            let (mut most, mut pages) = (0, 0);
+            while pages >= most {
+                most = pages;
+                written.commit(1);
+                pages = written.checkpoints.pages.load(Ordering::Relaxed);
+            }
+            assert!((bound..bound + 20).contains(&most), "{most} pages with {copied} copied");
+            assert_eq!(written.checkpoints.copied.load(Ordering::Relaxed), 0, "nothing of the new one is copied");
         }
     }
 

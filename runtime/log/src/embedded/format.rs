@@ -168,3 +168,30 @@ fn journal(connection: &Connection) -> Result<(), Failure> {
 fn failed(what: &str, path: &Path, failure: &Failure) -> LogError {
     LogError::Refused { reason: format!("failed to {what} the log `{}`: {failure}", path.display()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_connection_has_the_cache_and_the_durability_that_it_was_opened_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = database(directory.path());
+        let number = |connection: &Connection, pragma| connection.pragma_query_value(None, pragma, |row| row.get(0));
+        let writer = open_or_create(&path, 8 * 1024 * 1024).unwrap();
+        // Negative: in KiB.
+        assert_eq!(number(&writer, "cache_size"), Ok(-8192_i64));
+        assert_eq!(number(&open_to_read(&path, 1024 * 1024).unwrap(), "cache_size"), Ok(-1024));
+        for durable in [writer, open_to_checkpoint(&path).unwrap()] {
+            assert_eq!((number(&durable, "synchronous"), number(&durable, "wal_autocheckpoint")), (Ok(2), Ok(0)));
+        }
+    }
+
+    #[test]
+    fn who_opens_it_to_read_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = database(directory.path());
+        let _writer = open_or_create(&path, 1024 * 1024).unwrap();
+        assert!(open_to_read(&path, 0).unwrap().execute("DELETE FROM log", []).is_err());
+    }
+}

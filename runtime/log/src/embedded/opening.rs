@@ -73,3 +73,15 @@ pub(super) fn create_directory(directory: &Path) -> Result<(), LogError> {
         reason: format!("failed to create the directory `{}` for the log: {error}", directory.display()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_made_with_the_directories_that_it_needs() {
+        let place = tempfile::tempdir().unwrap();
+        let opening = Opening::begin(&place.path().join("some").join("where"), Options::default()).unwrap();
+        assert_eq!(opening.last_time().unwrap(), Timestamp(0));
+    }
+}

@@ -163,3 +163,162 @@ fn commit_weight(commit: &ShardCommit) -> usize {
     let open: usize = commit.open_put.iter().map(|head| 128 + head.error.len()).sum();
     256 + outputs + delayed + dead + state + open + size_of_val(&*commit.marks)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use sluicebox_core::clock::Timestamp;
+    use sluicebox_core::commit::{DeadLetter, Deaths, Delayed, Head, HeadScope, KeyWrites, Mark};
+    use sluicebox_core::effects::StateWrite;
+    use sluicebox_core::handler::Digest;
+    use sluicebox_core::message::{IdHash, Key, Message};
+    use sluicebox_core::topic::Topic;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    const LARGE: usize = 1_000_000;
+
+    fn handler() -> HandlerName {
+        HandlerName::parse("h").unwrap()
+    }
+
+    fn message(topic: &str, bytes: usize) -> NewMessage {
+        NewMessage::new(Topic::parse(topic).unwrap(), vec![0; bytes])
+    }
+
+    fn letter(bytes: usize, error_bytes: usize) -> DeadLetter {
+        DeadLetter {
+            shard: ShardId { handler: handler(), index: 0 },
+            message: Arc::new(Message::from_new(message("in", bytes), Offset(1), Timestamp(1))),
+            key: None,
+            attempts: 1,
+            kind: "rejected".into(),
+            error: "x".repeat(error_bytes),
+            digest: None,
+            time: Timestamp(1),
+            identity: None,
+            deaths: Deaths::first(Offset(1), Timestamp(1)),
+        }
+    }
+
+    fn head(error_bytes: usize) -> Head {
+        Head {
+            offset: Offset(1),
+            key: None,
+            attempt: 1,
+            due: Timestamp(1),
+            error: "x".repeat(error_bytes).into(),
+            digest: None,
+            scope: HeadScope::Message,
+        }
+    }
+
+    fn writes(value_bytes: Option<usize>) -> KeyWrites {
+        let value = value_bytes.map(|bytes| vec![0; bytes].into());
+        KeyWrites { key: Key::parse("k").unwrap().unwrap(), writes: vec![StateWrite { entry: "e".into(), value }] }
+    }
+
+    /// An empty commit with something put into it.
+    fn commit(put: impl FnOnce(&mut ShardCommit)) -> usize {
+        let mut commit = ShardCommit {
+            shard: ShardId { handler: handler(), index: 0 },
+            term: Term(1),
+            number: 1,
+            read: Offset(1),
+            open_put: vec![],
+            open_drop: vec![],
+            marks: vec![],
+            marks_since: Timestamp(0),
+            marks_max: usize::MAX,
+            state: vec![],
+            outputs: vec![],
+            delayed_put: vec![],
+            delayed_drop: vec![],
+            dead: vec![],
+            dead_window: Duration::ZERO,
+            dead_max: u64::MAX,
+            dead_drop: vec![],
+            controlled: Offset::START,
+            control: None,
+        };
+        put(&mut commit);
+        commit_weight(&commit)
+    }
+
+    #[test]
+    fn whatever_a_commit_carries_weighs_in_its_transaction() {
+        let empty = commit(|_| {});
+        assert!((1..1024).contains(&empty), "{empty}");
+        let due = Timestamp(1);
+        let mark = Mark { id: IdHash::of_id_alone(b"id"), time: due };
+        let large: [(&str, usize); 8] = [
+            ("an output", commit(|commit| commit.outputs.push(message("out", LARGE)))),
+            ("a delayed message", {
+                commit(|commit| commit.delayed_put.push(Delayed { number: 1, due, message: message("out", LARGE) }))
+            }),
+            ("a dead letter", commit(|commit| commit.dead.push(letter(LARGE, 0)))),
+            ("its error", commit(|commit| commit.dead.push(letter(0, LARGE)))),
+            ("a state", commit(|commit| commit.state.push(writes(Some(LARGE))))),
+            ("the error of a head", commit(|commit| commit.open_put.push(head(LARGE)))),
+            ("many heads", commit(|commit| commit.open_put = vec![head(0); LARGE / 128])),
+            ("many marks", commit(|commit| commit.marks = vec![mark; LARGE / size_of::<Mark>() + 1])),
+        ];
+        for (what, weight) in large {
+            assert!((LARGE..LARGE + 2048).contains(&weight), "{what}: {weight}");
+        }
+        let deleted = commit(|commit| commit.state = vec![writes(None); 100]);
+        assert!(deleted >= empty + 100 * 64, "{deleted}");
+        let both = commit(|commit| {
+            commit.outputs.push(message("out", LARGE));
+            commit.dead.push(letter(LARGE, LARGE));
+            commit.open_put.push(head(LARGE));
+        });
+        assert!((4 * LARGE..4 * LARGE + 2048).contains(&both), "{both}");
+    }
+
+    fn append(messages: Vec<NewMessage>) -> Request {
+        Request::Append { messages, answer: oneshot::channel().0 }
+    }
+
+    fn module(write: ModuleWrite) -> Request {
+        Request::Module { write, answer: oneshot::channel().0 }
+    }
+
+    fn piece() -> ModuleWrite {
+        ModuleWrite::Piece { handler: handler(), digest: Digest::of(b""), index: 0, bytes: Bytes::from(vec![0; LARGE]) }
+    }
+
+    #[test]
+    fn what_only_brings_something_new_gives_way_and_commands_and_work_under_way_do_not() {
+        assert!(append(vec![message("in", 1)]).is_append());
+        assert!(module(piece()).is_append());
+        let command = NewMessage::new(reserved::control_topic(&handler()), "");
+        assert!(!append(vec![command]).is_append());
+        assert!(!module(ModuleWrite::Undo { handler: handler(), digest: Digest::of(b"") }).is_append());
+        assert!(!Request::Erase { answer: oneshot::channel().0 }.is_append());
+    }
+
+    #[test]
+    fn what_takes_long_and_can_wait_has_a_transaction_to_itself() {
+        assert!(Request::Erase { answer: oneshot::channel().0 }.stands_alone());
+        assert!(Request::Forget { handler: handler(), answer: oneshot::channel().0 }.stands_alone());
+        assert!(!append(vec![message("in", 1)]).stands_alone());
+    }
+
+    #[test]
+    fn a_piece_of_a_module_weighs_what_it_has_bytes() {
+        let weight = module(piece()).weight();
+        assert!((LARGE..LARGE + 1024).contains(&weight), "{weight}");
+        let undo = module(ModuleWrite::Undo { handler: handler(), digest: Digest::of(b"") }).weight();
+        assert!((2..LARGE / 10).contains(&undo), "{undo}");
+    }
+
+    #[test]
+    fn who_is_refused_hears_that_nothing_was_written() {
+        let (answer, mut answered) = oneshot::channel();
+        Request::Forget { handler: handler(), answer }.refuse(&Failure::Broken("no disk".into()));
+        let told = answered.try_recv().unwrap().unwrap_err();
+        assert!(!matches!(told, LogError::Unknown { .. }) && told.to_string().contains("no disk"), "{told}");
+    }
+}

@@ -156,3 +156,22 @@ impl Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::format;
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_noticed_and_that_it_has_room_again_with_the_next_transaction() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = format::open_or_create(&format::database(directory.path()), 1024 * 1024).unwrap();
+        let room = Room::limit(&connection, Bounds::new(directory.path().to_owned(), None, 1)).unwrap();
+        let is_refused = || room.refusal(|| Ok(0)).unwrap().is_some();
+        assert!(!is_refused());
+        room.disk_left.set(Some(0));
+        assert!(is_refused());
+        room.look_again();
+        assert!(!is_refused());
+    }
+}

@@ -204,4 +204,21 @@ mod tests {
             prop_assert_eq!(read_marks(&blob, &mut vec![]).is_ok(), blob.len() % 24 == 0);
         }
     }
+    #[test]
+    fn short_bodies_share_a_buffer_and_long_ones_have_their_own() {
+        let connection = rusqlite::Connection::open_in_memory().unwrap();
+        let mut select = connection.prepare("SELECT zeroblob(?1)").unwrap();
+        let mut bodies = Bodies::default();
+        let mut read = |bytes: usize| select.query_row([bytes as i64], |row| Ok(bodies.read(row, 0).unwrap())).unwrap();
+        let short: Vec<Bytes> = (0..100).map(|_| read(1024)).collect();
+        assert!(short.iter().all(|body| body.len() == 1024));
+        let follows = |pair: &&[Bytes]| pair[1].as_ptr().addr() == pair[0].as_ptr().addr() + pair[0].len();
+        let shared = short.windows(2).filter(follows).count();
+        assert!((90..99).contains(&shared), "{shared} of 99 lie behind the one before, in buffers of 32");
+        let (before, long, after) = (read(1024), read(Bodies::SHARED_BYTES_MAX + 1), read(1024));
+        assert!(follows(&&[before.clone(), after][..]) && long.len() == Bodies::SHARED_BYTES_MAX + 1);
+        let longest_short = read(Bodies::SHARED_BYTES_MAX);
+        let lies_behind = longest_short.as_ptr().addr().wrapping_sub(before.as_ptr().addr()) == 2 * 1024;
+        assert!(lies_behind, "the longest that shares does");
+    }
 }

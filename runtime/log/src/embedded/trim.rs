@@ -219,3 +219,27 @@ fn pragma(connection: &Connection, name: &str) -> Result<u64, Failure> {
     let mut select = connection.prepare_cached(&format!("SELECT * FROM pragma_{name}"))?;
     Ok(select.query_row([], |row| row.get::<_, i64>(0))?.cast_unsigned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::format;
+    use super::*;
+
+    #[test]
+    fn messages_without_a_body_go_as_far_as_their_size_asks_for_and_no_further() {
+        let directory = tempfile::tempdir().unwrap();
+        let connection = format::open_or_create(&format::database(directory.path()), 1024 * 1024).unwrap();
+        let rows = "WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 20000) \
+                    INSERT INTO log SELECT n, 1, 1, 0, NULL, NULL, NULL, '' FROM number";
+        assert_eq!(connection.execute(rows, []).unwrap(), 20_000);
+        let trim = Trim { older_than: None, bytes_max: Some(0), holders: vec![], messages_max: 100_000 };
+        let floor = Floor { offset: Offset(15_000), holder: None };
+        let chosen = |bytes_beyond| {
+            let mut trimmed = Trimmed::default();
+            let last = choose(&connection, &trim, bytes_beyond, &floor, &mut trimmed).unwrap();
+            (last, trimmed.deleted)
+        };
+        assert_eq!(chosen(100 * ROW_BYTES), (Some(Offset(100)), 100));
+        assert_eq!(chosen(u64::MAX), (Some(Offset(14_999)), 14_999), "whoever needs one keeps it");
+    }
+}

@@ -284,4 +284,22 @@ mod tests {
         }
         assert_eq!(groups, [3, 1, 1, 1, 2, 1, 1]);
     }
+    #[test]
+    fn what_stands_alone_is_in_no_group() {
+        let append = || Request::Append {
+            messages: vec![NewMessage::new(Topic::parse("a").unwrap(), "")],
+            answer: oneshot::channel().0,
+        };
+        let erase = || Request::Erase { answer: oneshot::channel().0 };
+        let (requests, mut queue) = mpsc::channel(100);
+        let order = [append(), append(), erase(), append(), append(), append(), erase(), erase()];
+        order.into_iter().for_each(|request| requests.try_send(request).unwrap());
+        let (mut next, mut groups) = (None, vec![]);
+        while let Some(first) = next.take().or_else(|| queue.try_recv().ok()) {
+            let group;
+            (group, next) = waiting(first, &mut queue);
+            groups.push(group.len());
+        }
+        assert_eq!(groups, [2, 1, 3, 1, 1]);
+    }
 }

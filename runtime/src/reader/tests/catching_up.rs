@@ -104,6 +104,16 @@ async fn a_shard_that_is_a_little_behind_comes_back_without_reads() {
 }
 
 #[tokio::test]
+async fn what_is_kept_for_those_a_little_behind_is_bounded_in_bytes() {
+    let rig = Rig::new(Options { recent_messages_max: 1000, recent_bytes_max: 1, ..small() }).await;
+    rig.reader.route(Arc::new(routing("h", &["t"], 1)));
+    let mut inbox = rig.reader.join(&shard("h", 0), Offset::START);
+    let appended = [rig.append("t", 20).await, rig.append("t", 20).await].concat();
+    assert_eq!(take(&mut inbox, 40).await, appended);
+    assert!(rig.log.reads() > 0, "the first batch was kept beyond the bound");
+}
+
+#[tokio::test]
 async fn a_shard_far_behind_does_not_hold_back_one_that_is_nearly_there() {
     let rig = Rig::new(small()).await;
     let routing = routing("h", &["t"], 2);
@@ -219,6 +229,35 @@ async fn a_log_that_cannot_be_read_is_given_time() {
     settle().await;
     assert_eq!(rig.log.reads(), 1);
     tokio::time::timeout(DEADLINE, rig.reader.stop()).await.expect("a wait does not outlive the reader");
+}
+
+/// Time stands still but for those who wait for it: what passes is what was waited.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_cannot_be_read_is_given_more_time_with_each_failure_in_a_row() {
+    let (second, hours) = (Duration::from_secs(1), Duration::from_secs(1000 * 3600));
+    let rig = Rig::new(Options { retry_min: second, retry_max: hours, ..small() }).await;
+    rig.append("t", 30).await;
+    rig.append("other", 1).await;
+    settle().await;
+    rig.reader.route(Arc::new(routing("h", &["t"], 1)));
+    rig.log.refuse_reads(16);
+    let mut inbox = rig.reader.join(&shard("h", 0), Offset::START);
+    let begun = tokio::time::Instant::now();
+    while rig.log.reads() <= 16 {
+        tokio::time::sleep(16 * second).await;
+    }
+    // Any part of 2^15 seconds, any part of half as many, and so on: by chance as little as this once in 10^13.
+    assert!(begun.elapsed() > Duration::from_secs(64), "{:?}", begun.elapsed());
+    take(&mut inbox, 30).await;
+
+    rig.append("t", 30).await;
+    rig.append("other", 1).await;
+    settle().await;
+    let reads = rig.log.reads();
+    rig.log.refuse_reads(1);
+    let begun = tokio::time::Instant::now();
+    take(&mut inbox, 30).await;
+    assert!(rig.log.reads() > reads + 1 && begun.elapsed() <= second, "after a success it begins anew");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Leaving and stopping.
 
 use super::*;
+use futures_util::FutureExt as _;
 
 #[tokio::test]
 async fn stop_ends_all_tasks_and_all_inboxes_after_what_is_in_them() {
@@ -73,9 +74,15 @@ async fn a_forgotten_handler_parts_with_its_shards_and_may_come_back() {
     assert!(next(&mut inbox).await.is_none());
     let appended = rig.append("t", 3).await;
     settle().await;
-    rig.reader.route(routing);
+    rig.reader.route(routing.clone());
     let mut again = rig.reader.join(&shard("h", 0), Offset::START);
     assert_eq!(take(&mut again, 3).await, appended);
+    // It takes its place again before its task has heard that it was forgotten.
+    let tasks = rig.reader.tasks.len();
+    rig.reader.unroute(&routing.handler);
+    rig.reader.route(routing);
+    settle().await;
+    assert_eq!(rig.reader.tasks.len(), tasks, "one task looks after it");
 }
 
 #[tokio::test]
@@ -85,4 +92,16 @@ async fn a_shard_beyond_a_smaller_number_of_shards_leaves() {
     let mut gone = rig.reader.join(&shard("h", 1), Offset::START);
     rig.reader.route(Arc::new(routing("h", &["t"], 1)));
     assert!(next(&mut gone).await.is_none());
+}
+
+#[tokio::test]
+async fn a_tail_that_ends_is_told_with_the_reason_and_nothing_is_told_before() {
+    let rig = Rig::new(Options::default()).await;
+    rig.append("t", 1).await;
+    settle().await;
+    assert_eq!(rig.reader.failed().now_or_never(), None);
+    rig.log.end_tail();
+    rig.append("t", 1).await;
+    let reason = tokio::time::timeout(DEADLINE, rig.reader.failed()).await.expect("it is told");
+    assert!(reason.contains("the log closed its tail"), "{reason}");
 }

@@ -51,6 +51,7 @@ async fn messages_below_a_changed_subscription_are_routed_under_the_old_one() {
         rig.append("old", 1).await;
         settle().await;
         let mut inbox = live.then(|| rig.reader.join(&shard("h", 0), Offset::START));
+        settle().await;
 
         // Appended before the change is recorded, dispatched after it is known here.
         let (old, new) = (rig.append("old", 3).await, rig.append("new", 3).await);

@@ -1,4 +1,4 @@
-//! A log in memory that counts its reads, and that can be told to refuse them and to lose batches of its tail.
+//! A log in memory that counts its reads, and that can be told to refuse them, to lose batches of its tail and to end it.
 
 use crate::clock::Timestamp;
 use crate::commit::{Claim, CommitError, Committed, DeadCount, DeadFilter, DeadQuery, NumberedDeadLetter, ShardCommit};
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 #[derive(Default)]
@@ -24,6 +24,7 @@ pub(super) struct WatchedLog {
     reads: AtomicUsize,
     reads_to_refuse: AtomicUsize,
     batches_to_lose: Arc<AtomicUsize>,
+    tail_ends: Arc<AtomicBool>,
     /// Loses batches and refuses reads, each one time in so many.
     chaos: Option<(Arc<Mutex<StdRng>>, u32)>,
 }
@@ -44,6 +45,11 @@ impl WatchedLog {
     /// The tail loses the next `count` batches and says so.
     pub(super) fn lose_batches(&self, count: usize) {
         self.batches_to_lose.store(count, Ordering::Relaxed);
+    }
+
+    /// The tail ends with the next batch.
+    pub(super) fn end_tail(&self) {
+        self.tail_ends.store(true, Ordering::Relaxed);
     }
 
     pub(super) async fn all(&self) -> Vec<Arc<Message>> {
@@ -105,7 +111,8 @@ impl Log for WatchedLog {
         Box::pin(async {
             let inner = self.inner.tail().await?;
             let (to_lose, chaos) = (self.batches_to_lose.clone(), self.chaos.clone());
-            Ok(Box::new(LossyTail { inner, to_lose, chaos }) as Box<dyn Tail>)
+            let ends = self.tail_ends.clone();
+            Ok(Box::new(LossyTail { inner, to_lose, ends, chaos }) as Box<dyn Tail>)
         })
     }
 
@@ -193,6 +200,7 @@ impl Log for WatchedLog {
 struct LossyTail {
     inner: Box<dyn Tail>,
     to_lose: Arc<AtomicUsize>,
+    ends: Arc<AtomicBool>,
     chaos: Option<(Arc<Mutex<StdRng>>, u32)>,
 }
 
@@ -203,7 +211,7 @@ impl Tail for LossyTail {
 
     fn next(&mut self) -> BoxFuture<'_, Option<Result<Arc<Batch>, Lagged>>> {
         Box::pin(async {
-            let next = self.inner.next().await?;
+            let next = self.inner.next().await.filter(|_| !self.ends.load(Ordering::Relaxed))?;
             let lost = next.is_ok() && (count_down(&self.to_lose) || strikes(&self.chaos));
             Some(if lost { Err(Lagged) } else { next })
         })
