@@ -74,11 +74,11 @@ pub(super) fn span(after: Offset, patterns: &[&str]) -> Span {
     Span { after, subscribe: patterns.iter().map(|pattern| Pattern::parse(pattern).unwrap()).collect() }
 }
 
-fn shard(handler: &str, index: u16) -> ShardId {
+pub(super) fn shard(handler: &str, index: u16) -> ShardId {
     ShardId { handler: HandlerName::parse(handler).unwrap(), index }
 }
 
-fn offsets(delivery: &Delivery) -> Vec<Offset> {
+pub(super) fn offsets(delivery: &Delivery) -> Vec<Offset> {
     delivery.messages.iter().map(|routed| routed.message.offset).collect()
 }
 

@@ -237,8 +237,9 @@ mod tests {
         let scan = held.expect_scan();
         assert_eq!((scan, held.bytes()), (700_000, 800_000));
         assert_eq!(held.expect_message(1, false), None);
-        assert_eq!(held.expect_scan(), SCAN_BYTES_MIN, "a scan that begins brings something");
-        held.came(SCAN_BYTES_MIN + scan);
+        let least = held.expect_scan();
+        assert!((32 * 1024..=SCAN_BYTES_MIN).contains(&least), "{least}: a scan that begins brings many messages");
+        held.came(least + scan);
         assert_eq!(held.bytes(), 100_000);
     }
 }

@@ -174,4 +174,15 @@ mod tests {
         room.look_again();
         assert!(!is_refused());
     }
+
+    #[test]
+    fn topics_may_take_an_eighth_of_the_log_and_no_more_than_can_be_gone_through_at_each_start() {
+        let mebibytes = |max: Option<u64>| {
+            let bounds = Bounds::new(PathBuf::new(), max.map(|max| max << 20), 0);
+            bounds.topics_bytes_max().map(|bytes| bytes >> 20)
+        };
+        assert_eq!([Some(64), Some(1024), Some(2048)].map(mebibytes), [Some(8), Some(128), Some(256)]);
+        assert_eq!([Some(4096), Some(16 << 20)].map(mebibytes), [Some(256); 2]);
+        assert_eq!(mebibytes(None), None);
+    }
 }

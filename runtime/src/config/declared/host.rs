@@ -193,8 +193,9 @@ settings! {
         default: Means("none: the disk is the bound"),
         effect: "The data stays below this: the oldest messages are deleted, and when none may be, new messages are refused \
                  with 503 while commits go on from a reserve. Dead letters take at most a quarter of it, an equal part for \
-                 each handler that the log knows: beyond it `dead.full` holds. Names of topics take at most an eighth: beyond \
-                 it messages on new topics are refused. Only for `embedded`: NATS and Redis servers have bounds of their own.",
+                 each handler that the log knows: beyond it `dead.full` holds. Names of topics take at most an eighth, and \
+                 never more than 256 MiB: beyond it messages on new topics are refused. Only for `embedded`: NATS and \
+                 Redis servers have bounds of their own.",
         example: "retain = { max_bytes = \"50GiB\" }",
         above: None,
     };

@@ -1,6 +1,7 @@
 //! Dropping off the tail, and coming back.
 
 use super::*;
+use crate::memory::Budget;
 
 fn small() -> Options {
     Options {
@@ -89,6 +90,23 @@ async fn a_shard_that_dropped_off_joins_the_tail_again_and_is_then_fed_without_r
         assert_eq!(take(&mut inbox, 1).await, offset);
     }
     assert_eq!(rig.log.reads(), reads);
+}
+
+#[tokio::test]
+async fn a_shard_is_brought_through_what_is_for_its_siblings_in_few_reads_however_little_memory_is_left() {
+    let rig = Rig::new(Options { waiting: Budget::new(1), recent_bytes_max: 1, ..Options::default() }).await;
+    for _ in 0..2 {
+        rig.append("t", 400).await;
+    }
+    settle().await;
+    let routing = routing("h", &["t"], 100);
+    rig.reader.route(Arc::new(routing.clone()));
+    let mut inbox = rig.reader.join(&shard("h", 0), Offset::START);
+    let expected = rig.expected(&routing, &shard("h", 0), Offset::START).await;
+    assert_eq!(take(&mut inbox, expected.len()).await, expected);
+    settle().await;
+    let reads = rig.log.reads();
+    assert!(reads <= 4 * expected.len(), "{reads} reads of 800 messages, {} of them its own", expected.len());
 }
 
 #[tokio::test]
