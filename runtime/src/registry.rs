@@ -268,12 +268,19 @@ impl Registry {
             let what = if deployed { "run" } else { "go back to" };
             let what = format!("cannot {what} version {} of handler `{}`", pin.digest, settings.name);
             (problem, again) = (Some(format!("{what}: {}", told(&reason))), reason.may_pass());
-            // What this host had goes on, as where a file is refused. Only at a start there is nothing but the file.
-            if let Some(before) = before.filter(|_| deployed)
-                && let Ok(invoke) = version(before.digest).await
+            // What this host had goes on, as where a file is refused: at a start what it noted last. Only where it has none
+            // there is nothing but the file.
+            let had = match before {
+                Some(before) => Some((before.digest, before.deployed)),
+                None => self.loader.versions(&settings.name).last().map(|last| {
+                    let is_file = file.as_ref().is_ok_and(|file| file.digest == last.digest);
+                    (last.digest, !is_file)
+                }),
+            };
+            if let Some((digest, deployed)) = had.filter(|_| deployed)
+                && let Ok(invoke) = version(digest).await
             {
-                let deployed = before.deployed;
-                return Ok(Entry { deployed, problem, again, ..entry(file.ok(), before.digest, invoke) });
+                return Ok(Entry { deployed, problem, again, ..entry(file.ok(), digest, invoke) });
             }
         }
         let file = match file {
