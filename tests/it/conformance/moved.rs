@@ -484,7 +484,14 @@ fn what_was_brought_along_leaves_an_engine_like_the_rest_and_letters_stay() {
             let trim =
                 Trim { older_than: Some(Timestamp(u64::MAX)), bytes_max: None, holders: vec![], messages_max: 700 };
             // First into the middle of what was brought along, and then all.
-            assert_eq!(log.trim(trim.clone()).await.unwrap().deleted, 700);
+            let mut deleted = 0;
+            while deleted == 0 {
+                // The first step may do no more than learn what others decided last, and then it says that there is more.
+                let trimmed = log.trim(trim.clone()).await.unwrap();
+                assert!(trimmed.more, "{kind}");
+                deleted = trimmed.deleted;
+            }
+            assert_eq!(deleted, 700, "{kind}");
             let left = everything(&*log).await;
             assert_eq!(left[..2300], expected.messages[700..]);
             while log.trim(trim.clone()).await.unwrap().more {}
