@@ -24,7 +24,7 @@ async fn a_server_that_loads_its_data_takes_nothing_yet_and_the_log_goes_on_when
     until("it is written", async || server.ask(&["INFO", "persistence"]).contains("aof_rewrite_in_progress:0")).await;
     server.kill();
     let slowly =
-        ["--appendfsync", "always", "--key-load-delay", "1500", "--loading-process-events-interval-bytes", "1024"];
+        ["--appendfsync", "always", "--key-load-delay", "5000", "--loading-process-events-interval-bytes", "1024"];
     server.set_arguments(&slowly);
     let url = server.url();
     let started = server.start_again_soon();

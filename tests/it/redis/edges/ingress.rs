@@ -38,21 +38,29 @@ fn orders(texts: &[String], field: &str) -> BTreeMap<String, usize> {
 #[tokio::test]
 async fn ten_thousand_plain_entries_are_in_the_log_once_across_kills_of_the_host() {
     const MESSAGES: usize = 10_000;
+    const LIVES: usize = 5;
     let edge = Edge::new("ingress = [\"events.*\"]", ORDER, "order");
     let mut host = edge.place.start();
     let begun = Instant::now();
     let url = edge.server.url();
+    // A part for each life, so that none finds that all were taken before it.
+    let (next, parts) = std::sync::mpsc::sync_channel::<()>(LIVES);
     let publisher = std::thread::spawn(move || {
         let mut wire = Wire::connect(&url).unwrap();
         for number in 0..MESSAGES {
+            if number % (MESSAGES / LIVES) == 0 {
+                parts.recv().unwrap();
+            }
             add(&mut wire, "events.new_order", &order(number));
         }
     });
     let log = edge.log();
-    for _ in 0..4 {
+    next.send(()).unwrap();
+    for _ in 1..LIVES {
         // Under load: something was taken up since the last kill.
         host.until("it takes up", async |host| host.metric(TAKEN).await >= 500).await;
         host.kill();
+        next.send(()).unwrap();
         host = edge.place.start();
     }
     publisher.join().unwrap();
