@@ -447,6 +447,10 @@ fn whatever_the_log_does_everything_is_settled_once_and_in_order() {
 fn whatever_a_server_does_that_hosts_share_everything_is_settled_once_and_in_order() {
     let Counted { stale, answers_lost, late, followed_anew, silent, behind, snapshots_read, purged } =
         run_seeds(SHARED_SEEDS, true);
+    // One seed alone need not have everything in it.
+    if std::env::var_os("SLUICEBOX_SEED").is_some() {
+        return;
+    }
     // Each of what it can do wrong was met, and so was what must not be forgotten over it.
     for met in [stale, answers_lost, late, followed_anew, silent, behind, snapshots_read, purged] {
         assert!(met > SHARED_SEEDS / 10, "{met} times");

@@ -293,6 +293,6 @@ async fn a_log_that_others_write_to_is_opened_without_waiting_for_an_answer_that
     for _ in 0..OPENED {
         drop(open_nats(Options::new(server.url(), "t")).unwrap());
     }
-    assert!(began.elapsed() < ANSWER * OPENED / 2, "{:?}", began.elapsed());
+    assert!(began.elapsed() < ANSWER * OPENED, "{:?}", began.elapsed());
     assert!(writers.iter().all(|writer| !writer.is_finished()));
 }
