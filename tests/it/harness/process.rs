@@ -95,7 +95,7 @@ impl Place {
             let heard = self.heard();
             let ready = heard.lines().find_map(|line| line.strip_prefix("ready at "));
             if let Some(url) = ready.filter(|_| heard.contains("stop with Ctrl-C")) {
-                return Process { child, url: url.to_owned(), client: reqwest::Client::new() };
+                return Process { child, url: url.to_owned(), client: client() };
             }
             assert!(child.try_wait().unwrap().is_none(), "it ended: {heard}");
             pace.tick().await;
@@ -120,7 +120,7 @@ impl Place {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Option<serde_json::Value> = serde_json::from_str(&line).ok();
         let url = ready.and_then(|ready| ready["url"].as_str().map(str::to_owned)).unwrap_or_default();
-        Process { child, url, client: reqwest::Client::new() }
+        Process { child, url, client: client() }
     }
 
     /// Runs a command of the program in the folder; its exit code, output and diagnostics.
@@ -129,6 +129,11 @@ impl Place {
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
+}
+
+/// One whose questions end, whatever the host does.
+fn client() -> reqwest::Client {
+    reqwest::Client::builder().timeout(super::PATIENCE).build().unwrap()
 }
 
 /// A running host; killed when dropped.
@@ -165,9 +170,9 @@ impl Process {
     }
 
     /// SIGTERM, and waits for the end.
-    pub fn stop(mut self) -> ExitStatus {
+    pub fn stop(self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
-        self.child.wait().unwrap()
+        self.ended()
     }
 
     /// Whether it ended by itself.
@@ -176,8 +181,18 @@ impl Process {
     }
 
     /// Waits for it to end by itself.
-    pub fn ended(mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+    pub fn ended(self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let (to, ended) = std::sync::mpsc::sync_channel(1);
+        let mut process = self;
+        std::thread::spawn(move || to.send(process.child.wait()));
+        match ended.recv_timeout(super::PATIENCE) {
+            Ok(status) => status.unwrap(),
+            Err(_) => {
+                rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+                panic!("the host does not end");
+            }
+        }
     }
 
     /// Publishes one message; true if the host said that it is durable.
