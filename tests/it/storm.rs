@@ -81,6 +81,9 @@ async fn storm(servers: Servers, kinds: &[(Fault, usize)]) {
         host.stop().await;
         host.check_said();
     }
+    still_settled(&storm.observer, &storm.told).await;
+    let is_silent = |fault: &Fault| matches!(fault, Fault::HostKilled | Fault::HostAsleep);
+    assert!(taken_over > 0 || !struck.keys().any(is_silent), "nobody took over from a host that was silent");
     println!(
         "{} messages, {} doubts, {} faults {struck:?}, {taken_over} shards taken over, longest pause {:.1} s: 0 lost, 0 twice, \
          0 out of order",
@@ -90,6 +93,11 @@ async fn storm(servers: Servers, kinds: &[(Fault, usize)]) {
         storm.observer.longest_pause().as_secs_f64()
     );
     lies::check_each_is_caught(&account);
+}
+
+/// Nothing came out late, when all hosts have stopped.
+async fn still_settled(observer: &Observer, told: &Told) {
+    assert_eq!(check(&observer.account(told).await), Ok(()));
 }
 
 /// What there is when everything that was published came out, and nothing more.

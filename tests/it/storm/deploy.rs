@@ -6,7 +6,7 @@ use super::hosts::Member;
 use super::load::{Load, Told};
 use super::observer::Observer;
 use super::servers::Servers;
-use super::settled;
+use super::{settled, still_settled};
 use crate::harness::guests::ledger;
 use crate::harness::nats_cluster::until;
 use sluicebox::handler::Digest;
@@ -71,6 +71,7 @@ async fn deploys(servers: Servers) {
         host.stop().await;
         host.check_said();
     }
+    still_settled(&observer, &told).await;
     println!("{} messages, {VERSIONS} versions", account.published.values().map(Vec::len).sum::<usize>());
 }
 

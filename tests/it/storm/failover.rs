@@ -7,7 +7,7 @@ use super::hosts::Member;
 use super::load::{Told, client, send};
 use super::observer::{Observer, TOPICS};
 use super::servers::Servers;
-use super::settled;
+use super::{settled, still_settled};
 use crate::harness::nats_cluster::until;
 use crate::harness::proxy::{Direction, Proxy};
 use crate::harness::redis::OwnServer;
@@ -48,7 +48,7 @@ async fn hosts_that_had_more_than_the_replica_that_took_over_end_and_name_it_and
     for (at, (key, id)) in lost.iter().enumerate() {
         // Each host writes some, and has all of the other up to there.
         let url = &hosts[at % hosts.len()].process().url;
-        assert!(send(&client, url, key, id).await);
+        until("it is acknowledged", async || send(&client, url, key, id).await).await;
     }
     until("the log has them", async || lost.iter().all(|(_, id)| observer.has(id))).await;
     master.kill();
@@ -81,4 +81,5 @@ async fn hosts_that_had_more_than_the_replica_that_took_over_end_and_name_it_and
         host.stop().await;
         host.check_said();
     }
+    still_settled(&observer, &told).await;
 }

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub const HOSTS: usize = 3;
+/// A host that is silent for so long loses its shards.
+const LEASE: Duration = Duration::from_secs(1);
 
 /// A chain of two handlers that count by key. Whoever was asleep must not find that his run took too long.
 const HANDLERS: &str = r#"
@@ -45,11 +47,17 @@ pub struct Member {
 
 impl Member {
     pub async fn start(at: usize, servers: &Servers, told: Arc<Told>) -> Self {
+        Self::start_leased(at, servers, told, LEASE).await
+    }
+
+    /// As `start`, with another lease.
+    pub async fn start_leased(at: usize, servers: &Servers, told: Arc<Told>, lease: Duration) -> Self {
         let network: Vec<Proxy> = servers.ports().into_iter().map(Proxy::to).collect();
         let ports: Vec<u16> = network.iter().map(Proxy::port).collect();
         let place = Place::new("", &[]);
         place.put("ledger.wasm", ledger(0));
-        let host = format!("[host]\nname = \"host-{at}\"\nlease = \"1s\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
+        let lease = lease.as_secs();
+        let host = format!("[host]\nname = \"host-{at}\"\nlease = \"{lease}s\"\n[http]\nlisten = \"127.0.0.1:0\"\n");
         let log = servers.settings(&ports);
         place.put("sluicebox.toml", format!("namespace = \"{NAMESPACE}\"\n{log}{host}{HANDLERS}"));
         let mut member = Self { at, place: Arc::new(place), network, process: None, told, taken_over: 0 };

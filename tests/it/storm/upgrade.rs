@@ -6,13 +6,15 @@ use super::hosts::{HOSTS, Member};
 use super::load::{Load, Told};
 use super::observer::Observer;
 use super::servers::{NAMESPACE, Servers};
-use super::settled;
+use super::{settled, still_settled};
 use crate::harness::nats_cluster::until;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+/// Nobody is silent for so long unless it ended, however busy the machine is.
+const LEASE: Duration = Duration::from_secs(10);
 /// Of the two handlers of the chain.
 const SHARDS: [(&str, u64); 2] = [("first", 6), ("second", 5)];
 
@@ -130,7 +132,7 @@ async fn hosts_of_an_older_and_of_a_later_version_keep_what_they_hold_and_nothin
     let told = Arc::<Told>::default();
     let mut hosts = vec![];
     for at in 0..HOSTS - 1 {
-        hosts.push(Member::start(at, &servers, told.clone()).await);
+        hosts.push(Member::start_leased(at, &servers, told.clone(), LEASE).await);
     }
     let observer = Observer::start(servers.open()).await;
     let load = Load::start(told.clone());
@@ -160,4 +162,5 @@ async fn hosts_of_an_older_and_of_a_later_version_keep_what_they_hold_and_nothin
         host.stop().await;
         host.check_said();
     }
+    still_settled(&observer, &told).await;
 }
