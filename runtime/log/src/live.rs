@@ -74,6 +74,12 @@ impl Live {
         self.0.changed.notify_waiters();
     }
 
+    /// Everything up to here is durable, and nobody is to hear of it: tails that register from now on start there.
+    pub(crate) fn reached(&self, end: Offset) {
+        let mut state = self.0.state();
+        state.end = state.end.max(end);
+    }
+
     /// The offset up to which was announced.
     pub(crate) fn end(&self) -> Offset {
         self.0.state().end

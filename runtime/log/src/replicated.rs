@@ -361,7 +361,13 @@ impl<E: Engine> Log for Replicated<E> {
     }
 
     fn catch_up(&self) -> BoxFuture<'_, Result<(), LogError>> {
-        Box::pin(trim::catch_up(&self.shared))
+        Box::pin(async {
+            match trim::catch_up(&self.shared).await {
+                // A log that is full is to be opened and looked at all the same.
+                Err(LogError::Full { .. }) => Ok(()),
+                done => done,
+            }
+        })
     }
 
     fn put_routings(&self, version: u64, routings: Vec<Routing>) -> BoxFuture<'_, Result<(), LogError>> {

@@ -165,6 +165,12 @@ pub(super) struct Checkpointed {
     copied: u32,
 }
 
+impl Checkpointed {
+    pub(super) fn is_complete(self) -> bool {
+        self.is_complete
+    }
+}
+
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Result<Checkpointed, Failure> {
     let done = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         let copied = u32::try_from(row.get::<_, i64>(2)?).unwrap_or(0);

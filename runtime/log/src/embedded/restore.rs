@@ -1,6 +1,7 @@
 //! Restores a log into a directory that has none: into a database beside the one that a host opens, which gets that one's name
 //! once everything is in it and on the disk.
 
+use super::checkpoint::checkpoint;
 use super::crash::CrashPoint;
 use super::dead_box;
 use super::failure::Failure;
@@ -238,6 +239,11 @@ impl EmbeddedRestore {
 
     fn complete(mut self, end: End) -> Result<(), LogError> {
         self.last_rows(end)?;
+        // Else the last connection gives the write-ahead log up with what found no room.
+        if !checkpoint(&self.connection, "TRUNCATE")?.is_complete() {
+            let reason = "what was imported does not fit the disk: make room, and import again".into();
+            return Err(LogError::Full { reason });
+        }
         self.crash.reach("import-before-sync");
         // The last one goes first: the lock is the last to go.
         let Self { connection, mut crash, _lock, _partial, directory, .. } = self;

@@ -100,9 +100,10 @@ impl<E: Engine> Appends<E> {
         match Handle::try_current() {
             Ok(runtime) if !joined.is_empty() => {
                 while state.joined.try_join_next().is_some() {}
-                let (shared, turn) = (self.shared.clone(), Turn(Arc::downgrade(self)));
+                let (shared, appends) = (self.shared.clone(), Arc::downgrade(self));
                 let write = async move {
-                    let _turn = turn;
+                    // Here, so that a runtime that ends and drops this at once does not come back for the lock that is held.
+                    let _turn = Turn(appends);
                     write_joined(&shared, joined).await;
                 };
                 state.joined.spawn_on(write, &runtime);

@@ -51,9 +51,10 @@ async fn read_on<E: Engine>(shared: &Arc<Shared<E>>) -> Result<(), LogError> {
                 }
             }
         }
-        if let Some(last) = batch.messages.last() {
-            batch.upto = last.offset;
-            shared.live.announce(batch);
+        match batch.messages.last().map(|last| last.offset) {
+            Some(upto) => shared.live.announce(Batch { upto, ..batch }),
+            // What was brought along from another log is there at once.
+            None => shared.live.reached(shared.replica().end),
         }
         for (waiting, outcome) in answers {
             // Whoever asked may be gone.

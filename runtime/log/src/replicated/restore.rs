@@ -135,7 +135,10 @@ impl<E: Engine> ReplicatedRestore<E> {
         // DURABLE: all of it, with this entry.
         self.written(Subject::Control, Import::Done { import, end: end.end, upto }).await?;
         let _one = shared.housekeeping.lock().await;
-        snapshot::take(shared).await
+        if let Err(error) = snapshot::take(shared).await {
+            tracing::warn!(%error, "no snapshot was taken of what was brought along: the first host that starts reads all of it");
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use super::entry::Entry;
 use crate::error::LogError;
 use crate::frame::Frame;
 use sluicebox_core::clock;
+use sluicebox_core::handler::HandlerName;
 use sluicebox_core::routing::reserved;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,6 +18,7 @@ use std::time::Instant;
 /// The parts of the bound that are kept from appends, and from commits.
 const FROM_APPENDS: u64 = 8;
 const FROM_COMMITS: u64 = 32;
+const FROM_CLAIMS: u64 = 64;
 /// What an entry takes beside its payload, about.
 const AROUND_BYTES: u64 = 128;
 /// Entries that are counted one by one until the engine is asked again.
@@ -27,6 +29,8 @@ const COUNTED_MAX: usize = 16 * 1024;
 pub(super) enum Writes {
     Messages,
     Commit,
+    /// Of a shard whose commits are refused, again and again.
+    Claim,
     /// What makes room, or lets somebody make some.
     Anyway,
 }
@@ -35,7 +39,10 @@ impl Writes {
     pub(super) fn of(entry: &Entry) -> Self {
         match entry {
             Entry::Frame(Frame::Messages(messages)) if !reserved::are_commands(messages) => Self::Messages,
+            // What plain clients sent comes in with a commit, and waits where it is while there is no room.
+            Entry::Frame(Frame::Commit(commit)) if commit.shard.handler == HandlerName::intake() => Self::Messages,
             Entry::Frame(Frame::Commit(_)) => Self::Commit,
+            Entry::Claim { .. } => Self::Claim,
             _ => Self::Anyway,
         }
     }
@@ -45,6 +52,7 @@ impl Writes {
         match self {
             Self::Messages => bytes_max / FROM_APPENDS,
             Self::Commit => bytes_max / FROM_COMMITS,
+            Self::Claim => bytes_max / FROM_CLAIMS,
             Self::Anyway => 0,
         }
     }

@@ -72,12 +72,7 @@ pub(super) async fn trim<E: Engine>(shared: &Shared<E>, trim: Trim) -> Result<Tr
 pub(super) async fn catch_up<E: Engine>(shared: &Shared<E>) -> Result<(), LogError> {
     let from = shared.replica().trimmed;
     let nothing = Entry::Trim { from, upto: from, messages: 0 };
-    match shared.write(Subject::Control, nothing, None).await {
-        Ok(_) => Ok(()),
-        // A log that is full is to be opened and looked at all the same.
-        Err(WriteError::Published(PublishError::Full(_))) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    shared.write(Subject::Control, nothing, None).await.map(drop).map_err(Into::into)
 }
 
 /// Whether it was done. Only behind the last entry that this host knows of those that concern more than one shard: a handler

@@ -96,13 +96,18 @@ impl NatsSource {
         let info = stream.cached_info();
         let made = info.created.unix_timestamp_nanos();
         let last = info.state.last_sequence;
-        let after = match position.map(|position| At::parse(&position)).transpose()? {
+        let after = match position.map(|position| At::parse(&position)) {
             None => 0,
-            Some(at) if at.made != made => {
+            // A log that was moved here brings along how far it was in the stream that it had there.
+            Some(Err(error)) => {
+                tracing::warn!(stream = self.name, %error, "everything in the stream is taken up");
+                0
+            }
+            Some(Ok(at)) if at.made != made => {
                 tracing::warn!(stream = self.name, "the stream was made anew: everything in it is taken up");
                 0
             }
-            Some(at) if at.sequence > last => {
+            Some(Ok(at)) if at.sequence > last => {
                 tracing::warn!(
                     stream = self.name,
                     taken = at.sequence,
@@ -111,7 +116,7 @@ impl NatsSource {
                 );
                 last
             }
-            Some(at) => at.sequence,
+            Some(Ok(at)) => at.sequence,
         };
         let (mut first, mut at, mut bytes) = (vec![], after, 0);
         while first.len() < ASKED_MAX && bytes < BYTES_MAX {

@@ -63,7 +63,15 @@ impl RedisSource {
     }
 
     async fn read_after(&self, position: Option<Position>) -> Result<Box<dyn Arrivals>, LogError> {
-        let at = position.map_or_else(|| Ok(At::begin()), |position| At::parse(&position))?;
+        let at = match position.map(|position| At::parse(&position)) {
+            None => At::begin(),
+            Some(Ok(at)) => at,
+            // A log that was moved here brings along how far it was in the stream that it had there.
+            Some(Err(error)) => {
+                tracing::warn!(stream = self.stream(), %error, "everything in the stream is taken up");
+                At::begin()
+            }
+        };
         let heard = match self.channels.is_empty() {
             true => None,
             false => Some(Heard::listen(&self.server, &self.channels, self.lost.clone()).await?),
