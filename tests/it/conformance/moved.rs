@@ -510,6 +510,7 @@ fn at_once<T, E: std::fmt::Debug>(work: impl Future<Output = Result<T, E>>) -> T
 #[test]
 fn a_log_that_a_host_worked_on_meanwhile_is_not_exported() {
     type Meddle = fn(&dyn Log, &ShardId);
+    type When = fn(&Piece) -> bool;
     let claims: Meddle = |log, id| drop(at_once(log.claim(id.clone(), Offset::START)));
     let commits: Meddle = |log, id| {
         let claim = at_once(log.claim(id.clone(), Offset::START));
@@ -525,7 +526,7 @@ fn a_log_that_a_host_worked_on_meanwhile_is_not_exported() {
     let messages = |piece: &Piece| matches!(piece, Piece::Messages(_));
     let about = |piece: &Piece| matches!(piece, Piece::About(_));
     let never: Meddle = |_, _| ();
-    let cases: [(&str, fn(&Piece) -> bool, Meddle, bool); 8] = [
+    let cases: [(&str, When, Meddle, bool); 8] = [
         ("nothing", messages, never, true),
         ("a claim", messages, claims, false),
         ("a commit", messages, commits, false),
