@@ -277,7 +277,8 @@ impl Host {
         let mut gates = self.gates(&handlers).await?;
         // Asked for before the records are read: what operators say from here on is heard.
         handlers.iter().for_each(|handler| drop(self.works.follower.commands(&handler.name)));
-        let recorded = LastPin::recorded(&*self.works.log).await?;
+        let recorded =
+            LastPin::recorded(&*self.works.log, |name| handlers.iter().any(|handler| handler.name == *name)).await?;
         let stopping = self.take_out(|running| {
             let new = handlers.iter().find(|handler| handler.name == *running.name());
             new.is_none_or(|new| running.needs_restart(new))
@@ -434,9 +435,12 @@ impl Host {
         self.works.follower.pins().subscribe()
     }
 
-    /// Rollbacks as the log recorded them, also of handlers that do not run.
-    pub async fn recorded_pins(&self) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
-        recorded_pins(&*self.works.log).await
+    /// Rollbacks as the log recorded them, also of handlers that do not run; `about`: those that are asked about.
+    pub async fn recorded_pins(
+        &self,
+        about: impl Fn(&HandlerName) -> bool,
+    ) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
+        recorded_pins(&*self.works.log, about).await
     }
 
     /// The handlers that hold `retain` back.
@@ -508,7 +512,10 @@ impl Host {
 }
 
 /// What operators went back to, as the log recorded it.
-pub async fn recorded_pins(log: &dyn Log) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
-    let recorded = LastPin::recorded(log).await?;
+pub async fn recorded_pins(
+    log: &dyn Log,
+    about: impl Fn(&HandlerName) -> bool,
+) -> Result<BTreeMap<HandlerName, Pin>, LogError> {
+    let recorded = LastPin::recorded(log, about).await?;
     Ok(recorded.into_iter().filter_map(|(handler, last)| Some((handler, last.pin?))).collect())
 }

@@ -23,6 +23,10 @@ use std::time::Duration;
 pub enum MovingError {
     #[error("there is no log in `{}`, so there is nothing to export", path.display())]
     NoLog { path: PathBuf },
+    #[error(
+        "the log of `{namespace}` at {url} is empty, so there is nothing to export: is this the namespace that was meant?"
+    )]
+    Empty { url: String, namespace: String },
     #[error("failed to open the log in `{}`", path.display())]
     Directory { path: PathBuf, source: LogError },
     #[error("failed to make a log in `{}`", path.display())]
@@ -69,6 +73,12 @@ impl Source {
         };
         let members = log.guarantees().several_hosts.then(|| log.members());
         alone(members, settings.host.lease).await?;
+        if let LogSettings::Nats { url, .. } | LogSettings::Redis { url, .. } = &settings.log {
+            let is_empty = is_empty(&*log).await.map_err(|source| server(settings, url, source))?;
+            if is_empty {
+                return Err(MovingError::Empty { url: url.clone(), namespace: settings.namespace.to_string() });
+            }
+        }
         Ok(Self { log, versions: versions(&settings.host.data) })
     }
 
@@ -104,6 +114,12 @@ pub async fn destination(settings: &Settings) -> Result<Box<dyn Restore>, Moving
     };
     alone(restore.members(), settings.host.lease).await?;
     Ok(restore)
+}
+
+/// Whether no host ever worked on it: a server's log is there as soon as it is looked at.
+async fn is_empty(log: &dyn Log) -> Result<bool, LogError> {
+    let is_bare = log.routings().await?.routings.is_empty() && log.status().await?.is_empty();
+    Ok(is_bare && log.end().await? == Offset::START)
 }
 
 fn server(settings: &Settings, url: &str, source: LogError) -> MovingError {

@@ -133,7 +133,9 @@ impl Service {
             move || sandboxes.in_use()
         });
         let registry = Arc::new(Registry::open(sandboxes, &host_data.versions(), log.clone(), metrics.clone())?);
-        let pins = host::recorded_pins(&*log).await.map_err(host::StartError::from)?;
+        let pins = host::recorded_pins(&*log, |name| settings.handlers.iter().any(|handler| handler.name == *name))
+            .await
+            .map_err(host::StartError::from)?;
         let prepared = registry.prepare(&settings.handlers, &pins).await?;
 
         let address = settings.http.listen;

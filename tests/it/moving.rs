@@ -295,6 +295,8 @@ async fn a_log_that_a_host_works_on_is_neither_exported_nor_imported_into() {
     assert!(said.contains("name a file that does not"), "{said}");
     for kind in ["embedded", "nats", "redis"] {
         let home = Home::new(kind, SETTINGS);
+        let said = home.typed(&["export", "other.export"], 1);
+        assert!(said.contains("nothing to export"), "{kind}: {said}");
         let host = home.place.start();
         for arguments in [["export", "other.export"], ["import", file.to_str().unwrap()]] {
             let said = home.typed(&arguments, 1);

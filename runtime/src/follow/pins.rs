@@ -69,14 +69,20 @@ impl LastPin {
 
     /// As the log has it: by handler what the shard wrote down that heard the newest command, of whatever host, unless there are
     /// newer commands that no shard has written down yet. A host that was killed right after it took one must not begin with
-    /// the version of before.
-    pub async fn recorded(log: &dyn Log) -> Result<BTreeMap<HandlerName, Self>, LogError> {
+    /// the version of before. `runs`: of which handlers the newer commands matter; what others wrote down may be long ago.
+    pub async fn recorded(
+        log: &dyn Log,
+        runs: impl Fn(&HandlerName) -> bool,
+    ) -> Result<BTreeMap<HandlerName, Self>, LogError> {
         let mut recorded = BTreeMap::<HandlerName, (u16, Self)>::new();
         let mut applied = BTreeMap::<HandlerName, Offset>::new();
         for status in log.status().await? {
             let (control, index) = (status.control, status.shard.index);
-            let upto = applied.entry(status.shard.handler.clone()).or_default();
-            *upto = status.controlled.max(*upto);
+            // The host's own have no versions.
+            if runs(&status.shard.handler) && !status.shard.handler.is_reserved() {
+                let upto = applied.entry(status.shard.handler.clone()).or_default();
+                *upto = status.controlled.max(*upto);
+            }
             let this = Self { offset: Offset(control.pin_command), pin: control.pin };
             let known = recorded.entry(status.shard.handler).or_insert((index, this));
             // Records of earlier versions do not say which is newer: there the first shard's word counted.
@@ -89,7 +95,8 @@ impl LastPin {
         Ok(newest)
     }
 
-    /// Takes what commands say that come after those that were applied.
+    /// Takes what commands say that come after those that were applied. What is appended meanwhile is heard in the tail: under
+    /// steady traffic the end would never be reached.
     async fn read_on(
         log: &dyn Log,
         applied: &BTreeMap<HandlerName, Offset>,
@@ -97,8 +104,9 @@ impl LastPin {
     ) -> Result<(), LogError> {
         let Some(mut after) = applied.values().min().copied() else { return Ok(()) };
         let patterns: Vec<Pattern> = applied.keys().map(|handler| Pattern::from(&control_topic(handler))).collect();
-        loop {
-            let (upto, messages_max, bytes_max) = (Offset::END, MISSED_MESSAGES_MAX, MISSED_BYTES_MAX);
+        let upto = log.end().await?;
+        while after < upto {
+            let (messages_max, bytes_max) = (MISSED_MESSAGES_MAX, MISSED_BYTES_MAX);
             let request = ReadRequest { after, upto, patterns: patterns.clone(), messages_max, bytes_max };
             let batch = log.read(request).await?;
             for message in &batch.messages {
@@ -111,10 +119,11 @@ impl LastPin {
                 }
             }
             if batch.upto <= after {
-                return Ok(());
+                break;
             }
             after = batch.upto;
         }
+        Ok(())
     }
 }
 

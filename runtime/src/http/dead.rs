@@ -144,6 +144,7 @@ async fn order(
         }
         order.letters += letters;
         order.handlers.push(HandlerLetters { handler: name.to_string(), letters });
+        let filter = DeadFilter { numbers: numbers_upto(upto, filter.numbers), ..filter };
         wanted.push((
             name,
             match action {
@@ -160,6 +161,13 @@ async fn order(
     order.commands =
         sent.map(|((name, _), offset)| SentCommand { handler: name.to_string(), offset: offset.0 }).collect();
     Ok((StatusCode::ACCEPTED, Json(order)).into_response())
+}
+
+/// Those that are numbers of letters. Whoever moves the log numbers new letters above all that commands name. There are letters
+/// of these numbers, so at least one stays: none would mean all letters.
+fn numbers_upto(upto: u64, mut numbers: Vec<u64>) -> Vec<u64> {
+    numbers.retain(|number| *number <= upto);
+    numbers
 }
 
 /// Whether the handler will execute one order more.
@@ -242,4 +250,15 @@ fn check_filter(filter: &DeadFilter) -> Result<(), ApiError> {
         return Err(ApiError::bad_request("`kind` is the kind of a failure, such as reject or trap"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers_upto;
+
+    #[test]
+    fn numbers_that_no_letter_has_yet_are_no_part_of_an_order() {
+        assert_eq!(numbers_upto(7, vec![u64::MAX, 7, 8, 1]), [7, 1]);
+        assert!(numbers_upto(7, vec![]).is_empty());
+    }
 }

@@ -73,8 +73,13 @@ pub(super) fn begin(opening: &Opening, host_data: &HostData, settings: &HostSett
 
 /// Where hosts share a log, the host's time is that of the log, before anything is dated: so what one of them dates is the same
 /// time for another one that takes it over, whatever their machines' clocks say.
-pub(super) fn begin_with(log: Timestamp) {
+pub(super) fn begin_with(log: Timestamp, settings: &HostSettings) {
     shift_for_tests();
+    if settings.accept_clock {
+        tracing::warn!(
+            "`--accept-clock` has no meaning here: hosts go by the clock of the log's server, and no machine's counts"
+        );
+    }
     let wall = clock::now();
     let skew = Skew::of(wall, log);
     if skew != Skew::None {

@@ -28,7 +28,7 @@ pub(super) async fn open(
     let host_data = blocking(move || HostData::open(&data, &data.join("log"))).await?;
     let failed = |source| StartError::OnServer { url: url.clone(), namespace: namespace.clone(), source };
     let log = NatsLog::open(options.clone()).await.map_err(failed)?;
-    host_clock::begin_with(log.time().await.map_err(failed)?);
+    host_clock::begin_with(log.time().await.map_err(failed)?, &settings.host);
     let mut natives = Natives::new(settings.host.delayed);
     let mut intake = None;
     if !edges.egress.is_empty() {

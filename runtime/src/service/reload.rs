@@ -180,7 +180,11 @@ impl Reload {
         let mut pins = pins.clone();
         if handlers.iter().any(|handler| !self.registry.runs(&handler.name)) {
             // One that comes back goes on with the version it had.
-            let recorded = self.host.recorded_pins().await.map_err(|error| Refusal::NotNow(told(&error)))?;
+            let recorded = self
+                .host
+                .recorded_pins(|name| handlers.iter().any(|handler| handler.name == *name))
+                .await
+                .map_err(|error| Refusal::NotNow(told(&error)))?;
             pins.extend(recorded.into_iter().filter(|(name, _)| !self.registry.runs(name)));
         }
         let prepared = tokio::select! {

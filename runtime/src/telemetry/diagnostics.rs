@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -68,9 +69,11 @@ pub fn start(filter: &str, format: Format) -> Result<Diagnostics, StartError> {
 }
 
 /// The client of NATS writes each event of its connection, of which there are many where the log uses them; the log tells of those
-/// that matter. Who names it means it.
+/// that matter. Who names it means it, and who wants fewer lines than that of all gets fewer of it too.
 fn quiet(filter: &str) -> String {
-    if filter.contains("async_nats") { filter.to_owned() } else { format!("async_nats=warn,{filter}") }
+    let of_all = filter.split(',').filter_map(|part| part.trim().parse::<LevelFilter>().ok()).next_back();
+    let is_loud = of_all.is_some_and(|level| level > LevelFilter::WARN);
+    if is_loud && !filter.contains("async_nats") { format!("async_nats=warn,{filter}") } else { filter.to_owned() }
 }
 
 /// One subscriber of all these layers.
@@ -125,6 +128,21 @@ mod tests {
         barrier.wait();
         drop(diagnostics);
         assert_eq!(written.lock().unwrap().len(), LINES_MAX + 1 + extra - dropped());
+    }
+
+    #[test]
+    fn the_client_of_nats_says_no_more_than_all_others_may() {
+        for (filter, quiet_one) in [
+            ("info", "async_nats=warn,info"),
+            ("error,debug", "async_nats=warn,error,debug"),
+            ("off", "off"),
+            ("ERROR", "ERROR"),
+            ("warn,sluicebox=debug", "warn,sluicebox=debug"),
+            ("sluicebox=debug", "sluicebox=debug"),
+            ("info,async_nats=debug", "info,async_nats=debug"),
+        ] {
+            assert_eq!(quiet(filter), quiet_one);
+        }
     }
 
     #[test]

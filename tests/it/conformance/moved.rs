@@ -7,6 +7,7 @@ use crate::harness::logs::{commit, key, message, shard};
 use crate::harness::nats::fresh_namespace;
 use crate::harness::servers::runtime;
 use crate::harness::{everything, nats, redis};
+use futures_util::FutureExt as _;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -19,7 +20,7 @@ use sluicebox::log::embedded::{EmbeddedLog, Options};
 use sluicebox::log::memory::{MemoryCore, MemoryLog, MemoryRestore};
 use sluicebox::log::nats::NatsLog;
 use sluicebox::log::portable::file::{FileError, Reader, Writer};
-use sluicebox::log::portable::{Piece, Restore, export};
+use sluicebox::log::portable::{ExportError, Piece, Restore, export};
 use sluicebox::log::redis::RedisLog;
 use sluicebox::log::{Log, LogError, Modules, StateQuery, Trim};
 use sluicebox::message::{IdHash, Key, Message, NewMessage, Offset};
@@ -505,5 +506,55 @@ fn what_was_brought_along_leaves_an_engine_like_the_rest_and_letters_stay() {
         assert_eq!((found.letters, found.end), (expected.letters, last), "{kind}");
         assert_eq!((found.records, found.state), (expected.records, expected.state), "{kind}");
         assert_eq!(found.messages.len(), 1, "{kind}");
+    }
+}
+
+/// In memory it takes no time.
+fn at_once<T, E: std::fmt::Debug>(work: impl Future<Output = Result<T, E>>) -> T {
+    work.now_or_never().unwrap().unwrap()
+}
+
+#[test]
+fn a_log_that_a_host_worked_on_meanwhile_is_not_exported() {
+    type Meddle = fn(&dyn Log, &ShardId);
+    type When = fn(&Piece) -> bool;
+    let claims: Meddle = |log, id| drop(at_once(log.claim(id.clone(), Offset::START)));
+    let commits: Meddle = |log, id| {
+        let claim = at_once(log.claim(id.clone(), Offset::START));
+        at_once(log.commit(commit(id, claim.term, claim.record.commit_number + 1)));
+    };
+    let appends: Meddle = |log, _| drop(at_once(log.append(vec![message("a", "late")])));
+    let routes: Meddle = |log, _| {
+        let version = at_once(log.routings()).version;
+        at_once(log.put_routings(version, vec![routing("h", 4, Offset::START)]));
+    };
+    let joins: Meddle = |log, _| drop(at_once(log.claim(shard("h", 1), Offset::START)));
+    // Before which piece; a claim before the shard is read changes nothing that is read.
+    let messages = |piece: &Piece| matches!(piece, Piece::Messages(_));
+    let about = |piece: &Piece| matches!(piece, Piece::About(_));
+    let never: Meddle = |_, _| ();
+    let cases: [(&str, When, Meddle, bool); 8] = [
+        ("nothing", messages, never, true),
+        ("a claim", messages, claims, false),
+        ("a commit", messages, commits, false),
+        ("an early commit", about, commits, false),
+        ("an append", messages, appends, false),
+        ("an early append", about, appends, false),
+        ("subscriptions", messages, routes, false),
+        ("a new shard", messages, joins, false),
+    ];
+    for (what, when, meddle, is_whole) in cases {
+        let (log, id) = (MemoryLog::new(), shard("h", 0));
+        at_once(log.append(vec![message("a", "1"), message("a", "2")]));
+        at_once(log.claim(id.clone(), Offset::START));
+        let mut put = |piece: Piece| {
+            if when(&piece) {
+                meddle(&log, &id);
+            }
+            Ok(())
+        };
+        let exported = export(&log, Offset::START, &|_, _| None, &mut put).now_or_never().unwrap();
+        assert_eq!(exported.is_ok(), is_whole, "{what}: {exported:?}");
+        assert!(is_whole || matches!(exported, Err(ExportError::InUse)), "{what}: {exported:?}");
     }
 }

@@ -42,7 +42,7 @@ impl Working {
         let sandboxes = Sandboxes::new(&Pool { running: 16, idle: 4, cache: None }, tracing_sink()).unwrap();
         let metrics = Arc::new(Metrics::new());
         let registry = Arc::new(Registry::open(sandboxes, versions.path(), log.clone(), metrics.clone()).unwrap());
-        let pins = host::recorded_pins(&**log).await.unwrap();
+        let pins = host::recorded_pins(&**log, |_| true).await.unwrap();
         let prepared = registry.prepare(&settings, &pins).await.unwrap();
         let owned = Owned::Only(shard.into_iter().map(|index| ShardId { handler: name(), index }).collect());
         let started = Host::start_as_owner(log.clone(), prepared.handlers(), metrics, Options::default(), owned);

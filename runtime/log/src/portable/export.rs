@@ -5,7 +5,7 @@ use crate::contract::{Batch, Log, ReadRequest};
 use crate::error::LogError;
 use crate::inspect::{StateKey, StateQuery};
 use bytes::Bytes;
-use sluicebox_core::commit::{Claim, DeadFilter, DeadOrder, DeadQuery, Delayed, KeyWrites, Pin, Record};
+use sluicebox_core::commit::{Claim, DeadFilter, DeadOrder, DeadQuery, Delayed, KeyWrites, Pin, Record, Term};
 use sluicebox_core::control::Command;
 use sluicebox_core::effects::StateWrite;
 use sluicebox_core::handler::{Digest, HandlerName, ShardId};
@@ -21,12 +21,16 @@ const MARKS_MAX: usize = 16 * 1024;
 /// Keys whose sizes are looked up at once.
 const KEYS_MAX: usize = 256;
 const LETTERS_MAX: usize = 256;
+/// Numbers of letters are smaller.
+const NAMED_MAX: u64 = 1 << 62;
 
 /// Why a log is not exported whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("a host worked on the log meanwhile: stop it and export again")]
+    InUse,
     #[error("failed to write what was read")]
     Write(#[source] io::Error),
 }
@@ -37,14 +41,15 @@ pub type Put<'p> = dyn FnMut(Piece) -> io::Result<()> + Send + 'p;
 /// Hands out every piece but the last, which it returns without counts. `from`: messages before this offset are left out
 /// unless a shard still needs them. `version_of` has modules that operators pinned and the log does not have.
 ///
-/// Claims every shard, so whoever works on one is fenced: no host should.
+/// Claims every shard, so whoever works on one is fenced: no host should. One that did meanwhile makes it an error, at the end
+/// at the latest: what was handed out is of no use then.
 pub async fn export(
     log: &dyn Log,
     from: Offset,
     version_of: &(dyn Fn(&HandlerName, Digest) -> Option<Bytes> + Sync),
     put: &mut Put<'_>,
 ) -> Result<End, ExportError> {
-    let mut export = Export { log, put, end: End::default() };
+    let mut export = Export { log, put, end: End::default(), claimed: BTreeMap::new() };
     let routings = log.routings().await?;
     let mut shards: Vec<ShardId> = log.status().await?.into_iter().map(|status| status.shard).collect();
     shards.sort();
@@ -55,6 +60,7 @@ pub async fn export(
     export.put(Piece::About(About { kind: log.guarantees().kind.to_owned(), after, gone }))?;
     let mut handlers: BTreeSet<HandlerName> = shards.iter().map(|shard| shard.handler.clone()).collect();
     handlers.extend(routings.routings.iter().map(|routing| routing.handler.clone()));
+    let version = routings.version;
     export.put(Piece::Routings(routings))?;
     export.modules(&pins, version_of).await?;
     for shard in shards {
@@ -65,6 +71,7 @@ pub async fn export(
     }
     export.letters().await?;
     export.messages(after).await?;
+    export.unmoved(version).await?;
     Ok(export.end)
 }
 
@@ -72,6 +79,8 @@ struct Export<'e, 'p> {
     log: &'e dyn Log,
     put: &'e mut Put<'p>,
     end: End,
+    /// Under which term each shard was claimed last, and how many commits it had.
+    claimed: BTreeMap<ShardId, (Term, u64)>,
 }
 
 /// Modules that operators pinned.
@@ -86,7 +95,12 @@ impl Export<'_, '_> {
     async fn look(&mut self, shards: &[ShardId], routings: &[Routing]) -> Result<(Offset, Pins), ExportError> {
         let (mut needed, mut pins) = (Offset::END, Pins::new());
         for shard in shards {
-            let Claim { record, .. } = self.log.claim(shard.clone(), Offset::START).await?;
+            let Claim { term, record, .. } = self.log.claim(shard.clone(), Offset::START).await?;
+            self.claimed.insert(shard.clone(), (term, record.commit_number));
+            // It reads no messages, so it needs none.
+            if shard.handler == HandlerName::intake() {
+                continue;
+            }
             let Record { read, open, controlled, control, .. } = record;
             let oldest = open.iter().map(|head| head.offset);
             let next = Offset(read.min(controlled).0.saturating_add(1));
@@ -153,6 +167,10 @@ impl Export<'_, '_> {
 
     async fn shard(&mut self, shard: ShardId) -> Result<(), ExportError> {
         let Claim { term, record, .. } = self.log.claim(shard.clone(), Offset::START).await?;
+        let before = self.claimed.insert(shard.clone(), (term, record.commit_number));
+        if before.is_none_or(|(_, commit_number)| commit_number != record.commit_number) {
+            return Err(ExportError::InUse);
+        }
         let Record { open, marks, delayed, .. } = &record;
         let part = |lists: Record| {
             let Record { commit_number, read, controlled, .. } = record;
@@ -235,6 +253,17 @@ impl Export<'_, '_> {
         Ok(())
     }
 
+    /// An error if anybody claimed, committed, appended or changed subscriptions since this began to read.
+    async fn unmoved(&mut self, version: u64) -> Result<(), ExportError> {
+        let end = self.log.end().await?;
+        let routings = self.log.routings().await?;
+        let status = self.log.status().await?;
+        let found = status.into_iter().map(|status| (status.shard, (status.term, status.commit_number)));
+        let is_same =
+            end == self.end.end && routings.version == version && found.collect::<BTreeMap<_, _>>() == self.claimed;
+        is_same.then_some(()).ok_or(ExportError::InUse)
+    }
+
     fn look_at_command(&mut self, message: &Message) {
         if !message.topic.as_str().starts_with(reserved::CONTROL_TOKEN) {
             return;
@@ -244,9 +273,9 @@ impl Export<'_, '_> {
         }
     }
 
-    /// No letter that comes later may be one of these.
+    /// No letter that comes later may be one of these. What no letter will ever be numbered would leave no numbers to the new log.
     fn name_letters(&mut self, filter: &DeadFilter) {
-        let named = filter.numbers.iter().copied().chain(filter.upto);
+        let named = filter.numbers.iter().copied().chain(filter.upto).filter(|number| *number <= NAMED_MAX);
         self.end.letters_upto = named.fold(self.end.letters_upto, Ord::max);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 const WAIT: Duration = Duration::from_secs(3);
 const NATS_PORT: u16 = 4222;
 const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26379;
 
 /// A failure that says what to start, if nobody listens.
 pub(super) fn check_there(log: &LogSettings) -> Result<(), Failure> {
@@ -18,13 +19,19 @@ pub(super) fn check_there(log: &LogSettings) -> Result<(), Failure> {
         LogSettings::Embedded { .. } => return Ok(()),
         LogSettings::Nats { url, .. } => ("NATS server", url, NATS_PORT, "nats-server -js -sd nats-data"),
         LogSettings::Redis { url, .. } => {
-            ("Redis server", url, REDIS_PORT, "redis-server --appendonly yes --appendfsync always")
+            ("Redis server", url, redis_port(url), "redis-server --appendonly yes --appendfsync always")
         }
     };
     if url.split(',').any(|url| is_there(url.trim(), port)) {
         return Ok(());
     }
     Err(anyhow!("no {name} listens at {url}: start one with `{command}` and then this again").into())
+}
+
+/// Where it listens unless the address says.
+fn redis_port(url: &str) -> u16 {
+    let is_of_sentinels = url.split_once("://").is_some_and(|(scheme, _)| scheme.ends_with("+sentinel"));
+    if is_of_sentinels { SENTINEL_PORT } else { REDIS_PORT }
 }
 
 fn is_there(url: &str, port: u16) -> bool {
@@ -50,8 +57,18 @@ mod tests {
         assert!(is_there(&format!("nats://127.0.0.1:{port}"), 1));
         assert!(is_there("tls://127.0.0.1", port));
         assert!(is_there(&format!("redis://127.0.0.1:{port}/3"), 1));
+        assert!(is_there(&format!("redis+sentinel://127.0.0.1:{port}/mine"), 1));
         drop(listener);
         assert!(!is_there(&format!("nats://127.0.0.1:{port}"), 1));
         assert!(!is_there("unix:///nowhere/at/all", 1));
+    }
+
+    #[test]
+    fn sentinels_without_a_port_are_on_their_own() {
+        for (url, port) in
+            [("redis://a/3", 6379), ("redis+sentinel://a,b/mine", 26379), ("rediss+sentinel://a/m", 26379)]
+        {
+            assert_eq!(redis_port(url), port, "{url}");
+        }
     }
 }

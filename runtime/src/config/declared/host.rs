@@ -242,7 +242,9 @@ settings! {
         default: Is(Duration::from_secs(5 * 60)),
         effect: "How far the machine's clock may be from the host's time at a start. The host's time goes on where the log \
                  left it, whoever sets the clock: up to here with a warning, beyond it the host does not start. Then put the \
-                 clock right, or take it as it is with `sluicebox run --accept-clock`, which moves the times in the log along.",
+                 clock right, or take it as it is with `sluicebox run --accept-clock`, which moves the times in the log along. \
+                 That is the embedded log. On NATS and Redis hosts go by the server's clock: a machine's clock that differs is \
+                 said and changes nothing, and neither `clock_skew_max` nor `--accept-clock` has a meaning there.",
         example: "clock_skew_max = \"1m\"",
         above: None,
     };
