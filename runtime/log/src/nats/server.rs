@@ -14,16 +14,18 @@ use async_nats::{HeaderMap, StatusCode, jetstream};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
-use sluicebox_core::clock::Timestamp;
+use sluicebox_core::clock::{self, Timestamp};
 use sluicebox_core::handler::HandlerName;
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// How long the server may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Between two connections that are made only to hear what the server takes now.
+const ANEW: Duration = Duration::from_secs(5);
 /// Room for headers and what else is around a payload.
 const AROUND_BYTES: usize = 4 * 1024;
 /// More than the default of a server makes readers wait for one entry, and writers for one another.
@@ -71,6 +73,8 @@ pub struct Server {
     connection: Connection,
     /// What is in the way of which stream, as it was asked last.
     in_the_way: Arc<Mutex<BTreeMap<String, String>>>,
+    /// When it was connected anew to hear whether the server takes larger messages.
+    asked_anew: Arc<Mutex<Option<Instant>>>,
     pub(super) names: Names,
     pub(super) log: Stream,
     pub(super) state: Stream,
@@ -89,7 +93,8 @@ impl Server {
         let (client, connections) = (connection.client.clone(), connection.told.made.clone());
         let context = jetstream::new(client.clone());
         let (log, state) = setup::streams(&context, &names, options.replicas).await?;
-        let server = Self { log, state, client, connections, connection, in_the_way: Arc::default(), names };
+        let (in_the_way, asked_anew) = (Arc::default(), Arc::default());
+        let server = Self { log, state, client, connections, connection, in_the_way, asked_anew, names };
         match server.publish(server.names.always(), Bytes::new(), Some(0)).await {
             // It is there already.
             Ok(_) | Err(PublishError::Stale) => {}
@@ -147,6 +152,16 @@ impl Server {
         let reason =
             || format!("the server takes messages of {max} bytes, {PAYLOAD_BYTES_MIN} are needed: raise `max_payload`");
         (max < PAYLOAD_BYTES_MIN).then(reason)
+    }
+
+    /// Now and then: whoever waits for an answer meanwhile gets none.
+    fn may_ask_anew(&self) -> bool {
+        let mut asked = self.asked_anew.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = asked.is_none_or(|at| clock::instant().saturating_duration_since(at) >= ANEW);
+        if is_due {
+            *asked = Some(clock::instant());
+        }
+        is_due
     }
 
     /// Most bytes of a payload.
@@ -351,7 +366,7 @@ impl Server {
 
     /// First and last sequence of a stream; an error if it is not the stream that this host began with.
     pub(super) async fn ends(&self, stream: &Stream) -> Result<(u64, u64), LogError> {
-        if self.too_small().is_some() && stream.cached_info().config.name == self.names.log_stream() {
+        if self.too_small().is_some() && self.may_ask_anew() {
             // Only another connection hears that it was raised again.
             drop(self.client.force_reconnect().await);
         }
