@@ -58,6 +58,8 @@ struct Inner {
     routings_unanswered: AtomicUsize,
     /// Whether what operators said is not told to who asks.
     commands_held: watch::Sender<bool>,
+    /// But to a host that starts.
+    start_hears: AtomicBool,
     world: Arc<World>,
 }
 
@@ -135,8 +137,9 @@ impl FaultyLog {
         *self.inner.routing_answer_lost.lock().unwrap() = Some(then_unanswered);
     }
 
-    /// Who asks what operators said gets no answer, until [`FaultyLog::release_commands`].
+    /// Who asks what operators said gets no answer but the host that starts now, until [`FaultyLog::release_commands`].
     pub fn hold_commands(&self) {
+        self.inner.start_hears.store(true, Ordering::Relaxed);
         self.inner.commands_held.send_replace(true);
     }
 
@@ -164,6 +167,7 @@ impl Inner {
             routing_answer_lost: Mutex::default(),
             routings_unanswered: AtomicUsize::new(0),
             commands_held: watch::Sender::new(false),
+            start_hears: AtomicBool::new(false),
             world,
             shared,
         }
@@ -304,8 +308,9 @@ impl Log for FaultyLog {
 
     fn read(&self, request: ReadRequest) -> BoxFuture<'_, Result<Batch, LogError>> {
         Box::pin(self.inner.look(async || {
-            // Of one handler, as its shards ask; a host that starts asks for all at once.
-            if matches!(&request.patterns[..], [pattern] if pattern.as_str().starts_with("_control.")) {
+            let is_of_commands = request.patterns.iter().any(|pattern| pattern.as_str().starts_with("_control."));
+            // The host that starts asks first, and once.
+            if is_of_commands && !self.inner.start_hears.swap(false, Ordering::Relaxed) {
                 let _ = self.inner.commands_held.subscribe().wait_for(|held| !held).await;
             }
             self.log.read(request).await
